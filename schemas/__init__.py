@@ -1,0 +1,1 @@
+"""Messages, instruments, parameters and packed records: what crosses a process border."""

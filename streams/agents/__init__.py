@@ -1,0 +1,1 @@
+"""Faust agents: decode, call a pure transition, send. One thin file an agent."""

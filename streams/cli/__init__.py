@@ -1,0 +1,1 @@
+"""The dpme command: one lazy module a command."""

@@ -1,0 +1,1 @@
+"""WebSocket JSON-RPC gateway: public events with dense sequence numbers."""

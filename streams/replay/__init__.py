@@ -1,0 +1,1 @@
+"""Recorded markets as input events."""

@@ -1,0 +1,1 @@
+"""What runs the agents: transport seam, checkpoints, producer, watchdog, supervisor, development broker."""

@@ -1,0 +1,1 @@
+"""Seeded synthetic worlds as input events."""

@@ -1,0 +1,1 @@
+"""Writes every public output into ClickHouse (chDB embedded) without loss or repeat."""
