@@ -1,0 +1,124 @@
+"""What is listed: underlyings, expiries and instruments by dense index, in the order in which the log listed them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Underlying(Struct, frozen=True):
+    """A price index. Its place in the list is its index."""
+
+    symbol: str
+    stable: bool = False
+
+
+class Expiry(Struct, frozen=True):
+    """An expiry of an underlying: one forward, one rate, one SVI slice."""
+
+    underlying: int
+    expiry_ms: int
+
+
+class Instrument(Struct, frozen=True):
+    """A contract or collateral coin. `expiry` is -1 for spot and perpetual."""
+
+    symbol: str
+    kind: str
+    underlying: int
+    expiry: int
+    strike_usd9: int
+    lot_exponent: int
+    collateral_factor_e6: int
+
+
+KIND_CODES = {"spot": 0, "perpetual": 1, "future": 2, "call": 3, "put": 4}
+
+
+class Catalogue:
+    """Grows by listings only; equal logs give equal catalogues."""
+
+    def __init__(self) -> None:
+        self.underlyings: list[Underlying] = []
+        self.expiries: list[Expiry] = []
+        self.instruments: list[Instrument] = []
+        self.underlying_index: dict[str, int] = {}
+        self.expiry_index: dict[tuple[int, int], int] = {}
+        self.instrument_index: dict[str, int] = {}
+
+    def refusal(self, listing: dict) -> str | None:
+        """Why a listing (plain dict of a schemas.events listing) cannot be taken; None if it can."""
+        kind = listing["type"]
+        if kind == "underlying":
+            return "underlying is listed already" if listing["underlying"] in self.underlying_index else None
+        if kind != "instrument":
+            return None
+        if listing["underlying"] not in self.underlying_index:
+            return f"underlying {listing['underlying']} is not listed"
+        if listing["instrument"] in self.instrument_index:
+            return "instrument is listed already"
+        dated = listing["kind"] in ("future", "call", "put")
+        if dated != (listing.get("expiry_ms") is not None):
+            return f"expiry_ms must be given for future, call and put only, not for {listing['kind']}" if not dated else (
+                f"expiry_ms is missing for a {listing['kind']}"
+            )
+        if (listing["kind"] in ("call", "put")) != (listing.get("strike_usd9") is not None):
+            return "strike_usd9 must be given for call and put, and for nothing else"
+        return None
+
+    def apply(self, listing: dict) -> None:
+        """Take one underlying or instrument listing (other listings change nothing here)."""
+        if listing["type"] == "underlying":
+            self.underlying_index[listing["underlying"]] = len(self.underlyings)
+            self.underlyings.append(Underlying(listing["underlying"], bool(listing.get("stable", False))))
+        elif listing["type"] == "instrument":
+            self._list_instrument(listing)
+
+    def _list_instrument(self, listing: dict) -> None:
+        underlying = self.underlying_index[listing["underlying"]]
+        expiry = -1
+        if listing.get("expiry_ms") is not None:
+            expiry = self._expiry(underlying, listing["expiry_ms"])
+        self.instrument_index[listing["instrument"]] = len(self.instruments)
+        self.instruments.append(
+            Instrument(
+                listing["instrument"],
+                listing["kind"],
+                underlying,
+                expiry,
+                listing.get("strike_usd9") or 0,
+                listing["lot_exponent"],
+                listing.get("collateral_factor_e6", 1_000_000),
+            )
+        )
+
+    def _expiry(self, underlying: int, expiry_ms: int) -> int:
+        key = (underlying, expiry_ms)
+        if key not in self.expiry_index:
+            self.expiry_index[key] = len(self.expiries)
+            self.expiries.append(Expiry(underlying, expiry_ms))
+        return self.expiry_index[key]
+
+    def to_listings(self) -> list[dict]:
+        """Listings that rebuild this catalogue, for checkpoints."""
+        first = [{"type": "underlying", "underlying": u.symbol, "stable": u.stable} for u in self.underlyings]
+        return first + [self._instrument_listing(i) for i in self.instruments]
+
+    def _instrument_listing(self, instrument: Instrument) -> dict:
+        dated = instrument.expiry >= 0
+        return {
+            "type": "instrument",
+            "instrument": instrument.symbol,
+            "underlying": self.underlyings[instrument.underlying].symbol,
+            "kind": instrument.kind,
+            "lot_exponent": instrument.lot_exponent,
+            "expiry_ms": self.expiries[instrument.expiry].expiry_ms if dated else None,
+            "strike_usd9": instrument.strike_usd9 if instrument.kind in ("call", "put") else None,
+            "collateral_factor_e6": instrument.collateral_factor_e6,
+        }
+
+    @classmethod
+    def from_listings(cls, listings: list[dict]) -> Catalogue:
+        catalogue = cls()
+        for listing in listings:
+            catalogue.apply(listing)
+        return catalogue

@@ -1,0 +1,167 @@
+"""What the engine says: JSON outputs, version 1. Money is micro-USD.
+
+`seq` is dense per topic and partition (record) or per topic, partition and event (events inside a record), so a reader
+drops repeats and sees losses with one counter.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+HEALTHY, MARGIN_CALL, LIQUIDATABLE, INSOLVENT = "healthy", "margin_call", "liquidatable", "insolvent"
+STATES = (HEALTHY, MARGIN_CALL, LIQUIDATABLE, INSOLVENT)
+BINDING_TERMS = ("expected_shortfall", "stress", "short_option_minimum")
+
+
+class Position(Struct, frozen=True):
+    """`lots` of an instrument and their mark value (profit since entry for perpetuals and futures)."""
+
+    instrument: str
+    lots: int
+    value_usd6: int
+
+
+class Margin(Struct, frozen=True):
+    """The numbers of one account at one market. `binding` names the largest risk term, `stress` its worst row."""
+
+    nlv_usd6: int
+    equity_usd6: int
+    initial_margin_usd6: int
+    maintenance_margin_usd6: int
+    expected_shortfall_usd6: int
+    stress_loss_usd6: int
+    short_option_minimum_usd6: int
+    add_ons_usd6: int
+    binding: str
+    stress: str
+
+
+class Greeks(Struct, frozen=True):
+    """Of one account in one underlying: per +100 % spot (delta), squared (gamma), per 1.00 volatility, per day."""
+
+    underlying: str
+    delta_usd6: int
+    gamma_usd6: int
+    vega_usd6: int
+    theta_usd6: int
+
+
+class Cure(Struct, frozen=True):
+    """What ends a call: a deposit, or closing this share of every position at its mark."""
+
+    deposit_usd6: int
+    close_fraction_e6: int
+
+
+class Warning_(Struct, frozen=True, tag="margin_warning"):
+    """Between barriers an account's Greeks estimate crossed its line, and the full expected shortfall confirmed it."""
+
+    seq: int
+    id: str
+    account: str
+    block: int
+    time_ms: int
+    line: str
+    trigger: str
+    estimate_usd6: int
+    margin: Margin
+    greeks: tuple[Greeks, ...]
+
+
+class Call(Struct, frozen=True, tag="margin_call"):
+    """An account changed its state at a block: call, flag for liquidation, insolvency, release."""
+
+    seq: int
+    id: str
+    account: str
+    block: int
+    time_ms: int
+    from_state: str = field(name="from")
+    to_state: str = field(name="to")
+    margin: Margin
+    cure: Cure | None = None
+    positions: tuple[Position, ...] = ()
+    cash_usd6: int = 0
+
+
+class Liquidation(Struct, frozen=True, tag="liquidation"):
+    """What enforcement does with a flagged account; until the tiers exist: flagged, with the whole portfolio."""
+
+    seq: int
+    id: str
+    account: str
+    block: int
+    time_ms: int
+    state: str
+    shortfall_usd6: int
+    margin: Margin
+    positions: tuple[Position, ...]
+    cash_usd6: int
+
+
+class WarningRecord(Struct, frozen=True, tag="margin_warnings"):
+    """Warnings of one market tick and partition."""
+
+    version: int
+    partition: int
+    seq: int
+    block: int
+    events: tuple[Warning_, ...]
+
+
+class CallRecord(Struct, frozen=True, tag="margin_calls"):
+    """Changes of state of one block and partition; a block has one or two such records (those near their line first)."""
+
+    version: int
+    partition: int
+    seq: int
+    block: int
+    events: tuple[Call, ...]
+
+
+class LiquidationRecord(Struct, frozen=True, tag="liquidations"):
+    """Liquidation events of one block, by severity and account."""
+
+    version: int
+    partition: int
+    seq: int
+    block: int
+    events: tuple[Liquidation, ...]
+
+
+class BlockDone(Struct, frozen=True, tag="block_done"):
+    """A partition has computed a block. Digests are hex; `halted` says why the partition stands still, if it does."""
+
+    version: int
+    partition: int
+    seq: int
+    block: int
+    block_hash: str
+    time_ms: int
+    accounts: int
+    events: int
+    evaluated: bool
+    first: int
+    wide: int
+    warnings: int
+    calls: int
+    states: dict[str, int]
+    state_digest: str
+    table_digest: str
+    scenario_digest: str
+    parameter_version: int
+    halted: str = ""
+
+
+class Quarantined(Struct, frozen=True, tag="quarantined"):
+    """An input that was not taken, with its origin and its own bytes."""
+
+    version: int
+    reason: str
+    field: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    index: int
+    bytes_base64: str

@@ -1,0 +1,167 @@
+"""Packed records of `market.log` and `account.log`: little-endian, documented field by field, version 1.
+
+Every record begins with the header (72 bytes): version u8, kind u8, partition u16 (0xFFFF: for every partition),
+count u32, number u64 (of the decision in market.log that this record belongs to), block u64, time_ms i64,
+block hash 32 bytes, reserved u64. Payloads by kind:
+
+- LISTINGS: JSON array of listings, each with the indices it was given.
+- MARKET: a market tick. count spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW).
+- BARRIER: count = number of risk partitions; u32 x count accepted events of each partition; u32 spot rows, u32 expiry
+  rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.
+- EVENTS: count events; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW.
+- FENCE: 16 bytes token of a sequencer that begins to write (market.log only; it has no number).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+VERSION = 1
+LISTINGS, MARKET, BARRIER, EVENTS, FENCE = 1, 2, 3, 4, 5
+EVERY_PARTITION = 0xFFFF
+FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET = 1, 2, 3, 4
+NO_HASH = bytes(32)
+
+HEADER = struct.Struct("<BBHIQQq32sQ")
+SPOT_ROW = np.dtype([("underlying", "<i4"), ("reserved", "<i4"), ("spot_usd9", "<i8"), ("volatility_e9", "<i8")])
+EXPIRY_ROW = np.dtype(
+    [
+        ("expiry", "<i4"), ("reserved", "<i4"), ("forward_usd9", "<i8"), ("rate_e9", "<i8"),
+        ("a_e9", "<i8"), ("b_e9", "<i8"), ("rho_e9", "<i8"), ("m_e9", "<i8"), ("sigma_e9", "<i8"),
+    ]
+)  # fmt: skip
+SETTLEMENT_ROW = np.dtype([("expiry", "<i4"), ("reserved", "<i4"), ("price_usd9", "<i8")])
+EVENT_ROW = np.dtype(
+    [
+        ("kind", "u1"), ("reserved", "u1", (3,)), ("account", "<u4"), ("instrument", "<i4"), ("reserved2", "<i4"),
+        ("lots", "<i8"), ("price_usd9", "<i8"), ("cash_usd6", "<i8"),
+    ]
+)  # fmt: skip
+
+
+class Header(NamedTuple):
+    """The common part of every packed record."""
+
+    kind: int
+    partition: int
+    count: int
+    number: int
+    block: int
+    time_ms: int
+    block_hash: bytes
+
+
+class Market(NamedTuple):
+    """Changed rows of the market: SPOT_ROW[n], EXPIRY_ROW[m]."""
+
+    spots: np.ndarray
+    expiries: np.ndarray
+
+
+class Barrier(NamedTuple):
+    """The whole market at a block's close, and what each partition must have received for it."""
+
+    counts: np.ndarray
+    market: Market
+    settlements: np.ndarray
+    evaluate: bool
+
+
+class Events(NamedTuple):
+    """Account events of one block and partition, in their order; `rows["account"]` indexes `names`."""
+
+    names: list[str]
+    rows: np.ndarray
+
+
+class RecordError(ValueError):
+    """The bytes are no record of this version."""
+
+
+def pack_header(
+    kind: int, number: int, block: int, time_ms: int, block_hash: bytes, *, count: int = 0, partition: int = EVERY_PARTITION
+) -> bytes:
+    """The 72 bytes of a header."""
+    return HEADER.pack(VERSION, kind, partition, count, number, block, time_ms, block_hash, 0)
+
+
+def read_header(raw: bytes) -> Header:
+    """Header of a record; RecordError where the version or length is not ours."""
+    if len(raw) < HEADER.size:
+        raise RecordError(f"record of {len(raw)} bytes is shorter than a header")
+    version, kind, partition, count, number, block, time_ms, block_hash, _ = HEADER.unpack_from(raw)
+    if version != VERSION:
+        raise RecordError(f"record version {version}; this engine reads version {VERSION}")
+    return Header(kind, partition, count, number, block, time_ms, block_hash)
+
+
+def pack_listings(header: bytes, listings: list[dict]) -> bytes:
+    return header + orjson.dumps(listings, option=orjson.OPT_SORT_KEYS)
+
+
+def read_listings(raw: bytes) -> list[dict]:
+    return orjson.loads(raw[HEADER.size :])
+
+
+def pack_market(header: bytes, market: Market) -> bytes:
+    """`header` must carry count = number of spot rows."""
+    return b"".join((header, struct.pack("<II", len(market.expiries), 0), market.spots.tobytes(), market.expiries.tobytes()))
+
+
+def read_market(raw: bytes, header: Header) -> Market:
+    expiries, _ = struct.unpack_from("<II", raw, HEADER.size)
+    at = HEADER.size + 8
+    spots = _rows(raw, SPOT_ROW, header.count, at)
+    return Market(spots, _rows(raw, EXPIRY_ROW, expiries, at + spots.nbytes))
+
+
+def pack_barrier(header: bytes, barrier: Barrier) -> bytes:
+    """`header` must carry count = number of partitions."""
+    market = barrier.market
+    sizes = struct.pack(
+        "<IIIB3x", len(market.spots), len(market.expiries), len(barrier.settlements), 1 if barrier.evaluate else 0
+    )
+    counts = np.ascontiguousarray(barrier.counts, "<u4").tobytes()
+    return b"".join(
+        (header, counts, sizes, market.spots.tobytes(), market.expiries.tobytes(), barrier.settlements.tobytes())
+    )
+
+
+def read_barrier(raw: bytes, header: Header) -> Barrier:
+    counts = _rows(raw, np.dtype("<u4"), header.count, HEADER.size)
+    at = HEADER.size + counts.nbytes
+    spots, expiries, settlements, evaluate = struct.unpack_from("<IIIB3x", raw, at)
+    at += 16
+    spot_rows = _rows(raw, SPOT_ROW, spots, at)
+    expiry_rows = _rows(raw, EXPIRY_ROW, expiries, at + spot_rows.nbytes)
+    settlement_rows = _rows(raw, SETTLEMENT_ROW, settlements, at + spot_rows.nbytes + expiry_rows.nbytes)
+    return Barrier(counts, Market(spot_rows, expiry_rows), settlement_rows, bool(evaluate))
+
+
+def pack_events(header: bytes, events: Events) -> bytes:
+    """`header` must carry count = number of events and the partition."""
+    encoded = [name.encode() for name in events.names]
+    lengths = struct.pack(f"<I{len(encoded)}H", len(encoded), *map(len, encoded))
+    head = header + lengths + b"".join(encoded)
+    return head + bytes(-len(head) % 8) + events.rows.tobytes()
+
+
+def read_events(raw: bytes, header: Header) -> Events:
+    (count,) = struct.unpack_from("<I", raw, HEADER.size)
+    lengths = struct.unpack_from(f"<{count}H", raw, HEADER.size + 4)
+    at = HEADER.size + 4 + 2 * count
+    names = []
+    for length in lengths:
+        names.append(raw[at : at + length].decode())
+        at += length
+    return Events(names, _rows(raw, EVENT_ROW, header.count, at + -at % 8))
+
+
+def _rows(raw: bytes, dtype: np.dtype, count: int, at: int) -> np.ndarray:
+    if at + count * dtype.itemsize > len(raw):
+        raise RecordError(f"record ends at byte {len(raw)}, {count} rows of {dtype.itemsize} bytes begin at {at}")
+    return np.frombuffer(raw, dtype, count, at)

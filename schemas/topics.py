@@ -1,0 +1,51 @@
+"""Names of the topics, without the prefix of an installation, and how each is laid out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CHAIN_BLOCKS = "chain.blocks"
+ACCOUNT_FILLS = "account.fills"
+ORACLE_TICKS = "oracle.ticks"
+INSTRUMENTS = "instruments"
+MARKET_LOG = "market.log"
+ACCOUNT_LOG = "account.log"
+MARGIN_WARNINGS = "margin.warnings"
+MARGIN_CALLS = "margin.calls"
+MARGIN_BATCHES = "margin.batches"
+BLOCKS_DONE = "blocks.done"
+LIQUIDATIONS = "liquidations"
+QUARANTINE = "quarantine"
+SCENARIO_SETS = "scenario.sets"
+CHECKPOINTS = "checkpoints"
+CHECKPOINTS_SEQUENCER = "checkpoints.sequencer"
+CHECKPOINTS_ENFORCEMENT = "checkpoints.enforcement"
+
+INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS)
+RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE)
+PUBLIC_OUTPUTS = (*RISK_OUTPUTS, LIQUIDATIONS)
+
+FILL_PARTITIONS = 4  # of the input topic; producers key it by account
+COMPACTED = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.1"}
+KEPT = {"cleanup.policy": "delete", "retention.ms": "-1"}
+
+
+class TopicSpec(NamedTuple):
+    """How a topic is created: `configs` are Kafka's own names."""
+
+    name: str
+    partitions: int
+    configs: dict[str, str]
+
+
+def topic_specs(risk_partitions: int) -> list[TopicSpec]:
+    """Every topic of an installation whose accounts are spread over `risk_partitions`."""
+    single = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, MARKET_LOG, LIQUIDATIONS, QUARANTINE)
+    spread = (ACCOUNT_LOG, *RISK_OUTPUTS)
+    compacted = {CHECKPOINTS: risk_partitions, CHECKPOINTS_SEQUENCER: 1, CHECKPOINTS_ENFORCEMENT: 1, SCENARIO_SETS: 1}
+    return [
+        TopicSpec(ACCOUNT_FILLS, FILL_PARTITIONS, KEPT),
+        *(TopicSpec(name, 1, KEPT) for name in single),
+        *(TopicSpec(name, risk_partitions, KEPT) for name in spread),
+        *(TopicSpec(name, count, COMPACTED) for name, count in compacted.items()),
+    ]
