@@ -1,0 +1,79 @@
+"""Stochastic-volatility-inspired (SVI) slices of total implied variance: one expiry, five raw parameters.
+
+w(k) = a + b * (rho*(k-m) + sqrt((k-m)**2 + sigma**2)),  k = ln(strike/forward),  w = vol**2 * years.
+
+Gatheral and Jacquier, "Arbitrage-free SVI volatility surfaces" (2014), section 3.1. Domain: b >= 0, |rho| < 1,
+sigma > 0, a + b*sigma*sqrt(1-rho**2) >= 0 (then w >= 0 everywhere). ``total_variance`` clips k to
++-``LOG_MONEYNESS_LIMIT`` and w at ``TOTAL_VARIANCE_MINIMUM``, so that deep wings stay finite and a slice that
+touches zero cannot give a negative variance by rounding; inside these limits it is the formula above.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from kernels.normal import fma
+
+LOG_MONEYNESS_LIMIT = 8.0
+"""|ln(K/F)| beyond which the slice is continued flat: a strike 2981 times the forward (or the inverse)."""
+
+TOTAL_VARIANCE_MINIMUM = 1e-12
+"""Floor of w: a volatility of 0.0001 % over one year."""
+
+FloatArray = NDArray[np.float64]
+
+
+@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+def raw_total_variance(a: float, b: float, rho: float, m: float, sigma: float, log_moneyness: float) -> float:
+    """The SVI formula without any limit, at k = ``log_moneyness`` = ln(strike/forward)."""
+    x = log_moneyness - m
+    return fma(b, fma(rho, x, np.sqrt(fma(x, x, sigma * sigma))), a)
+
+
+@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+def total_variance(a: float, b: float, rho: float, m: float, sigma: float, log_moneyness: float) -> float:
+    """Total implied variance w(k) >= ``TOTAL_VARIANCE_MINIMUM``, with k = ln(strike/forward) clipped to +-8.
+
+    Infinite k (strike or forward 0) is allowed; NaN in any argument gives NaN.
+    """
+    k = LOG_MONEYNESS_LIMIT if log_moneyness > LOG_MONEYNESS_LIMIT else log_moneyness
+    k = -LOG_MONEYNESS_LIMIT if k < -LOG_MONEYNESS_LIMIT else k
+    w = raw_total_variance(a, b, rho, m, sigma, k)
+    return TOTAL_VARIANCE_MINIMUM if w < TOTAL_VARIANCE_MINIMUM else w
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def total_variances(parameters: FloatArray, log_moneyness: FloatArray, out: FloatArray) -> None:
+    """``out[i] = total_variance(*parameters, log_moneyness[i])``; ``parameters`` = (a, b, rho, m, sigma)."""
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    for i in range(out.shape[0]):
+        out[i] = total_variance(a, b, rho, m, sigma, log_moneyness[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def durrleman_g(a: float, b: float, rho: float, m: float, sigma: float, log_moneyness: float) -> float:
+    """g(k) = (1 - k w'/(2w))**2 - w'**2/4 * (1/w + 1/4) + w''/2; no butterfly arbitrage where g >= 0 everywhere.
+
+    Gatheral and Jacquier (2014), eq. 2.1. Evaluated on the unlimited formula; sigma > 0, w(k) > 0.
+    """
+    x = log_moneyness - m
+    root = np.sqrt(fma(x, x, sigma * sigma))
+    w = raw_total_variance(a, b, rho, m, sigma, log_moneyness)
+    slope = b * (rho + x / root)
+    curvature = b * sigma * sigma / (root * root * root)
+    distance = 1.0 - 0.5 * log_moneyness * slope / w
+    return distance * distance - 0.25 * slope * slope * (1.0 / w + 0.25) + 0.5 * curvature
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def durrleman_minimum(parameters: FloatArray, lowest: float, highest: float, points: int) -> tuple[float, float]:
+    """(smallest g, its log-moneyness) on ``points`` >= 2 equidistant points from ``lowest`` to ``highest``."""
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    step = (highest - lowest) / (points - 1)
+    best, best_k = np.inf, lowest
+    for i in range(points):
+        k = lowest + i * step
+        g = durrleman_g(a, b, rho, m, sigma, k)
+        if g < best:
+            best, best_k = g, k
+    return best, best_k
