@@ -1,0 +1,308 @@
+"""Full repricing of every instrument: today, and in every scenario, quantised once to integers.
+
+Scenario price of instrument i (sticky moneyness, SVI slice at today's time to expiry T, horizon h):
+
+    F_s = F * exp(x_s)                       forward, perpetual and spot move by the same log return x_s
+    k_s = ln(K / F_s)
+    v_s = sqrt(w(k_s)) * sqrt(T_h / T) * exp(level_s) * max(0.1, 1 + skew_s * clip(k_s, -1, 1)),  T_h = max(T - h, 0)
+    price_s = exp(-(rate + rate_shift_s) * T_h) * Black76(F_s, K, v_s)
+
+Floats stop at the quantised table: ``values[i, s] = rint((price_s - price_now) * (lot_size * 1e9) / 2**exponent[i])``
+(half to even), exponent the smallest e >= 0 with all abs(values) < 2**31. Each row is a function of that row's inputs
+alone, so any subset of rows, in any order, in any worker gives the same bytes. All kernels are serial and release the
+interpreter lock.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kernels.black76 import undiscounted_price
+from kernels.layout import (
+    CALL,
+    FUTURE,
+    INVALID_EXPONENT,
+    INVALID_USD9,
+    NANO,
+    SPOT,
+    FloatArray,
+    InstrumentTable,
+    Int64Array,
+    MarketTable,
+    PnlTable,
+    ScenarioTable,
+)
+from kernels.normal import bits_of_float, exponential, logarithm
+from kernels.svi import total_variance
+
+SKEW_MULTIPLIER_MINIMUM = 0.1
+"""Floor of the scenario's skew multiplier, so that no scenario turns a volatility negative."""
+SKEW_LOG_MONEYNESS_LIMIT = 1.0
+"""The skew factor acts on log-moneyness clipped to this, so that far wings stay finite."""
+MAXIMUM_EXPONENT = 30
+"""Largest exponent of a P&L row: 2**61 nano-USD per lot (2.3 billion USD); beyond it a row is invalid."""
+
+_INT32_LIMIT = 2147483648.0
+_MARK_LIMIT = 2.0**62
+# 1.5 * 2**52: adding and subtracting it rounds |x| < 2**51 half to even (the mode of IEEE addition); it vectorises.
+_ROUNDING = 6755399441055744.0
+
+
+@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+def shocked_stddev(total_variance_value, log_moneyness, skew, multiplier):  # type: ignore[no-untyped-def]
+    """sqrt(w) * multiplier * max(0.1, 1 + skew * clip(log_moneyness, -1, 1)), scalars."""
+    limit = SKEW_LOG_MONEYNESS_LIMIT
+    k = limit if log_moneyness > limit else log_moneyness
+    k = -limit if k < -limit else k
+    smile = 1.0 + skew * k
+    smile = SKEW_MULTIPLIER_MINIMUM if smile < SKEW_MULTIPLIER_MINIMUM else smile
+    return np.sqrt(total_variance_value) * (multiplier * smile)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _price_now(instruments: InstrumentTable, market: MarketTable, i: int) -> float:
+    """Unquantised price of instrument i per unit of underlying, USD; SPOT rows without their collateral factor."""
+    if not instruments.alive[i]:
+        return 0.0
+    kind, e = instruments.kind[i], instruments.expiry[i]
+    if kind < FUTURE:
+        return market.spot[instruments.underlying[i]]
+    if kind == FUTURE:
+        return market.forward[e]
+    forward, strike, svi = market.forward[e], instruments.strike[i], market.svi[e]
+    log_forward_over_strike = logarithm(forward / strike)
+    w = total_variance(svi[0], svi[1], svi[2], svi[3], svi[4], -log_forward_over_strike)
+    stddev = np.sqrt(w) if market.years[e] > 0.0 else 0.0
+    value = undiscounted_price(forward, strike, log_forward_over_strike, stddev, kind == CALL)
+    return exponential(-market.rate[e] * market.years[e]) * value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_prices(instruments: InstrumentTable, market: MarketTable, out: FloatArray) -> None:
+    for i in range(out.shape[0]):
+        out[i] = _price_now(instruments, market, i)
+
+
+def price_now(instruments: InstrumentTable, market: MarketTable) -> FloatArray:
+    """Price of every instrument [I] per unit of underlying, USD; 0 for dead ones, NaN where the market is unusable.
+
+    SPOT rows are unfactored. Options: discounted Black-76 on the SVI slice, intrinsic value at ``years`` 0.
+    """
+    price = np.empty(instruments.kind.shape[0])
+    _fill_prices(instruments, market, price)
+    return price
+
+
+def marks(instruments: InstrumentTable, market: MarketTable) -> tuple[Int64Array, Int64Array]:
+    """(mark_usd9, collateral_mark_usd9), both int64[I], nano-USD per lot, rounded half to even.
+
+    The second carries the collateral factor of SPOT rows. INVALID_USD9 where the price is not finite or the mark
+    reaches 2**62 nano-USD (4.6 billion USD) a lot.
+    """
+    mark = price_now(instruments, market) * (instruments.lot_size * float(NANO))
+    return _to_usd9(mark), _to_usd9(mark * instruments.factor)
+
+
+def _to_usd9(value: FloatArray) -> Int64Array:
+    usable = np.abs(value) < _MARK_LIMIT  # False for NaN
+    rounded = np.rint(np.where(usable, value, 0.0)).astype(np.int64)
+    return np.where(usable, rounded, np.int64(INVALID_USD9))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _exponentials(x: FloatArray, out: FloatArray) -> None:
+    for s in range(out.shape[0]):
+        out[s] = exponential(x[s])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _discounts(rate: float, rate_shift: FloatArray, years: float, out: FloatArray) -> None:
+    for s in range(out.shape[0]):
+        out[s] = exponential(-(rate + rate_shift[s]) * years)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _linear_pnl(price: float, spot_multiplier: FloatArray, scale: float, out: FloatArray) -> None:
+    for s in range(out.shape[0]):
+        out[s] = (price * spot_multiplier[s] - price) * scale
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _option_pnl(  # type: ignore[no-untyped-def]
+    forward, strike, is_call, svi, stddev_ratio, price, scale, log_return, spot_multiplier, level, skew, discount, out
+) -> None:
+    """out[s] = (price_s - price) * scale; ``stddev_ratio`` = sqrt(T_h / T)."""
+    a, b, rho, m, sigma = svi[0], svi[1], svi[2], svi[3], svi[4]
+    log_forward_over_strike = logarithm(forward / strike)
+    for s in range(out.shape[0]):
+        x = log_forward_over_strike + log_return[s]
+        w = total_variance(a, b, rho, m, sigma, -x)
+        stddev = shocked_stddev(w, -x, skew[s], level[s] * stddev_ratio)
+        value = undiscounted_price(forward * spot_multiplier[s], strike, x, stddev, is_call)
+        out[s] = (discount[s] * value - price) * scale
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _intrinsic_pnl(forward, strike, is_call, price, scale, spot_multiplier, out) -> None:  # type: ignore[no-untyped-def]
+    """The option expires within the horizon: payoff, undiscounted."""
+    for s in range(out.shape[0]):
+        moved = forward * spot_multiplier[s]
+        difference = moved - strike if is_call else strike - moved
+        payoff = 0.0 if difference < 0.0 else difference
+        out[s] = (payoff - price) * scale
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _largest_magnitude(x: FloatArray) -> float:
+    """max |x|; NaN or infinity if there is one (compared as integers: their order is that of the magnitudes)."""
+    largest = np.int64(0)
+    for s in range(x.shape[0]):
+        bits = bits_of_float(abs(x[s]))
+        largest = bits if bits > largest else largest
+    return np.array([largest]).view(np.float64)[0]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quantise(pnl: FloatArray, out: PnlTable, i: int) -> None:
+    """Round one row of nano-USD floats into the table with the smallest exponent that fits."""
+    largest = _largest_magnitude(pnl)
+    exponent, unit = 0, 1.0
+    while exponent <= MAXIMUM_EXPONENT and np.rint(largest * unit) >= _INT32_LIMIT:
+        exponent += 1
+        unit *= 0.5
+    if not largest < np.inf or exponent > MAXIMUM_EXPONENT:
+        _clear_row(out, i, INVALID_EXPONENT)
+        return
+    values = out.values[i]
+    lowest, highest = np.int32(2147483647), np.int32(-2147483647)
+    for s in range(values.shape[0]):
+        value = np.int32((pnl[s] * unit + _ROUNDING) - _ROUNDING)
+        values[s] = value
+        lowest = value if value < lowest else lowest
+        highest = value if value > highest else highest
+    out.exponent[i] = exponent
+    out.minimum_usd9[i] = np.int64(lowest) << exponent
+    out.maximum_usd9[i] = np.int64(highest) << exponent
+    out.absolute_maximum[i] = max(-np.int64(lowest), np.int64(highest), np.int64(0))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _clear_row(out: PnlTable, i: int, exponent: int) -> None:
+    out.values[i, :] = 0
+    out.exponent[i] = exponent
+    out.minimum_usd9[i] = 0
+    out.maximum_usd9[i] = 0
+    out.absolute_maximum[i] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _prepare(  # type: ignore[no-untyped-def]
+    instruments, market, scenarios, rows, zeros, spot_multiplier, level_multiplier, discount
+) -> None:
+    """Exponentials that rows share, each computed once: per underlying, per surface, per expiry; only those needed."""
+    spot_done = np.zeros(spot_multiplier.shape[0], np.bool_)
+    expiry_done = np.zeros(discount.shape[0], np.bool_)
+    level_done = np.zeros(level_multiplier.shape[0], np.bool_)
+    for i in rows:
+        u, e = instruments.underlying[i], instruments.expiry[i]
+        if not spot_done[u]:
+            spot_done[u] = True
+            _exponentials(scenarios.spot_log_return[u], spot_multiplier[u])
+        if instruments.kind[i] < CALL or expiry_done[e]:
+            continue
+        expiry_done[e] = True
+        o = scenarios.option_row[u]
+        remaining = max(market.years[e] - scenarios.horizon_years, 0.0)
+        _discounts(market.rate[e], scenarios.rate_shift[o] if o >= 0 else zeros, remaining, discount[e])
+        if o >= 0 and not level_done[o]:
+            level_done[o] = True
+            _exponentials(scenarios.level_log[o], level_multiplier[o])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_rows(instruments, market, scenarios, rows, out, discount) -> int:  # type: ignore[no-untyped-def]
+    underlyings, size = scenarios.spot_log_return.shape
+    zeros, ones, pnl = np.zeros(size), np.ones(size), np.empty(size)
+    spot_multiplier = np.empty((underlyings, size))
+    level_multiplier = np.empty((scenarios.level_log.shape[0], size))
+    _prepare(instruments, market, scenarios, rows, zeros, spot_multiplier, level_multiplier, discount)
+    invalid = 0
+    for i in rows:
+        if not instruments.alive[i]:
+            _clear_row(out, i, 0)
+            continue
+        kind, u, e = instruments.kind[i], instruments.underlying[i], instruments.expiry[i]
+        price, scale = _price_now(instruments, market, i), instruments.lot_size[i] * float(NANO)
+        moved = spot_multiplier[u]
+        if kind < CALL:
+            _linear_pnl(price, moved, scale * instruments.factor[i] if kind == SPOT else scale, pnl)
+        elif market.years[e] <= scenarios.horizon_years:
+            _intrinsic_pnl(market.forward[e], instruments.strike[i], kind == CALL, price, scale, moved, pnl)
+        else:
+            o = scenarios.option_row[u]
+            level, skew = (level_multiplier[o], scenarios.skew[o]) if o >= 0 else (ones, zeros)
+            ratio = np.sqrt((market.years[e] - scenarios.horizon_years) / market.years[e])
+            _option_pnl(
+                market.forward[e], instruments.strike[i], kind == CALL, market.svi[e], ratio, price, scale,
+                scenarios.spot_log_return[u], moved, level, skew, discount[e], pnl,
+            )  # fmt: skip
+        _quantise(pnl, out, i)
+        invalid += out.exponent[i] < 0
+    return invalid
+
+
+def pnl_table(
+    instruments: InstrumentTable,
+    market: MarketTable,
+    scenarios: ScenarioTable,
+    out: PnlTable,
+    rows: Int64Array | None = None,
+) -> int:
+    """Fill the given rows (all by default) of ``out`` with the quantised scenario P&L of one lot.
+
+    Args:
+        rows: int64 instrument indices; the other rows of ``out`` are not touched.
+        out: preallocated (``layout.empty_pnl_table``); SPOT rows carry their collateral factor, dead rows are zero.
+
+    Returns:
+        How many of the rows are invalid: not finite or above 2**61 nano-USD a lot. Their exponent is
+        INVALID_EXPONENT and their values are zero; accounts that hold them get status INVALID.
+    """
+    chosen = np.arange(instruments.kind.shape[0], dtype=np.int64) if rows is None else rows
+    discount = np.empty((market.forward.shape[0], scenarios.weights.shape[0]))
+    return int(_fill_rows(instruments, market, scenarios, chosen, out, discount))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _row_change(new, old, new_exponent, old_exponent):  # type: ignore[no-untyped-def]
+    low, high = np.int64(2**62), np.int64(-(2**62))
+    for s in range(new.shape[0]):
+        change = (np.int64(new[s]) << new_exponent) - (np.int64(old[s]) << old_exponent)
+        low = change if change < low else low
+        high = change if change > high else high
+    return low, high
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_change_bounds(new: PnlTable, old: PnlTable, rows, low, high) -> None:  # type: ignore[no-untyped-def]
+    for j in range(rows.shape[0]):
+        i = rows[j]
+        if new.exponent[i] < 0 or old.exponent[i] < 0:
+            low[j], high[j] = -(2**62), 2**62  # an invalid row may have changed by anything
+        else:
+            low[j], high[j] = _row_change(
+                new.values[i], old.values[i], np.int64(new.exponent[i]), np.int64(old.exponent[i])
+            )
+
+
+def pnl_change_bounds(new: PnlTable, old: PnlTable, rows: Int64Array | None = None) -> tuple[Int64Array, Int64Array]:
+    """(low, high) int64 nano-USD per lot: exact minimum and maximum over scenarios of new minus old P&L.
+
+    One entry for each of ``rows`` (all by default), in that order. Rows invalid in either table get -+2**62, which
+    makes every screening bound that touches them saturate.
+    """
+    chosen = np.arange(new.exponent.shape[0], dtype=np.int64) if rows is None else rows
+    low, high = np.empty(chosen.shape[0], np.int64), np.empty(chosen.shape[0], np.int64)
+    _fill_change_bounds(new, old, chosen, low, high)
+    return low, high
