@@ -1,0 +1,348 @@
+"""Exact integer expected shortfall and worst weighted stress loss of accounts.
+
+    L[s] = -sum_i q_i V[i, s]                  loss of an account, q_i = lots_i << exponent_i, nano-USD
+    t*   = smallest loss v with sum_{L > v} w <= P          P the tail mass
+    ES   = t* + ceil( sum_s w_s max(L[s] - t*, 0) / P )     Rockafellar and Uryasev (2000), eq. 7 at its minimum
+    stress = max(0, max_r ceil(weight_r * loss_r))          the first row wins a tie
+
+Every sum is a sum of integers, so a result depends on no order of summation, vector width, thread count or library.
+Rounding is by ceiling, against the account.
+
+Range of the fast path: every abs(q) < 2**31, sum_i abs(q_i) * absolute_maximum_i < 2**61 (2.3 billion USD gross), and
+the same for the stress rows with lots. An account outside gets status WIDE, its results are left alone, and the caller
+takes ``account_terms_wide``, the same definitions in Python integers. Nothing ever wraps silently.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from kernels.layout import Int8Array, Int32Array, Int64Array, PnlTable
+
+FAST, WIDE, INVALID = 0, 1, 2
+"""Status of an account: exact on the fast path; out of its range; holds an instrument that could not be priced."""
+
+NO_TAIL_THRESHOLD = -(2**63)
+"""Warm-start value of an account that has none yet (any other value is valid too, and only changes the speed)."""
+
+_MILLION = 1_000_000
+_GROSS_LIMIT = 2.0**61
+_GROSS_SLACK = 1.0 + 1e-9  # outward, for the rounding of the float sum (legs * 2**-53)
+_LIMB_MASK = 0xFFFFFFFF
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _account_status(instruments, lots, pnl, stress, shifted) -> int:  # type: ignore[no-untyped-def]
+    """Range check of one account; fills ``shifted`` with lots << exponent where the fast path applies."""
+    gross, stress_gross = 0.0, 0.0
+    wide = False
+    for j in range(instruments.shape[0]):
+        i = instruments[j]
+        exponent = np.int64(pnl.exponent[i])
+        if exponent < 0:
+            return INVALID
+        if abs(lots[j]) >= np.int64(2147483648) >> exponent or lots[j] < -2147483647:
+            wide = True
+            continue
+        shifted[j] = np.int32(lots[j] << exponent)
+        gross += abs(np.float64(shifted[j])) * np.float64(pnl.absolute_maximum[i])
+        worst = np.int64(0)
+        for r in range(stress.shape[1]):
+            magnitude = abs(stress[i, r])
+            worst = magnitude if magnitude > worst else worst
+        stress_gross += abs(np.float64(lots[j])) * np.float64(worst)
+    in_range = gross * _GROSS_SLACK < _GROSS_LIMIT and stress_gross * _GROSS_SLACK < _GROSS_LIMIT
+    return FAST if in_range and not wide else WIDE
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _accumulate(values, instruments, shifted, losses) -> None:  # type: ignore[no-untyped-def]
+    """losses[s] = -sum_j shifted[j] * values[instruments[j], s]; four rows a sweep, reading V is what costs.
+
+    int32 * int32 -> int64 is one vector instruction; partial sums may wrap, two's complement is exact in the end.
+    """
+    legs, size = instruments.shape[0], losses.shape[0]
+    single = legs % 4
+    losses[:] = 0
+    for j in range(single):
+        q, v = np.int64(shifted[j]), values[instruments[j]]
+        for s in range(size):
+            losses[s] -= q * np.int64(v[s])
+    for j in range(single, legs, 4):
+        q0, q1, q2, q3 = (
+            np.int64(shifted[j]), np.int64(shifted[j + 1]), np.int64(shifted[j + 2]), np.int64(shifted[j + 3]),
+        )  # fmt: skip
+        v0, v1 = values[instruments[j]], values[instruments[j + 1]]
+        v2, v3 = values[instruments[j + 2]], values[instruments[j + 3]]
+        for s in range(size):
+            pair = q0 * np.int64(v0[s]) + q1 * np.int64(v1[s])
+            losses[s] -= pair + (q2 * np.int64(v2[s]) + q3 * np.int64(v3[s]))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weight_above(losses, weights, size, t):  # type: ignore[no-untyped-def]
+    """(weight of losses > t, smallest loss > t, largest loss <= t)."""
+    above, smallest, largest = np.int64(0), np.int64(2**63 - 1), np.int64(-(2**63))
+    for s in range(size):
+        loss = losses[s]
+        is_above = loss > t
+        above += np.int64(weights[s]) if is_above else np.int64(0)
+        smallest = loss if is_above and loss < smallest else smallest
+        largest = loss if not is_above and loss > largest else largest
+    return above, smallest, largest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped-def]
+    """t* of the first ``size`` entries, whose total weight must exceed the tail mass.
+
+    Bracket a < t* <= b with weight(> a) > P >= weight(> b), narrowed by interpolated guesses. The guesses are floats,
+    the brackets are losses, so the answer is exact whatever the guesses are.
+    """
+    a, b, weight_a = losses[0], losses[0], np.int64(0)
+    for s in range(size):
+        a = losses[s] if losses[s] < a else a
+        b = losses[s] if losses[s] > b else b
+        weight_a += np.int64(weights[s])
+    next_above_a, a, weight_b, passes = a, a - 1, np.int64(0), 0
+    while next_above_a != b:
+        share = float(weight_a - tail_mass) / float(weight_a - weight_b)
+        share = 0.5 if passes % 4 == 3 else min(max(share, 0.04), 0.96)
+        t = a + np.int64(share * float(b - a))
+        t = min(max(t, next_above_a), b - 1)
+        above, smallest, largest = _weight_above(losses, weights, size, t)
+        if above > tail_mass:
+            a, weight_a, next_above_a = t, above, smallest
+        else:
+            b, weight_b = largest, above
+        passes += 1
+    return b
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shortfall(losses, weights, size, t, tail_mass):  # type: ignore[no-untyped-def]
+    """t + ceil(sum w (L - t)+ / P), exact; the sum (below 2**92) is kept in two 32-bit limbs.
+
+    For any t this is an upper bound of the expected shortfall, at t* it is its ceiling.
+    """
+    high, low = np.int64(0), np.int64(0)
+    for s in range(size):
+        excess = losses[s] - t
+        excess = np.int64(0) if excess < 0 else excess
+        weight = np.int64(weights[s])
+        high += weight * (excess >> 32)
+        low += weight * (excess & _LIMB_MASK)
+    quotient = high // tail_mass
+    remainder = ((high - quotient * tail_mass) << 32) + low
+    return t + (quotient << 32) + (remainder + tail_mass - 1) // tail_mass
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _compact(losses, weights, t, candidates, candidate_weights):  # type: ignore[no-untyped-def]
+    """Copy the losses > t and their weights to the front of the candidate arrays; (count, total weight)."""
+    count, total = 0, np.int64(0)
+    for s in range(losses.shape[0]):
+        loss, weight = losses[s], weights[s]
+        candidates[count] = loss  # stored always, kept only if the count moves: no branch to mispredict
+        candidate_weights[count] = weight
+        count = count + 1 if loss > t else count
+    for c in range(count):
+        total += np.int64(candidate_weights[c])
+    return count, total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _expected_shortfall(  # type: ignore[no-untyped-def]
+    losses, weights, tail_mass, warm_threshold, warm_scale, candidates, candidate_weights
+):
+    """(ES, t*) of one account's losses. The warm values come from the last block and change only the speed.
+
+    All losses above a cut somewhat below the old threshold are candidates; if they weigh more than P, then t* is
+    among them and everything below the cut is irrelevant. Otherwise the cut is lowered, at last to nothing.
+    """
+    size = losses.shape[0]
+    if warm_threshold > -(2**61) and warm_threshold < 2**61:
+        scale = min(max(warm_scale, np.int64(1)), np.int64(2**59))
+        for attempt in range(2):
+            cut = warm_threshold - (scale >> 2) - scale * attempt
+            count, total = _compact(losses, weights, cut, candidates, candidate_weights)
+            if total > tail_mass:
+                t = _tail_threshold(candidates, candidate_weights, count, tail_mass)
+                return _shortfall(candidates, candidate_weights, count, t, tail_mass), t
+    t = _tail_threshold(losses, weights, size, tail_mass)
+    return _shortfall(losses, weights, size, t, tail_mass), t
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _worst_stress(instruments, lots, stress, weight_e6, row_losses):  # type: ignore[no-untyped-def]
+    """(largest ceil(weight * loss) over rows but at least 0, its row or -1)."""
+    row_losses[:] = 0
+    for j in range(instruments.shape[0]):
+        row, q = stress[instruments[j]], lots[j]
+        for r in range(row_losses.shape[0]):
+            row_losses[r] -= q * row[r]
+    worst, worst_row = np.int64(0), np.int64(-1)
+    for r in range(row_losses.shape[0]):
+        if row_losses[r] <= 0:
+            continue
+        millions = row_losses[r] // _MILLION  # weight * loss may not fit 64 bits
+        rest = row_losses[r] - millions * _MILLION
+        weighted = millions * weight_e6[r] + (rest * weight_e6[r] + _MILLION - 1) // _MILLION
+        if weighted > worst:
+            worst, worst_row = weighted, np.int64(r)
+    return worst, worst_row
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _account_terms(  # type: ignore[no-untyped-def]
+    account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
+    out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
+) -> None:  # fmt: skip
+    size = weights.shape[0]
+    losses, candidates = np.empty(size, np.int64), np.empty(size, np.int64)
+    candidate_weights = np.empty(size, np.int32)
+    row_losses = np.empty(stress.shape[1], np.int64)
+    most_legs = 0
+    for a in accounts:
+        most_legs = max(most_legs, account_ptr[a + 1] - account_ptr[a])
+    shifted = np.empty(most_legs, np.int32)
+    for a in accounts:
+        legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
+        lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
+        out_status[a] = _account_status(legs, lots, pnl, stress, shifted)
+        if out_status[a] != FAST:
+            continue
+        _accumulate(pnl.values, legs, shifted, losses)
+        warm_threshold = out_tail_threshold[a]
+        warm_scale = out_es_usd9[a] - warm_threshold
+        out_es_usd9[a], out_tail_threshold[a] = _expected_shortfall(
+            losses, weights, tail_mass, warm_threshold, warm_scale, candidates, candidate_weights
+        )
+        out_stress_usd9[a], out_stress_row[a] = _worst_stress(legs, lots, stress, stress_weight_e6, row_losses)
+
+
+def account_terms(
+    account_ptr: Int64Array,
+    leg_instrument: Int32Array,
+    leg_lots: Int64Array,
+    accounts: Int64Array,
+    pnl: PnlTable,
+    weights: Int32Array,
+    tail_mass: int,
+    stress: Int64Array,
+    stress_weight_e6: Int64Array,
+    out_es_usd9: Int64Array,
+    out_stress_usd9: Int64Array,
+    out_stress_row: Int32Array,
+    out_tail_threshold: Int64Array,
+    out_status: Int8Array,
+) -> None:
+    """Expected shortfall and worst weighted stress loss of the given accounts, in nano-USD.
+
+    Args:
+        accounts: int64 account indices to compute; all other entries of the outputs are left alone.
+        stress: int64[I,R] stress P&L per lot; ``stress_weight_e6`` int64[R] within 0..1_000_000.
+        out_es_usd9: [A] ceiling of the expected shortfall (negative if the account gains in its whole tail). Its value
+            on entry is only a hint for the warm start.
+        out_stress_usd9: [A] worst weighted stress loss, at least 0. ``out_stress_row``: [A] its row, -1 for none.
+        out_tail_threshold: [A] t*; on entry the last block's or NO_TAIL_THRESHOLD: it never changes a result.
+        out_status: [A] FAST, or WIDE or INVALID with the other outputs left alone.
+
+    An account without legs has zeros everywhere.
+    """
+    _account_terms(
+        account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, np.int64(tail_mass), stress, stress_weight_e6,
+        out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
+    )  # fmt: skip
+
+
+class AccountTerms(NamedTuple):
+    """Terms of one account as Python integers of any size."""
+
+    es_usd9: int
+    stress_usd9: int
+    stress_row: int
+    tail_threshold_usd9: int
+
+
+def account_losses(leg_instrument: Int32Array, leg_lots: Int64Array, pnl: PnlTable) -> npt.NDArray[np.object_]:
+    """Exact loss of one account in every scenario, nano-USD, [S] Python integers (any range).
+
+    Raises:
+        ValueError: a leg's row is invalid.
+    """
+    losses = np.zeros(pnl.values.shape[1], dtype=object)
+    for i, lots in zip(leg_instrument.tolist(), leg_lots.tolist()):
+        if pnl.exponent[i] < 0:
+            raise ValueError(f"instrument row {i} has no valid scenario P&L")
+        losses -= pnl.values[i].astype(object) * (lots << int(pnl.exponent[i]))
+    return losses
+
+
+def tail_scenarios(
+    losses: npt.NDArray[np.object_], weights: Int32Array, tail_mass: int
+) -> tuple[Int64Array, Int64Array]:
+    """(scenarios, their tail weights) that the expected shortfall averages, largest loss first.
+
+    The weights sum to the tail mass: whole weights above t*, the rest spread over the losses equal to t* in scenario
+    order. ``sum(weight * loss) / tail_mass``, rounded up, is the expected shortfall; the same weights applied to the
+    P&L of one leg give that leg's Euler contribution.
+    """
+    order = sorted(range(len(losses)), key=lambda s: (-losses[s], s))
+    chosen: list[int] = []
+    tail_weights: list[int] = []
+    left = int(tail_mass)
+    for s in order:
+        if left == 0:
+            break
+        taken = min(int(weights[s]), left)
+        if taken > 0:
+            chosen.append(s)
+            tail_weights.append(taken)
+            left -= taken
+    return np.array(chosen, np.int64), np.array(tail_weights, np.int64)
+
+
+def account_terms_wide(
+    leg_instrument: Int32Array,
+    leg_lots: Int64Array,
+    pnl: PnlTable,
+    weights: Int32Array,
+    tail_mass: int,
+    stress: Int64Array,
+    stress_weight_e6: Int64Array,
+) -> AccountTerms:
+    """The terms of one account of any size, in Python integers; equal to ``account_terms`` where both apply.
+
+    Raises:
+        ValueError: a leg's row is invalid.
+    """
+    losses = account_losses(leg_instrument, leg_lots, pnl)
+    threshold, shortfall = _wide_shortfall(losses, weights, int(tail_mass))
+    worst, worst_row = 0, -1
+    row_losses = np.zeros(stress.shape[1], dtype=object)
+    for i, lots in zip(leg_instrument.tolist(), leg_lots.tolist()):
+        row_losses -= stress[i].astype(object) * lots
+    for r, loss in enumerate(row_losses):
+        weighted = -(-int(loss) * int(stress_weight_e6[r]) // _MILLION)
+        if weighted > worst:
+            worst, worst_row = weighted, r
+    return AccountTerms(shortfall, worst, worst_row, threshold)
+
+
+def _wide_shortfall(losses: npt.NDArray[np.object_], weights: Int32Array, tail_mass: int) -> tuple[int, int]:
+    """(t*, ES): walk down the sorted losses until the weight above the next value would exceed the tail mass."""
+    order = sorted(range(len(losses)), key=lambda s: -losses[s])
+    reached, weighted = 0, 0
+    for s in order:
+        threshold = int(losses[s])
+        if reached + int(weights[s]) > tail_mass:
+            break
+        reached += int(weights[s])
+        weighted += int(weights[s]) * threshold
+    excess = weighted - reached * threshold  # sum of w (L - t*)+
+    return threshold, threshold + -(-excess // tail_mass)
