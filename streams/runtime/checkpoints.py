@@ -1,0 +1,169 @@
+"""Checkpoints on a compacted topic: one log partition per unit, several records per checkpoint.
+
+A checkpoint is its chunks, then a manifest with their count and digest. Keys are `<progress>/<digest>/<chunk number>`
+and `<progress>/<digest>/m`. Progress is the sum of the next offsets, so it grows with every record applied. A key is
+never reused for other bytes (the digest is in it): a late owner who writes the same checkpoint again does no harm. A
+checkpoint without manifest, with a chunk missing, or with another digest is as if it had never been written.
+
+Removal: a writer tombstones only what is older than two whole checkpoints of its own, so the newest whole one is never
+removed, however far anyone lags. What earlier owners left behind is swept once per ownership. One write goes in the
+order tombstones, chunks, manifest; so the last record of the log tells how far the writers are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import orjson
+
+from streams.runtime.log_reader import LogReader
+from streams.runtime.machine import LogPosition
+from streams.runtime.notes import note
+
+KEEP = 2  # whole checkpoints of its own that a writer leaves in the log
+FORMAT = 1
+_LENGTH = struct.Struct("<I")
+_DIGEST_BYTES = 32
+
+Record = tuple[bytes, bytes | None]  # key, value (None: tombstone)
+
+
+class Checkpoint(NamedTuple):
+    """What a restore starts from: the state and the next offset of every log it is a function of."""
+
+    mark: int
+    positions: dict[LogPosition, int]
+    state: bytes
+
+    @property
+    def progress(self) -> int:
+        return sum(self.positions.values())
+
+
+class Manifest(NamedTuple):
+    chunks: int
+    mark: int
+    progress: int
+    size_bytes: int
+    digest: str
+
+    def key(self, part: str) -> bytes:
+        return f"{self.progress}/{self.digest[:16]}/{part}".encode()
+
+    def keys(self) -> list[bytes]:
+        """Every key of the checkpoint, the manifest's first: without it the rest counts for nothing."""
+        return [self.key("m"), *(self.key(str(number)) for number in range(self.chunks))]
+
+
+class LiveRecord(Protocol):
+    """The part of a consumer's record that matters here."""
+
+    key: bytes
+    value: bytes | None
+
+
+def progress_of_key(key: bytes) -> int:
+    return int(key.split(b"/", 1)[0])
+
+
+def encode(checkpoint: Checkpoint, chunk_bytes: int) -> tuple[Manifest, list[Record]]:
+    """The manifest, and the records in the order they must be written (the manifest is the last one)."""
+    logs = [[topic, partition, offset] for (topic, partition), offset in sorted(checkpoint.positions.items())]
+    head = orjson.dumps(logs)
+    raw = _LENGTH.pack(len(head)) + head + checkpoint.state
+    digest = hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest()
+    pieces = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
+    manifest = Manifest(len(pieces), checkpoint.mark, checkpoint.progress, len(raw), digest)
+    records: list[Record] = [(manifest.key(str(number)), piece) for number, piece in enumerate(pieces)]
+    records.append((manifest.key("m"), orjson.dumps({"format": FORMAT, **manifest._asdict()})))
+    return manifest, records
+
+
+def decode_manifest(value: bytes) -> Manifest:
+    """Raises ValueError for a manifest of another format or shape."""
+    fields = orjson.loads(value)
+    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        raise ValueError("manifest of an unknown format")
+    try:
+        return Manifest(**fields)
+    except TypeError as exception:
+        raise ValueError(str(exception)) from exception
+
+
+def decode(manifest: Manifest, seen: dict[bytes, bytes | None]) -> Checkpoint:
+    """Raises ValueError with the reason if a chunk is missing or the bytes are not those of the manifest."""
+    pieces = [seen.get(manifest.key(str(number))) for number in range(manifest.chunks)]
+    missing = [number for number, piece in enumerate(pieces) if piece is None]
+    if missing:
+        raise ValueError(f"chunks {missing[:5]} of {manifest.chunks} are missing")
+    raw = b"".join(piece for piece in pieces if piece is not None)
+    if hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest() != manifest.digest:
+        raise ValueError("the digest differs")
+    (length,) = _LENGTH.unpack_from(raw)
+    logs = orjson.loads(raw[_LENGTH.size : _LENGTH.size + length])
+    positions = {(topic, partition): offset for topic, partition, offset in logs}
+    return Checkpoint(manifest.mark, positions, raw[_LENGTH.size + length :])
+
+
+def newest_whole(seen: dict[bytes, bytes | None]) -> tuple[Checkpoint | None, list[tuple[int, str]]]:
+    """The newest whole checkpoint among these records, and why newer ones were rejected: (progress, reason)."""
+    manifests: list[Manifest] = []
+    rejected: list[tuple[int, str]] = []
+    for key, value in seen.items():
+        if key.endswith(b"/m") and value is not None:
+            try:
+                manifests.append(decode_manifest(value))
+            except ValueError as exception:
+                rejected.append((progress_of_key(key), str(exception)))
+    for manifest in sorted(manifests, key=lambda one: one.progress, reverse=True):
+        try:
+            found = decode(manifest, seen)
+        except ValueError as exception:
+            rejected.append((manifest.progress, str(exception)))
+            continue
+        return found, [one for one in rejected if one[0] > manifest.progress]
+    return None, rejected
+
+
+def merge_older(older: Iterable[LiveRecord], seen: dict[bytes, bytes | None]) -> dict[bytes, bytes | None]:
+    """Records of a window before those already seen; per key the later record wins, as in compaction."""
+    return {record.key: record.value for record in older} | seen
+
+
+class CheckpointReader:
+    """Finds checkpoints in the log; topic is the full name."""
+
+    def __init__(self, reader: LogReader, topic: str) -> None:
+        self._reader = reader
+        self._topic = topic
+
+    async def newest(self, unit: int, window: int = 16) -> Checkpoint | None:
+        """The newest whole checkpoint, found by reading backwards in windows (offsets) that grow fourfold."""
+        begin, end = await self._reader.bounds(self._topic, unit)
+        seen: dict[bytes, bytes | None] = {}
+        high, low = end, max(begin, end - window)
+        while True:
+            seen = merge_older(await self._reader.read(self._topic, unit, low, high), seen)
+            found, rejected = newest_whole(seen)
+            if found is not None or low == begin:
+                for progress, reason in rejected:
+                    note("checkpoint_rejected", unit=unit, progress=progress, reason=reason)
+                return found
+            window *= 4
+            high, low = low, max(begin, low - window)
+
+    async def reached(self, unit: int) -> int:
+        """Progress of the log's last record, -1 if unknown. Only keeps laggards silent: it may be wrong."""
+        begin, end = await self._reader.bounds(self._topic, unit)
+        records = await self._reader.read(self._topic, unit, max(begin, end - 1), end)
+        return progress_of_key(records[-1].key) if records and records[-1].value is not None else -1
+
+    async def stale(self, unit: int, before_progress: int) -> list[bytes]:
+        """Live keys of older checkpoints: earlier owners' last ones, and writes that were cut short."""
+        begin, end = await self._reader.bounds(self._topic, unit)
+        records = await self._reader.read(self._topic, unit, begin, end)
+        live = {record.key: record.value is not None for record in records}
+        return [key for key, alive in live.items() if alive and progress_of_key(key) < before_progress]

@@ -1,0 +1,340 @@
+"""The shell around machines: guard, inboxes, outputs, checkpoints, restores. It knows nothing of Faust.
+
+Rules it keeps, whoever feeds it:
+R1  A record is applied only if its offset is the one the state wants next. Lower: dropped. Higher: in an internal log
+    the process ends; in a log with gaps allowed the records between must be shown to be absent (transaction markers,
+    compaction, retention) before it is applied.
+R2  A checkpoint's manifest is written only after the broker acknowledged every output up to it.
+R3  A failed send, or any exception, ends the process: memory never outlives a lost output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+from streams.runtime.checkpoint_writer import CheckpointSchedule, CheckpointWriter
+from streams.runtime.checkpoints import Checkpoint, CheckpointReader
+from streams.runtime.exits import die
+from streams.runtime.machine import Headers, LogPosition, Machine, MachineFactory, Output, PositionsSource
+from streams.runtime.notes import note
+from streams.runtime.settings import RuntimeSettings
+
+# first_between(topic, partition, low, high): offset of the first record there, None for a hole; short topic names
+FirstBetween = Callable[[str, int, int, int], Awaitable["int | None"]]
+
+
+class Producer(Protocol):
+    """The part of aiokafka's producer that is used: `send` returns a future of the acknowledgement."""
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None = None,
+        key: bytes | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
+    ) -> Any: ...
+
+
+class ShellFault(Exception):
+    """A broken rule: a gap in an internal log, a machine whose position is not what it was fed."""
+
+
+class Item(NamedTuple):
+    generation: int
+    topic: str
+    partition: int
+    offset: int
+    value: bytes | None
+    headers: Headers
+
+
+class Unit:
+    """A machine with its cursor. The lock is held while a record is applied and while the state is replaced."""
+
+    def __init__(self, number: int, machine: Machine, cursor: dict[LogPosition, int], inbox_records: int) -> None:
+        self.number = number
+        self.machine = machine
+        self.cursor = cursor  # next offset wanted of every log
+        self.inbox: asyncio.Queue[Item] = asyncio.Queue(inbox_records)
+        self.lock = asyncio.Lock()
+        self.generation = 0  # restores so far; records read before a restore are not applied after it
+        self.unacknowledged: set[asyncio.Future[object]] = set()
+        self.task: asyncio.Task[None] | None = None
+
+    def wanted(self, log: LogPosition) -> int:
+        return self.cursor.get(log, 0)
+
+    def forget_inbox(self) -> None:
+        self.generation += 1
+        while not self.inbox.empty():
+            self.inbox.get_nowait()
+
+
+class Shell:
+    """Units of one worker. Topic names are without prefix in every method; the shell adds it when it sends.
+
+    checkpoint_topic: compacted topic with a partition per unit, or None (then positions_source, or the beginning).
+    gap_topics: logs of other writers, where offsets may be missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RuntimeSettings,
+        name: str,
+        factory: MachineFactory,
+        producer: Producer,
+        first_between: FirstBetween,
+        gap_topics: Iterable[str] = (),
+        checkpoint_topic: str | None = None,
+        checkpoint_loader: CheckpointReader | None = None,
+        checkpoint_janitor: CheckpointReader | None = None,
+        positions_source: PositionsSource | None = None,
+    ) -> None:
+        if (checkpoint_topic is None) != (checkpoint_loader is None or checkpoint_janitor is None):
+            raise ValueError("a checkpoint topic needs a loader and a janitor, and they need a topic")
+        self.settings, self.name, self.factory, self.producer = settings, name, factory, producer
+        self.gap_topics = frozenset(gap_topics)
+        self.checkpoint_topic, self.positions_source = checkpoint_topic, positions_source
+        self.units: dict[int, Unit] = {}
+        self.count: Counter[str] = Counter()
+        self._first_between, self._loader = first_between, checkpoint_loader
+        self._owner: Headers = (("owner", name.encode()),)
+        self._restoring = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(settings.kernel_threads, thread_name_prefix="kernel")
+        self._schedule = CheckpointSchedule(settings.checkpoint_every, settings.group, settings.groups)
+        self._writer: CheckpointWriter | None = None
+        if checkpoint_janitor is not None:
+            chunk = settings.checkpoint_chunk_bytes
+            self._writer = self.new_writer(checkpoint_janitor, chunk, laggards_silent=settings.groups > 1)
+
+    def new_writer(self, janitor: CheckpointReader, chunk_bytes: int, laggards_silent: bool) -> CheckpointWriter:
+        return CheckpointWriter(self._send_checkpoint, janitor, chunk_bytes, laggards_silent)
+
+    # -- records ------------------------------------------------------------------------------------------------
+
+    async def feed(self, topic: str, partition: int, offset: int, value: bytes | None, headers: Headers = ()) -> None:
+        """Take one record into the inbox of its unit; waits while that is full. Order is kept per unit."""
+        unit = self.units.get(self.factory.unit_of(topic, partition))
+        if unit is None:
+            self.count["unowned"] += 1
+            return
+        await unit.inbox.put(Item(unit.generation, topic, partition, offset, value, headers))
+
+    async def _work(self, unit: Unit) -> None:
+        while True:
+            item = await unit.inbox.get()
+            try:
+                async with unit.lock:
+                    await self._judge(unit, item)
+            except asyncio.CancelledError:
+                raise
+            except Exception as exception:
+                die(f"unit {unit.number}, {item.topic}/{item.partition} offset {item.offset}", exception)
+
+    async def _judge(self, unit: Unit, item: Item) -> None:
+        """R1."""
+        wanted = unit.wanted((item.topic, item.partition))
+        if item.generation != unit.generation:
+            self.count["stale"] += 1
+        elif item.offset < wanted:
+            self.count["repeated"] += 1
+        else:
+            if item.offset > wanted:
+                await self._require_hole(item, wanted)
+            await self._apply(unit, item)
+            self._advance(unit, item)
+            await self._maybe_checkpoint(unit)
+
+    async def _require_hole(self, item: Item, wanted: int) -> None:
+        log = f"{item.topic}/{item.partition}"
+        if item.topic not in self.gap_topics:
+            raise ShellFault(f"gap in {log}: wanted {wanted}, got {item.offset}")
+        between = await self._first_between(item.topic, item.partition, wanted, item.offset)
+        if between is not None:
+            raise ShellFault(f"{log}: wanted {wanted}, got {item.offset}, but there is a record at {between}")
+        self.count["holes"] += 1
+
+    async def _apply(self, unit: Unit, item: Item) -> None:
+        steps = unit.machine.steps(item.topic, item.partition, item.offset, item.value, item.headers)
+        if not unit.machine.is_long(item.topic, item.value):
+            for outputs in steps:
+                await self._send_all(unit, outputs)
+            return
+        self.count["long"] += 1
+        loop = asyncio.get_running_loop()
+        while (found := await loop.run_in_executor(self._threads, _next_step, steps)) is not None:
+            await self._send_all(unit, found)
+
+    def _advance(self, unit: Unit, item: Item) -> None:
+        log = (item.topic, item.partition)
+        unit.cursor[log] = item.offset + 1
+        self.count["applied"] += 1
+        if self.positions_source is None and (at := unit.machine.positions().get(log)) != item.offset + 1:
+            raise ShellFault(f"the machine of unit {unit.number} stands at {at} of {log} after offset {item.offset}")
+
+    # -- outputs ------------------------------------------------------------------------------------------------
+
+    async def _send_all(self, unit: Unit, outputs: list[Output]) -> None:
+        for output in outputs:
+            sent = await self._send(
+                output.topic, output.partition, output.key, output.value, output.headers + self._owner
+            )
+            unit.unacknowledged.add(sent)
+            sent.add_done_callback(unit.unacknowledged.discard)
+
+    async def _send_checkpoint(self, unit: int, key: bytes, value: bytes | None) -> asyncio.Future[object]:
+        if self.checkpoint_topic is None:
+            raise ShellFault("no checkpoint topic")
+        return await self._send(self.checkpoint_topic, unit, key, value, self._owner)
+
+    async def _send(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> asyncio.Future[object]:
+        full_name = self.settings.topic(topic)
+        sent = asyncio.ensure_future(
+            await self.producer.send(full_name, value, key=key, partition=partition, headers=list(headers))
+        )
+        self.count["sent"] += 1
+        sent.add_done_callback(self._on_acknowledged)
+        return sent
+
+    def _on_acknowledged(self, sent: asyncio.Future[object]) -> None:
+        """R3."""
+        if not sent.cancelled() and (exception := sent.exception()) is not None:
+            die("output not acknowledged", exception)
+        self.count["acknowledged"] += 1
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    async def _maybe_checkpoint(self, unit: Unit) -> None:
+        if self._writer is None or (mark := unit.machine.checkpoint_mark()) is None:
+            return
+        if not self._schedule.due(unit.number, mark):
+            return
+        if self._writer.busy(unit.number):  # the next mark tries again
+            self.count["checkpoints_delayed"] += 1
+            return
+        self._schedule.taken(unit.number, mark)
+        state = await asyncio.get_running_loop().run_in_executor(self._threads, unit.machine.dump)
+        checkpoint = Checkpoint(mark, dict(unit.machine.positions()), state)
+        self._writer.begin(unit.number, checkpoint, unit.unacknowledged)
+
+    # -- assignment ---------------------------------------------------------------------------------------------
+
+    async def restore(self, assigned: Iterable[LogPosition]) -> dict[LogPosition, int]:
+        """The group gave us these logs: the next offset to read of each.
+
+        State in memory stays valid through any rebalance (it is a function of log prefixes) and is replaced only by a
+        checkpoint that is ahead of it. Records read before the restore are not applied any more.
+        """
+        logs = frozenset(assigned)
+        async with self._restoring:
+            started = time.monotonic()
+            numbers = {self.factory.unit_of(*log) for log in logs}
+            for number in set(self.units) - numbers:
+                await self._drop(number)
+            sources = {}
+            for number in sorted(numbers):
+                mine = frozenset(log for log in logs if self.factory.unit_of(*log) == number)
+                sources[number] = await self._restore_unit(number, mine)
+            offsets = {log: self.units[self.factory.unit_of(*log)].wanted(log) for log in logs}
+            self.count["restores"] += 1
+            said = {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(offsets.items())}
+            note(
+                "restore", ms=round(1e3 * (time.monotonic() - started), 1), sources=sources, offsets=said, **self.count
+            )
+            return offsets
+
+    async def _restore_unit(self, number: int, logs: frozenset[LogPosition]) -> str:
+        held = self.units.get(number)
+        found = await self._loader.newest(number) if self._loader else None
+        if held is None:
+            machine = self._load(number, found)
+            cursor = await self._starting_cursor(number, machine, logs)
+            held = self.units[number] = Unit(number, machine, cursor, self.settings.inbox_records)
+            held.task = asyncio.create_task(self._work(held))
+            self._taken_over(number, found)
+            return "checkpoint" if found else "empty"
+        async with held.lock:
+            held.forget_inbox()
+            if fresh := logs - held.cursor.keys():
+                held.cursor.update(await self._starting_cursor(number, held.machine, fresh))
+            if found is None or not _is_ahead(found.positions, held.cursor):
+                return "memory"
+            held.machine = self._load(number, found)
+            held.cursor = dict(held.machine.positions())
+            self._taken_over(number, found)
+            return "checkpoint"
+
+    def _load(self, number: int, found: Checkpoint | None) -> Machine:
+        if found is None:
+            return self.factory.empty(number)
+        machine = self.factory.load(number, found.state)
+        if machine.positions() != found.positions:
+            raise ShellFault(f"unit {number}: the state of the checkpoint and its positions do not belong together")
+        return machine
+
+    async def _starting_cursor(
+        self, number: int, machine: Machine, logs: frozenset[LogPosition]
+    ) -> dict[LogPosition, int]:
+        if self.positions_source is None:
+            positions = machine.positions()
+            return {**positions, **{log: positions.get(log, 0) for log in logs}}
+        answer = self.positions_source(number, logs)
+        return dict(await answer if inspect.isawaitable(answer) else answer)
+
+    def _taken_over(self, number: int, found: Checkpoint | None) -> None:
+        self._schedule.restored(number, found.mark if found else None)
+        if self._writer is not None:
+            self._writer.new_owner(number)
+
+    async def _drop(self, number: int) -> None:
+        unit = self.units[number]
+        async with unit.lock:
+            if unit.task is not None:
+                unit.task.cancel()
+            unit.forget_inbox()
+            del self.units[number]
+
+    # -- end, and what others may ask ---------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Finish the records being applied, then wait for acknowledgements and checkpoints under way."""
+        for number in list(self.units):
+            await self._drop(number)
+        if self._writer is not None:
+            await self._writer.drained()
+        self._threads.shutdown(wait=False)
+
+    def position(self, log: LogPosition) -> int | None:
+        """Next offset wanted, None if the unit is not (yet) here."""
+        unit = self.units.get(self.factory.unit_of(*log))
+        return None if unit is None else unit.wanted(log)
+
+    def metrics(self) -> dict[str, int]:
+        """Counters since the start, and the present depth of inboxes and of unacknowledged outputs."""
+        waiting = sum(unit.inbox.qsize() for unit in self.units.values())
+        unsettled = sum(len(unit.unacknowledged) for unit in self.units.values())
+        written = self._writer.count if self._writer is not None else {}
+        return {**self.count, **written, "units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
+
+
+def _next_step(steps: Iterator[list[Output]]) -> list[Output] | None:
+    """StopIteration cannot pass through a future."""
+    return next(steps, None)
+
+
+def _is_ahead(candidate: dict[LogPosition, int], held: dict[LogPosition, int]) -> bool:
+    """Further in one log and behind in none."""
+    logs = candidate.keys() | held.keys()
+    pairs = [(candidate.get(log, 0), held.get(log, 0)) for log in logs]
+    return all(new >= old for new, old in pairs) and any(new > old for new, old in pairs)

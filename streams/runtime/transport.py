@@ -1,0 +1,92 @@
+"""Faust's aiokafka transport with the one seam that checkpoints need, and three mends of its consumer.
+
+At the end of every rebalance, after heartbeats have resumed and before the flow does, Faust asks its consumer to seek
+to the committed offsets. `CheckpointConsumer.seek_to_committed` answers with the shell's positions instead. (Seeks made
+in Faust's assignment signals are overwritten by that very call.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from faust.tables.manager import TableManager
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
+
+from streams.runtime.exits import MEMBERSHIP_LOST, die
+
+
+class ConsumerThread(AIOKafkaConsumerThread):
+    """Sets what Faust has no settings for, and ends the process when a static membership is lost."""
+
+    app: Any
+
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        settings = self.app.runtime.settings
+        consumer._fetch_max_wait_ms = settings.fetch_wait_ms
+        consumer._isolation_level = settings.isolation
+        if settings.consumer_request_timeout_ms is not None:  # Faust refuses a request timeout below the session
+            consumer._client._request_timeout_ms = settings.consumer_request_timeout_ms
+        return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        if self.app.runtime.settings.static_membership:
+            self._exit_when_membership_is_lost()
+
+    def _exit_when_membership_is_lost(self) -> None:
+        """We slept beyond the session, or another process has our name. aiokafka would join again and expel the other
+        one, for ever: its heartbeats carry no instance id, so the broker cannot tell them apart."""
+        coordinator = self._ensure_consumer()._coordinator
+        reset = coordinator.reset_generation
+
+        def lost() -> None:
+            if coordinator.generation > 0 and not coordinator._closing.done():
+                die("membership lost", code=MEMBERSHIP_LOST)
+            reset()
+
+        coordinator.reset_generation = lost
+
+    def forget_static_name(self) -> None:
+        """From now on a stop sends LeaveGroup, so that others take over within a heartbeat."""
+        self._ensure_consumer()._coordinator._group_instance_id = None
+
+
+class CheckpointConsumer(Consumer):
+    """Answers "committed offsets" with the positions of the restored units."""
+
+    app: Any
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def leave_on_stop(self) -> None:
+        """Drain: when the consumer stops it leaves the group, static name or not."""
+        if isinstance(self._thread, ConsumerThread):
+            self._thread.forget_static_name()
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        try:
+            positions = await self.app.runtime.restore(set(self.assignment()))
+        except asyncio.CancelledError:  # the next rebalance has begun
+            raise
+        except Exception as exception:  # Faust would stand still without a word
+            die("restore", exception)
+        await self.seek_wait(positions)  # raises IllegalStateError if revoked meanwhile: Faust asks again
+        return positions
+
+
+class CheckpointTransport(Transport):
+    Consumer = CheckpointConsumer
+
+
+class PromptTableManager(TableManager):
+    """There are no tables: Faust's one waits a second for them at every start."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
