@@ -149,7 +149,7 @@ def _compact(losses, weights, t, candidates, candidate_weights):  # type: ignore
         loss, weight = losses[s], weights[s]
         candidates[count] = loss  # stored always, kept only if the count moves: no branch to mispredict
         candidate_weights[count] = weight
-        count = count + 1 if loss > t else count
+        count += int(loss > t)
     for c in range(count):
         total += np.int64(candidate_weights[c])
     return count, total
