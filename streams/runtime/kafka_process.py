@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -99,10 +100,12 @@ class Broker:
         if self.running():
             return
         self.prepare()
+        # the kernel sends that signal when the starting *thread* ends, so only the main thread may ask for it
+        tied = not self.detached and threading.current_thread() is threading.main_thread()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=self.detached, preexec_fn=None if self.detached else _die_with_parent,
+                start_new_session=self.detached, preexec_fn=_die_with_parent if tied else None,
             )
         (self.home / "pid").write_text(str(self.process.pid))
         deadline = time.monotonic() + START_LIMIT_S
