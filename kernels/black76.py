@@ -10,8 +10,8 @@ min(F, K),
     b = N(-a) - exp(|ln(F/K)|) N(-c) = n(a) * (M(a) - M(c)),        M the Mills ratio,
 
 because exp(|ln(F/K)|) n(c) = n(a). No large numbers cancel in the wings, and calls and puts are symmetric to the bit.
-For a < -0.75 the rational Mills ratio ends and N(-a) = 1 - n(a) M(-a) gives b = 1 - n(a) * (M(-a) + M(c)). The
-in-the-money option adds its intrinsic value, so put-call parity holds to one rounding.
+For a < -0.3 the same with N(-a) = 1 - n(a) M(-a) is b = 1 - n(a) * (M(-a) + M(c)), for any large v. The in-the-money
+option adds its intrinsic value, so put-call parity holds to one rounding.
 """
 
 import numpy as np
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from kernels.normal import (
     DENSITY_ARGUMENT_LIMIT,
-    MILLS_MINIMUM_ARGUMENT,
     exponential,
     logarithm,
     mills_denominator,
@@ -31,6 +30,7 @@ from kernels.normal import (
 
 _SMALLEST_STDDEV = 1e-300  # stands for zero: a finite division follows
 _LARGEST_STDDEV = 1e100  # stands for infinity: the option is worth its upper bound long before
+_MIRRORED_BELOW = -0.3  # within the domain of the rational Mills ratio; both forms lose least when they meet here
 _LARGEST_MILLS_ARGUMENT = 1e12  # M is below 1e-12 there and its polynomials are far from overflow
 
 FloatArray = NDArray[np.float64]
@@ -48,7 +48,8 @@ def out_of_the_money_value(absolute_log_moneyness: float, stddev: float) -> floa
     """Undiscounted out-of-the-money price per min(forward, strike), in [0, 1].
 
     ``absolute_log_moneyness`` = |ln(forward/strike)| >= 0 (infinity allowed), ``stddev`` = vol*sqrt(years) >= 0
-    (infinity allowed). Increasing in ``stddev``, 0 at stddev 0; values below 1e-306 become 0.
+    (infinity allowed). Increasing in ``stddev``, 0 at stddev 0; values below 1e-306 become 0. Absolute error below
+    5e-16 everywhere; relative error below 2e-12 for stddev >= 0.01 and values above 1e-300 (measured: see the tests).
     """
     v = _bounded_stddev(stddev)
     h = absolute_log_moneyness / v
@@ -56,7 +57,7 @@ def out_of_the_money_value(absolute_log_moneyness: float, stddev: float) -> floa
     a = h - half
     c = h + half
     c = _LARGEST_MILLS_ARGUMENT if c > _LARGEST_MILLS_ARGUMENT else c
-    mirrored = a < MILLS_MINIMUM_ARGUMENT
+    mirrored = a < _MIRRORED_BELOW
     left = -a if mirrored else a
     left = DENSITY_ARGUMENT_LIMIT if left > DENSITY_ARGUMENT_LIMIT else left
     sign = -1.0 if mirrored else 1.0
@@ -92,10 +93,16 @@ def log_ratio(forward: float, strike: float) -> float:
     return 0.0 if forward == strike else logarithm(forward / strike)
 
 
+@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+def stddev_to_expiry(vol: float, years: float) -> float:
+    """vol*sqrt(years); 0 at expiry, whatever the vol."""
+    return 0.0 if years == 0.0 else vol * np.sqrt(years)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def price(forward: float, strike: float, vol: float, years: float, rate: float, is_call: bool) -> float:
     """Discounted Black-76 price, exp(-rate*years) times the undiscounted one. ``years`` 0 gives the intrinsic value."""
-    stddev = vol * np.sqrt(years)
+    stddev = stddev_to_expiry(vol, years)
     value = undiscounted_price(forward, strike, log_ratio(forward, strike), stddev, is_call)
     return exponential(-rate * years) * value
 
@@ -115,7 +122,7 @@ def greeks(
     theta = -D F n(d1) vol / (2 sqrt(years)) + rate V; d1 = ln(F/K)/v + v/2.
     """
     root_years = np.sqrt(years)
-    stddev = vol * root_years
+    stddev = stddev_to_expiry(vol, years)
     log_moneyness = log_ratio(forward, strike)
     discount = exponential(-rate * years)
     value = discount * undiscounted_price(forward, strike, log_moneyness, stddev, is_call)

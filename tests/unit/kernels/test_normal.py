@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
@@ -130,6 +130,7 @@ def test_nan_in_gives_nan_out(function) -> None:  # type: ignore[no-untyped-def]
     assert math.isnan(function(math.nan))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.floats(-690.0, 690.0))
 def test_logarithm_inverts_exponential(x: float) -> None:
     assert normal.logarithm(normal.exponential(x)) == pytest.approx(x, rel=1e-15, abs=3e-16)
@@ -160,12 +161,14 @@ def test_density_and_tail_end_at_the_limit() -> None:
     assert normal.normal_density(normal.DENSITY_ARGUMENT_LIMIT) > SMALLEST_NORMAL
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.floats(-40.0, 40.0), st.floats(0.0, 5.0))
 def test_cdf_is_monotone_and_symmetric_to_rounding(x: float, step: float) -> None:
     assert normal.normal_cdf(x + step) >= normal.normal_cdf(x) - 3e-16
     assert normal.normal_cdf(x) + normal.normal_cdf(-x) == pytest.approx(1.0, abs=3e-16)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.floats(-36.0, 36.0))
 def test_agrees_with_the_library_functions(x: float) -> None:
     assert normal.normal_cdf(x) == pytest.approx(0.5 * math.erfc(-x / math.sqrt(2.0)), rel=1e-13)
