@@ -1,4 +1,5 @@
-"""DPME's development broker: one process, one node, loopback only, enough of the Kafka protocol for aiokafka and Faust.
+"""DPME's development broker: one process, one node, loopback only; enough of the Kafka protocol for aiokafka and Faust.
 
-It exists so that a newcomer needs no Java. Nothing in DPME depends on it alone: every test of it runs on Apache Kafka too.
+It exists so that newcomers need no Java. Nothing in DPME depends on it alone: what is tested on it is tested on Apache
+Kafka too.
 """

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import errno
 import fcntl
 import json
 import logging
 import os
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 
 import uvloop
 
 from .broker import HOST, Broker
+
+WHAT = "DPME development broker (single node, loopback only, not for production)"
 
 
 class CannotStart(Exception):
@@ -37,20 +38,16 @@ def lock(folder: Path) -> int:
     return file
 
 
-async def run(folder: Path, port: int, auto_create_partitions: int) -> None:
+async def run(folder: Path, port: int) -> None:
     """Serves until SIGTERM or SIGINT."""
-    broker = Broker(folder, auto_create_partitions)
     try:
+        broker = Broker(folder)
         server = await broker.serve(port)
-    except OSError as error:
-        used = error.errno == errno.EADDRINUSE
-        reason = "is in use: stop what listens there" if used else f"cannot be used ({error.strerror})"
-        raise CannotStart(f"port {port} {reason}, or give another one by --port (0: any free one)") from error
-    ready = folder / "broker.json.new"
-    ready.write_text(json.dumps({"pid": os.getpid(), "port": broker.port}))
-    ready.replace(folder / "broker.json")
-    print(f"DPME development broker (single node, loopback only, not for production) listening on {HOST}:{broker.port}, "
-          f"log in {folder}", flush=True)
+    except (OSError, OverflowError) as error:
+        raise CannotStart(f"cannot listen on port {port} ({error}): give another one by --port (0: any free one)") from error
+    (folder / "broker.json.new").write_text(json.dumps({"pid": os.getpid(), "port": broker.port}))
+    (folder / "broker.json.new").replace(folder / "broker.json")
+    print(f"{WHAT} listening on {HOST}:{broker.port}, log in {folder}", flush=True)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -62,19 +59,16 @@ async def run(folder: Path, port: int, auto_create_partitions: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m streams.runtime.development_broker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m streams.runtime.development_broker", description=WHAT)
     parser.add_argument("--data", type=Path, required=True, help="folder of the log")
     parser.add_argument("--port", type=int, default=9092, help="0: any free one (default: 9092)")
-    parser.add_argument("--auto-create", type=int, default=0, metavar="PARTITIONS",
-                        help="create topics that clients ask for with so many partitions (default: refuse)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s development broker: %(message)s")
     try:
         held = lock(arguments.data)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvloop.run(run(arguments.data, arguments.port, arguments.auto_create))
+        uvloop.run(run(arguments.data, arguments.port))
         os.close(held)
-    except (CannotStart, OSError, OverflowError) as error:
+    except (CannotStart, sqlite3.Error) as error:
         print(f"development broker: {error}", file=sys.stderr)
         return 2
     return 0
