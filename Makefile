@@ -1,0 +1,70 @@
+# DPME. `make help` lists the targets; each does its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast test-kafka kafka-up kafka-down chaos bench lint clean
+
+VENV := .venv
+STAMP := $(VENV)/.stamp
+BIN := $(VENV)/bin
+BROKER ?= dev
+SEED ?= 1
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+HAVE_KAFKA := $(and $(shell command -v java),$(shell command -v mvn))
+TESTS_WITHOUT_KAFKA := $(wildcard tests/unit tests/reference tests/properties tests/simulation tests/integration)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
+	|| grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it (again only when pyproject.toml or constraints.txt changed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "setup: Python 3.11, 3.12 or 3.13 is needed: apt install python3 python3-venv" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	echo "setup: $(PYTHON) cannot make a virtual environment: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(STAMP) ## the main job, live: a seeded world, margins, warnings, calls, liquidations
+	$(BIN)/dpme demo
+
+lint: $(STAMP) ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-fast: $(STAMP) ## unit and reference tests only
+	$(BIN)/python -m pytest $(wildcard tests/unit tests/reference) -m "not kafka and not slow"
+
+test: lint ## every test; on Apache Kafka too where Java and Maven are there (CI=true: they must be)
+	$(BIN)/python -m pytest $(TESTS_WITHOUT_KAFKA) -m "not kafka"
+ifneq ($(HAVE_KAFKA),)
+	$(MAKE) --no-print-directory test-kafka
+else
+	@echo "NOT RUN: the tests on Apache Kafka (Java or Maven is missing)."
+	@echo "To run them: apt install --no-install-recommends default-jre-headless maven && make test-kafka"
+	@test "$$CI" != true
+endif
+
+test-kafka: $(STAMP) ## the same suites on Apache Kafka (needs Java and Maven)
+	@test -n "$(HAVE_KAFKA)" || { \
+	echo "test-kafka: Java or Maven is missing: apt install --no-install-recommends default-jre-headless maven" >&2; exit 2; }
+	$(BIN)/python -m pytest tests -m kafka
+
+kafka-up: ## Apache Kafka on 127.0.0.1:9092 (DPME_KAFKA_PORT), from its published jars
+	@infra/kafka/kafka up
+
+kafka-down: ## stop it
+	@infra/kafka/kafka down
+
+chaos: $(STAMP) ## kill, freeze and restart under load, compare every output: BROKER=dev|kafka SEED=n
+	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED)
+
+bench: $(STAMP) ## benchmarks at full size
+	$(BIN)/python -m pytest tests/bench -s
+
+clean: ## remove the environment, caches and broker data (not Kafka's jars)
+	@infra/kafka/kafka clean || true
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .numba_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
