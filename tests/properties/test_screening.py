@@ -1,0 +1,64 @@
+"""The sup bound against brute force: never below the exact terms, whatever the tables do."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.expected_shortfall import account_terms_wide
+from kernels.layout import PnlTable
+from kernels.reprice import pnl_change_bounds
+from kernels.screening import SATURATED_USD9, stress_change_bounds, sup_bound
+
+INSTRUMENTS, SCENARIOS, ROWS = 5, 8, 4
+
+
+def draw_pnl(rng: np.random.Generator, magnitude: int) -> PnlTable:
+    values = rng.integers(-magnitude, magnitude + 1, (INSTRUMENTS, SCENARIOS)).astype(np.int32)
+    exponent = rng.integers(0, 4, INSTRUMENTS).astype(np.int8)
+    full = values.astype(np.int64) << exponent[:, None].astype(np.int64)
+    return PnlTable(values, exponent, full.min(axis=1), full.max(axis=1), np.abs(values.astype(np.int64)).max(axis=1))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    magnitude=st.sampled_from([1, 100, 2**20, 2**31 - 2]),
+    lots_limit=st.sampled_from([1, 1000, 2**24, 2**40]),
+    related=st.booleans(),
+)
+def test_the_bound_is_never_below_the_exact_terms(seed: int, magnitude: int, lots_limit: int, related: bool) -> None:
+    rng = np.random.default_rng(seed)
+    old = draw_pnl(rng, magnitude)
+    new = draw_pnl(rng, magnitude)
+    if related:  # a small common move, where the bound is close and a wrong one would show
+        new = old._replace(values=(old.values // 2).astype(np.int32))
+    weights = rng.integers(0, 100, SCENARIOS).astype(np.int32)
+    weights[0] += 2
+    tail_mass = int(rng.integers(1, weights.sum()))
+    old_stress, new_stress = rng.integers(-magnitude, magnitude + 1, (2, INSTRUMENTS, ROWS))
+    stress_weight_e6 = rng.integers(0, 1_000_001, ROWS)
+    legs = np.flatnonzero(rng.random(INSTRUMENTS) < 0.7).astype(np.int32)
+    lots = rng.integers(-lots_limit, lots_limit + 1, legs.size)
+    pointers = np.array([0, legs.size], np.int64)
+
+    before = account_terms_wide(legs, lots, old, weights, tail_mass, old_stress, stress_weight_e6)
+    now = account_terms_wide(legs, lots, new, weights, tail_mass, new_stress, stress_weight_e6)
+    increase = int(sup_bound(pointers, legs, lots, *pnl_change_bounds(new, old))[0])
+    bounds = stress_change_bounds(new_stress, old_stress, stress_weight_e6)
+    stress_increase = int(sup_bound(pointers, legs, lots, *bounds)[0])
+
+    assert increase == SATURATED_USD9 or now.es_usd9 <= before.es_usd9 + increase
+    assert stress_increase == SATURATED_USD9 or now.stress_usd9 <= max(0, before.stress_usd9 + stress_increase)
+    if magnitude * lots_limit < 2**50:
+        assert SATURATED_USD9 not in (increase, stress_increase)
+
+
+def test_the_bound_is_attained_by_one_leg_that_moves_alike_everywhere() -> None:
+    rng = np.random.default_rng(1)
+    old = draw_pnl(rng, 1000)._replace(exponent=np.zeros(INSTRUMENTS, np.int8))
+    new = old._replace(values=old.values - np.int32(7))
+    legs, lots = np.array([2], np.int32), np.array([3])
+    weights, flat = np.ones(SCENARIOS, np.int32), np.zeros((INSTRUMENTS, 1), np.int64)
+    before, now = (account_terms_wide(legs, lots, table, weights, 2, flat, np.array([0])) for table in (old, new))
+    increase = sup_bound(np.array([0, 1]), legs, lots, *pnl_change_bounds(new, old))[0]
+    assert now.es_usd9 == before.es_usd9 + increase == before.es_usd9 + 21
