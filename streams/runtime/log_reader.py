@@ -29,6 +29,7 @@ class LogReader:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
+            retry_backoff_ms=20,
             request_timeout_ms=self._settings.request_timeout_ms,
             metadata_max_age_ms=self._settings.metadata_age_ms,
             max_partition_fetch_bytes=8 << 20,

@@ -271,9 +271,11 @@ async def _start(app: RoleApp) -> None:
 
 
 async def _stop(app: RoleApp) -> None:
+    """A static member that restarts need not tell the group, and Faust's own stop waits for a join under way."""
     if hasattr(app.runtime, "shell"):
         await app.runtime.stop()
-    await app.stop()
+    if app.runtime.draining or not app.runtime.settings.static_membership:
+        await app.stop()
 
 
 def _drain(app: RoleApp, ending: asyncio.Event) -> None:
