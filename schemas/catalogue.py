@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 from msgspec import Struct
 
 
@@ -34,6 +37,20 @@ class Instrument(Struct, frozen=True):
 KIND_CODES = {"spot": 0, "perpetual": 1, "future": 2, "call": 3, "put": 4}
 
 
+class Columns(NamedTuple):
+    """The catalogue as arrays: instruments [I], expiries [E], underlyings [U]."""
+
+    kind: np.ndarray
+    underlying: np.ndarray
+    expiry: np.ndarray
+    strike_usd9: np.ndarray
+    lot_exponent: np.ndarray
+    collateral_factor_e6: np.ndarray
+    expiry_ms: np.ndarray
+    expiry_underlying: np.ndarray
+    stable: np.ndarray
+
+
 class Catalogue:
     """Grows by listings only; equal logs give equal catalogues."""
 
@@ -44,6 +61,25 @@ class Catalogue:
         self.underlying_index: dict[str, int] = {}
         self.expiry_index: dict[tuple[int, int], int] = {}
         self.instrument_index: dict[str, int] = {}
+        self._columns: tuple[tuple[int, int], Columns] | None = None
+
+    def columns(self) -> Columns:
+        """Arrays of what is listed (built once for each size of the catalogue: it only grows)."""
+        size = (len(self.underlyings), len(self.instruments))
+        if self._columns is None or self._columns[0] != size:
+            listed = self.instruments
+            self._columns = size, Columns(
+                np.array([KIND_CODES[i.kind] for i in listed], np.int8),
+                np.array([i.underlying for i in listed], np.int32),
+                np.array([i.expiry for i in listed], np.int32),
+                np.array([i.strike_usd9 for i in listed], np.int64),
+                np.array([i.lot_exponent for i in listed], np.int64),
+                np.array([i.collateral_factor_e6 for i in listed], np.int64),
+                np.array([e.expiry_ms for e in self.expiries], np.int64),
+                np.array([e.underlying for e in self.expiries], np.int32),
+                np.array([u.stable for u in self.underlyings], np.bool_),
+            )
+        return self._columns[1]
 
     def refusal(self, listing: dict) -> str | None:
         """Why a listing (plain dict of a schemas.events listing) cannot be taken; None if it can."""

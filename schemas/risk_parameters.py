@@ -15,7 +15,7 @@ class StressRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     reason: str
-    weight_e6: RatioE6
+    weight_e6: Annotated[int, Meta(ge=0, le=1_000_000)]
     spot_move_e6: Annotated[int, Meta(gt=-1_000_000, le=10_000_000)]
     volatility_move_e6: Annotated[int, Meta(gt=-1_000_000, le=10_000_000)] = 0
     rate_shift_e6: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
@@ -55,7 +55,7 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     version: int = 1
     expected_shortfall_level_e6: Annotated[int, Meta(ge=900_000, lt=1_000_000)] = 990_000
-    initial_margin_multiplier_e6: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_250_000
+    initial_margin_multiplier_e6: Annotated[int, Meta(ge=1_000_000, le=2_000_000)] = 1_250_000
     stress_rows: tuple[StressRow, ...] = msgspec.field(default_factory=default_stress_rows)
     short_option_minimum_e6: RatioE6 = 10_000
     gross_notional_charge_e6: RatioE6 = 500

@@ -1,0 +1,88 @@
+"""Exact integer sums over the legs of accounts: marks, notional, short options, Greeks.
+
+Sums wrap in int64 and are exact while the true value fits; each kernel therefore keeps the float magnitude of its sums
+beside them, so that the caller can send an account out of range to the wide path instead of trusting a wrapped number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kernels.layout import FloatArray, Int32Array, Int64Array
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def portfolio_sums(
+    account_ptr: Int64Array,
+    leg_instrument: Int32Array,
+    leg_lots: Int64Array,
+    columns_usd9: Int64Array,
+    option_expiry: Int32Array,
+    expiries: int,
+    out_usd9: Int64Array,
+    out_magnitude: FloatArray,
+) -> None:
+    """Per account: equity marks, haircut marks, gross notional, short-option notional.
+
+    columns_usd9 int64[3,I] per lot: mark, mark after the collateral factor, notional (0 for collateral coins).
+    option_expiry int32[I]: expiry of an option, -1 for anything else. out_usd9 int64[A,4]: sum lots*mark,
+    sum lots*haircut mark, sum |lots|*notional, sum over expiries of max(0, -sum lots*notional of its options).
+    out_magnitude f64[A]: sum |lots| * the largest column, an upper bound of every partial sum.
+    """
+    net = np.zeros(max(expiries, 1), np.int64)
+    for account in range(account_ptr.shape[0] - 1):
+        begin, end = account_ptr[account], account_ptr[account + 1]
+        equity, haircut, gross, short = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        magnitude = 0.0
+        for leg in range(begin, end):
+            i, lots = leg_instrument[leg], leg_lots[leg]
+            equity += lots * columns_usd9[0, i]
+            haircut += lots * columns_usd9[1, i]
+            gross += abs(lots) * columns_usd9[2, i]
+            largest = max(abs(columns_usd9[0, i]), columns_usd9[2, i])
+            magnitude += abs(np.float64(lots)) * np.float64(largest)
+            if option_expiry[i] >= 0:
+                net[option_expiry[i]] += lots * columns_usd9[2, i]
+        for leg in range(begin, end):
+            expiry = option_expiry[leg_instrument[leg]]
+            if expiry >= 0:
+                short += max(np.int64(0), -net[expiry])
+                net[expiry] = 0
+        out_usd9[account, 0], out_usd9[account, 1] = equity, haircut
+        out_usd9[account, 2], out_usd9[account, 3] = gross, short
+        out_magnitude[account] = magnitude
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def greeks_by_pair(
+    pair_of_leg: Int64Array, leg_instrument: Int32Array, leg_lots: Int64Array, greeks_usd9: Int64Array, out: Int64Array
+) -> None:
+    """out int64[N,4] += lots * greeks_usd9 int64[I,4], summed by pair (account, underlying) of each leg."""
+    for leg in range(leg_lots.shape[0]):
+        for column in range(4):
+            out[pair_of_leg[leg], column] += leg_lots[leg] * greeks_usd9[leg_instrument[leg], column]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def greeks_estimate(
+    pair_row: Int64Array,
+    pair_underlying: Int64Array,
+    greeks_usd9: Int64Array,
+    spot_move: FloatArray,
+    volatility_move: FloatArray,
+    days: float,
+    out_usd9: FloatArray,
+) -> None:
+    """out_usd9[row] += delta r + gamma r^2 / 2 + vega dv + theta dt over the row's underlyings, in order.
+
+    greeks_usd9 int64[N,4] (delta, gamma per +100 % spot, vega per 1.00, theta per day); spot_move f64[U] relative,
+    volatility_move f64[U] absolute; plain float64 in a fixed order, so equal inputs give equal bits.
+    """
+    for n in range(pair_row.shape[0]):
+        r, dv = spot_move[pair_underlying[n]], volatility_move[pair_underlying[n]]
+        change = np.float64(greeks_usd9[n, 0]) * r
+        change = change + np.float64(greeks_usd9[n, 1]) * (r * r * 0.5)
+        change = change + np.float64(greeks_usd9[n, 2]) * dv
+        change = change + np.float64(greeks_usd9[n, 3]) * days
+        out_usd9[pair_row[n]] += change

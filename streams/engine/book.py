@@ -1,0 +1,198 @@
+"""Accounts of one partition: cash, positions in lots, and Greeks per account and underlying, all exact integers.
+
+Positions are sorted keys (row << 24 | instrument): equal histories of content give equal arrays, whatever the order in
+which accounts met instruments, and a CSR view for the kernels costs one search.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.account_sums import greeks_by_pair
+from schemas import log_records as records
+from schemas.catalogue import Catalogue
+from schemas.quantities import USD9_PER_USD6, divide_half_even, notional_usd6
+from streams.engine.output import Fault
+
+INSTRUMENT_BITS = 24
+INSTRUMENT_MASK = (1 << INSTRUMENT_BITS) - 1
+LINEAR_KINDS = ("perpetual", "future")
+CASH_LIMIT_USD6 = 2**62
+
+
+class Legs(NamedTuple):
+    """CSR view: account_ptr int64[A+1], leg_instrument int32[L], leg_lots int64[L]."""
+
+    account_ptr: np.ndarray
+    leg_instrument: np.ndarray
+    leg_lots: np.ndarray
+
+
+class Book:
+    """Rows are accounts in the order of their first event in the log."""
+
+    def __init__(self) -> None:
+        self.accounts: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self.cash_usd6 = np.zeros(0, np.int64)
+        self.keys = np.zeros(0, np.int64)
+        self.lots = np.zeros(0, np.int64)
+        self.entry_usd6 = np.zeros(0, np.int64)  # notional paid for open perpetuals and futures
+        self.pair_keys = np.zeros(0, np.int64)  # row << 24 | underlying
+        self.pair_greeks_usd9 = np.zeros((0, 4), np.int64)
+
+    # -- events ----------------------------------------------------------------------------------------------------------
+
+    def apply_events(self, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray) -> np.ndarray:
+        """Apply packed events in order; Greeks move with the lots at once (int64[I,4] per lot). Returns rows touched."""
+        rows = np.array([self._row(name) for name in events.names], np.int64)
+        touched = rows[events.rows["account"]]
+        for row, event in zip(touched.tolist(), events.rows.tolist(), strict=True):
+            kind, _, _, instrument, _, lots, price_usd9, cash_usd6 = event
+            self._add_cash(row, cash_usd6)
+            if kind != records.CASH:
+                self._trade(row, instrument, kind, lots, price_usd9, catalogue, greeks_usd9)
+        return np.unique(touched)
+
+    def _row(self, account: str) -> int:
+        row = self.row_of.get(account)
+        if row is None:
+            row = self.row_of[account] = len(self.accounts)
+            self.accounts.append(account)
+            if row >= len(self.cash_usd6):
+                self.cash_usd6 = np.append(self.cash_usd6, np.zeros(max(64, row), np.int64))
+        return row
+
+    def _add_cash(self, row: int, amount_usd6: int) -> None:
+        cash = int(self.cash_usd6[row]) + amount_usd6
+        if abs(cash) > CASH_LIMIT_USD6:
+            raise Fault(f"cash of {self.accounts[row]} leaves its range: {cash} micro-USD")
+        self.cash_usd6[row] = cash
+
+    def _trade(
+        self, row: int, index: int, kind: int, lots: int, price_usd9: int, catalogue: Catalogue, greeks_usd9: np.ndarray
+    ) -> None:
+        instrument = catalogue.instruments[index]
+        at = self._leg(row << INSTRUMENT_BITS | index)
+        change = lots - int(self.lots[at]) if kind == records.COLLATERAL_SET else lots
+        if kind == records.FILL:
+            paid = notional_usd6(lots, price_usd9, instrument.lot_exponent)
+            if instrument.kind in LINEAR_KINDS:
+                self.entry_usd6[at] += paid
+            else:
+                self._add_cash(row, -paid)
+        self.lots[at] += change
+        if index < len(greeks_usd9):
+            pair = self._pair(row << INSTRUMENT_BITS | instrument.underlying)
+            self.pair_greeks_usd9[pair] += change * greeks_usd9[index]
+        if self.lots[at] == 0 and self.entry_usd6[at]:  # closed: the profit since entry becomes cash
+            self._add_cash(row, -int(self.entry_usd6[at]))
+            self.entry_usd6[at] = 0
+
+    def _leg(self, key: int) -> int:
+        at = int(np.searchsorted(self.keys, key))
+        if at == len(self.keys) or self.keys[at] != key:
+            self.keys = np.insert(self.keys, at, key)
+            self.lots = np.insert(self.lots, at, 0)
+            self.entry_usd6 = np.insert(self.entry_usd6, at, 0)
+        return at
+
+    def _pair(self, key: int) -> int:
+        at = int(np.searchsorted(self.pair_keys, key))
+        if at == len(self.pair_keys) or self.pair_keys[at] != key:
+            self.pair_keys = np.insert(self.pair_keys, at, key)
+            self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
+        return at
+
+    # -- barrier ---------------------------------------------------------------------------------------------------------
+
+    def settle(self, expiry: int, price_usd9: int, catalogue: Catalogue) -> np.ndarray:
+        """Cash settlement of everything that expires there: payoff into cash, entry cost out, position gone.
+
+        Returns the rows whose positions changed.
+        """
+        over = catalogue.columns().expiry == expiry
+        due = np.flatnonzero(over[self.keys & INSTRUMENT_MASK])
+        rows = np.unique(self.keys[due] >> INSTRUMENT_BITS)
+        for at in due:
+            row, index = int(self.keys[at]) >> INSTRUMENT_BITS, int(self.keys[at]) & INSTRUMENT_MASK
+            instrument = catalogue.instruments[index]
+            payoff = payoff_usd9(instrument.kind, instrument.strike_usd9, price_usd9)
+            self._add_cash(row, notional_usd6(int(self.lots[at]), payoff, instrument.lot_exponent))
+            self._add_cash(row, -int(self.entry_usd6[at]))
+            self.lots[at] = self.entry_usd6[at] = 0
+        self.drop_closed()
+        return rows
+
+    def drop_closed(self) -> None:
+        """Forget legs without lots, so that equal positions are equal arrays."""
+        kept = self.lots != 0
+        if not kept.all():
+            self.keys, self.lots, self.entry_usd6 = self.keys[kept], self.lots[kept], self.entry_usd6[kept]
+
+    def legs(self) -> Legs:
+        """CSR view of all accounts."""
+        rows = np.arange(len(self.accounts) + 1, dtype=np.int64) << INSTRUMENT_BITS
+        instruments = (self.keys & INSTRUMENT_MASK).astype(np.int32)
+        return Legs(np.searchsorted(self.keys, rows).astype(np.int64), instruments, self.lots)
+
+    def entry_by_account(self) -> np.ndarray:
+        """Sum of entry notionals, int64[A] micro-USD."""
+        total = np.zeros(len(self.accounts), np.int64)
+        np.add.at(total, self.keys >> INSTRUMENT_BITS, self.entry_usd6)
+        return total
+
+    def rebuild_greeks(self, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
+        """Greeks of every account and underlying from its lots and the Greeks of one lot, int64[I,4]."""
+        underlying = catalogue.columns().underlying.astype(np.int64)
+        instruments = (self.keys & INSTRUMENT_MASK).astype(np.int32)
+        of_leg = (self.keys >> INSTRUMENT_BITS) << INSTRUMENT_BITS
+        if len(of_leg):
+            of_leg = of_leg | underlying[instruments]
+        self.pair_keys, pair_of_leg = np.unique(of_leg, return_inverse=True)
+        self.pair_greeks_usd9 = np.zeros((len(self.pair_keys), 4), np.int64)
+        greeks_by_pair(
+            pair_of_leg.astype(np.int64).reshape(-1), instruments, self.lots, greeks_usd9, self.pair_greeks_usd9
+        )
+
+    # -- one account -----------------------------------------------------------------------------------------------------
+
+    def leg_slice(self, row: int) -> slice:
+        low, high = np.searchsorted(self.keys, (row << INSTRUMENT_BITS, (row + 1) << INSTRUMENT_BITS))
+        return slice(int(low), int(high))
+
+    def value_usd6(self, at: int, mark_usd9: int) -> int:
+        """Value of a leg at its mark per lot; profit since entry for perpetuals and futures."""
+        return divide_half_even(int(self.lots[at]) * mark_usd9, USD9_PER_USD6) - int(self.entry_usd6[at])
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------------
+
+    def to_plain(self) -> dict:
+        arrays = ("keys", "lots", "entry_usd6", "pair_keys", "pair_greeks_usd9")
+        plain = {name: getattr(self, name).tobytes() for name in arrays}
+        return {"accounts": self.accounts, "cash_usd6": self.cash().tobytes(), **plain}
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> Book:
+        book = cls()
+        book.accounts = list(plain["accounts"])
+        book.row_of = {name: row for row, name in enumerate(book.accounts)}
+        for name in ("cash_usd6", "keys", "lots", "entry_usd6", "pair_keys"):
+            setattr(book, name, np.frombuffer(plain[name], np.int64).copy())
+        book.pair_greeks_usd9 = np.frombuffer(plain["pair_greeks_usd9"], np.int64).reshape(-1, 4).copy()
+        return book
+
+    def cash(self) -> np.ndarray:
+        """Cash of the accounts there are, int64[A]."""
+        return self.cash_usd6[: len(self.accounts)]
+
+
+def payoff_usd9(kind: str, strike_usd9: int, price_usd9: int) -> int:
+    """What one unit is worth at its settlement price."""
+    if kind == "call":
+        return max(price_usd9 - strike_usd9, 0)
+    if kind == "put":
+        return max(strike_usd9 - price_usd9, 0)
+    return price_usd9

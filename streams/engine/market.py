@@ -1,0 +1,119 @@
+"""The recorded market: integers as they came from the log, and the float tables that the kernels read."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from kernels.layout import CALL, InstrumentTable, MarketTable
+from schemas.catalogue import Catalogue
+from schemas.log_records import Market
+from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
+
+EXPIRY_FIELDS = ("forward_usd9", "rate_e9", "a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9")
+
+LOT_EXPONENT_MIN = -12
+LOT_SIZES = np.array([1.0 / 10**-e if e < 0 else float(10**e) for e in range(LOT_EXPONENT_MIN, 7)])
+
+
+class RecordedMarket:
+    """Latest recorded integers per underlying and expiry; 0 where nothing was recorded yet."""
+
+    def __init__(self) -> None:
+        self.time_ms = 0
+        self.spot_usd9 = np.zeros(0, np.int64)
+        self.volatility_e9 = np.zeros(0, np.int64)
+        self.expiries = np.zeros((0, len(EXPIRY_FIELDS)), np.int64)
+        self.settled = np.zeros(0, np.bool_)
+
+    def copy(self) -> RecordedMarket:
+        twin = RecordedMarket()
+        twin.time_ms = self.time_ms
+        for name in ("spot_usd9", "volatility_e9", "expiries", "settled"):
+            setattr(twin, name, getattr(self, name).copy())
+        return twin
+
+    def fit_to(self, catalogue: Catalogue) -> None:
+        """Room for everything listed."""
+        underlyings, expiries = len(catalogue.underlyings), len(catalogue.expiries)
+        if underlyings > len(self.spot_usd9):
+            self.spot_usd9 = np.resize(np.append(self.spot_usd9, np.zeros(underlyings, np.int64)), underlyings)
+            self.volatility_e9 = np.resize(np.append(self.volatility_e9, np.zeros(underlyings, np.int64)), underlyings)
+        missing = expiries - len(self.expiries)
+        if missing > 0:
+            self.expiries = np.vstack([self.expiries, np.zeros((missing, len(EXPIRY_FIELDS)), np.int64)])
+            self.settled = np.append(self.settled, np.zeros(missing, np.bool_))
+
+    def record(self, market: Market, time_ms: int) -> None:
+        """Take the rows of a market tick or barrier."""
+        self.time_ms = time_ms
+        self.spot_usd9[market.spots["underlying"]] = market.spots["spot_usd9"]
+        self.volatility_e9[market.spots["underlying"]] = market.spots["volatility_e9"]
+        for column, name in enumerate(EXPIRY_FIELDS):
+            self.expiries[market.expiries["expiry"], column] = market.expiries[name]
+
+    def digest(self, catalogue: Catalogue) -> bytes:
+        """Identity of this market with what is listed: equal digests give equal tables."""
+        h = hashlib.blake2b(digest_size=16)
+        h.update(np.array([self.time_ms, len(catalogue.instruments)], np.int64).tobytes())
+        for part in (self.spot_usd9, self.expiries, self.settled):
+            h.update(part.tobytes())
+        return h.digest()
+
+    # -- tables ----------------------------------------------------------------------------------------------------------
+
+    def market_table(self, catalogue: Catalogue) -> MarketTable:
+        """Floats for the kernels: one division each."""
+        columns = catalogue.columns()
+        remaining_ms = np.maximum(columns.expiry_ms - self.time_ms, 0)
+        return MarketTable(
+            spot=self.spot_usd9 / float(USD9_PER_USD),
+            forward=self.expiries[:, 0] / float(USD9_PER_USD),
+            svi=np.ascontiguousarray(self.expiries[:, 2:] / float(ONE_E9)),
+            rate=self.expiries[:, 1] / float(ONE_E9),
+            years=remaining_ms / float(MILLISECONDS_PER_YEAR),
+            expiry_underlying=columns.expiry_underlying,
+        )
+
+    def instrument_table(self, catalogue: Catalogue) -> InstrumentTable:
+        """Everything listed; alive = has a price and is not settled (an option also needs its surface)."""
+        columns = catalogue.columns()
+        kind, underlying, expiry = columns.kind, columns.underlying, columns.expiry
+        alive = self.spot_usd9[underlying] > 0
+        dated = expiry >= 0
+        if dated.any():
+            slot = expiry[dated]
+            priced = (self.expiries[slot, 0] > 0) & ~self.settled[slot]
+            has_surface = (self.expiries[slot, 2] != 0) | (self.expiries[slot, 3] != 0)
+            alive[dated] &= priced & (has_surface | (kind[dated] < CALL))
+        return InstrumentTable(
+            kind=kind,
+            underlying=underlying,
+            expiry=expiry,
+            strike=columns.strike_usd9 / float(USD9_PER_USD),
+            lot_size=LOT_SIZES[columns.lot_exponent - LOT_EXPONENT_MIN],
+            factor=columns.collateral_factor_e6 / float(ONE_E6),
+            alive=np.ascontiguousarray(alive),
+        )
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------------
+
+    def to_plain(self) -> dict:
+        return {
+            "time_ms": self.time_ms,
+            "spot_usd9": self.spot_usd9.tobytes(),
+            "volatility_e9": self.volatility_e9.tobytes(),
+            "expiries": self.expiries.tobytes(),
+            "settled": self.settled.tobytes(),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> RecordedMarket:
+        market = cls()
+        market.time_ms = plain["time_ms"]
+        market.spot_usd9 = np.frombuffer(plain["spot_usd9"], np.int64).copy()
+        market.volatility_e9 = np.frombuffer(plain["volatility_e9"], np.int64).copy()
+        market.expiries = np.frombuffer(plain["expiries"], np.int64).reshape(-1, len(EXPIRY_FIELDS)).copy()
+        market.settled = np.frombuffer(plain["settled"], np.bool_).copy()
+        return market

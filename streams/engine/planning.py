@@ -1,0 +1,127 @@
+"""What the sequencer proposes next: a pure reading of its state. Planning works on copies; only carrying out changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from schemas import log_records as records
+from schemas.log_records import Barrier, Market
+from schemas.quantities import ONE_E6
+
+if TYPE_CHECKING:
+    from streams.engine.sequence import Sequencer
+    from streams.engine.tick_state import TickState
+
+
+class Step(NamedTuple):
+    """A decision before it has a number."""
+
+    kind: int
+    block: int
+    time_ms: int
+    block_hash: bytes
+    count: int
+    body: list[dict] | Market | Barrier
+
+    def pack(self, number: int) -> bytes:
+        """The record of market.log."""
+        header = records.pack_header(self.kind, number, self.block, self.time_ms, self.block_hash, count=self.count)
+        if self.kind == records.LISTINGS:
+            return records.pack_listings(header, self.body)  # type: ignore[arg-type]
+        if self.kind == records.MARKET:
+            return records.pack_market(header, self.body)  # type: ignore[arg-type]
+        return records.pack_barrier(header, self.body)  # type: ignore[arg-type]
+
+
+def plan_block(state: Sequencer, block: dict) -> list[Step]:
+    """Steps that close `block`: listings alone if any wait, else the market ticks on the way and the close."""
+    listings = plan_listings(state, block)
+    if listings:
+        return listings
+    number, time_ms, block_hash = block["number"], block["time_ms"], bytes.fromhex(block["hash"][2:])
+    steps = []
+    ticks = state.ticks.copy()
+    last = ticks.rows(state.catalogue)
+    last_tick_ms = state.last_tick_ms
+    for group_ms, group in _groups(state.intake.ticks_in_order(time_ms)):
+        for event in group:
+            ticks.absorb(event, state.catalogue)
+        if state.intake.closed is None or not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
+            continue  # before the first barrier there is nothing that a tick could warn of
+        ticks.fitted(state.catalogue, group_ms)
+        rows = ticks.rows(state.catalogue)
+        changed = _changed(last, rows)
+        if not len(changed.spots) and not len(changed.expiries):
+            continue
+        steps.append(Step(records.MARKET, number, group_ms, block_hash, len(changed.spots), changed))
+        last, last_tick_ms = rows, group_ms
+    ticks.fitted(state.catalogue, time_ms)
+    return [*steps, _close_step(state, ticks, number, time_ms, block_hash)]
+
+
+def _close_step(state: Sequencer, ticks: TickState, number: int, time_ms: int, block_hash: bytes) -> Step:
+    barrier = Barrier(state.counts_at_close(number), ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True)
+    return Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)
+
+
+def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
+    """Waiting listings as one step; a block that declares how many there are takes no later ones."""
+    waiting = state.intake.listings
+    if block is not None and block.get("listing_count") is not None:
+        beyond = len(state.intake.listing_marks) - block["listing_count"]
+        waiting = waiting[: max(0, len(waiting) - max(0, beyond))]
+    if not waiting:
+        return []
+    number = state.intake.open_number() or 0
+    return [Step(records.LISTINGS, number, 0, records.NO_HASH, len(waiting), [c.event for c in waiting])]
+
+
+def plan_live_tick(state: Sequencer) -> list[Step]:
+    """Live: a market tick as soon as the interval is over or the market has moved enough."""
+    if state.intake.closed is None or not state.intake.ticks:
+        return []
+    listings = plan_listings(state, None)
+    if listings:
+        return listings
+    candidates = state.intake.ticks_in_order(2**62)
+    ticks = state.ticks.copy()
+    last = ticks.rows(state.catalogue)
+    for candidate in candidates:
+        ticks.absorb(candidate.event, state.catalogue)
+    time_ms = max(candidates[-1].event["time_ms"], state.intake.closed_time_ms)
+    if not _due(state, last, ticks.spot_usd9, time_ms, state.last_tick_ms):
+        return []
+    ticks.fitted(state.catalogue, time_ms)
+    changed = _changed(last, ticks.rows(state.catalogue))
+    return [Step(records.MARKET, state.intake.closed + 1, time_ms, records.NO_HASH, len(changed.spots), changed)]
+
+
+def _groups(candidates: list) -> list[tuple[int, list[dict]]]:
+    groups: dict[int, list[dict]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.event["time_ms"], []).append(candidate.event)
+    return list(groups.items())
+
+
+def _due(state: Sequencer, last: Market, spot_usd9: dict[int, int], time_ms: int, last_tick_ms: int) -> bool:
+    """At most one market tick an interval, unless an index has moved by the governed step since the last one."""
+    if time_ms - last_tick_ms >= state.parameters.market_tick_interval_ms:
+        return True
+    step = state.parameters.market_tick_move_e6
+    return any(
+        abs(spot_usd9[int(r["underlying"])] - int(r["spot_usd9"])) * ONE_E6 >= step * int(r["spot_usd9"]) for r in last.spots
+    )
+
+
+def _changed(before: Market, after: Market) -> Market:
+    """Rows of `after` that are not in `before`."""
+    return Market(
+        _rows_changed(before.spots, after.spots, "underlying"), _rows_changed(before.expiries, after.expiries, "expiry")
+    )
+
+
+def _rows_changed(before: np.ndarray, after: np.ndarray, key: str) -> np.ndarray:
+    known = {int(row[key]): row.tobytes() for row in before}
+    return np.array([row for row in after if known.get(int(row[key])) != row.tobytes()], after.dtype)

@@ -1,0 +1,210 @@
+"""Turns of the risk machine into output records, with dense sequence numbers per topic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from schemas import log_records as records
+from schemas.codec import encode
+from schemas.decisions import BINDING_TERMS, STATES, BlockDone, Call, CallRecord, Greeks, Margin, Position
+from schemas.decisions import Warning_, WarningRecord
+from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
+from schemas.quantities import USD9_PER_USD6, divide_half_even
+from schemas.topics import BLOCKS_DONE, MARGIN_BATCHES, MARGIN_CALLS, MARGIN_WARNINGS
+from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK
+from streams.engine.lines import LINE_NAMES
+from streams.engine.margin import HEALTHY, LIQUIDATABLE, Margins, cure
+from streams.engine.output import Output
+from streams.engine.tables import Tables
+from streams.engine.warn import WarningDue
+
+if TYPE_CHECKING:
+    from streams.engine.risk import Risk
+
+VERSION = 1
+
+
+class Reporter:
+    """Counters of one partition: records per topic, events per topic."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.record_seq = {MARGIN_WARNINGS: 0, MARGIN_CALLS: 0, MARGIN_BATCHES: 0, BLOCKS_DONE: 0}
+        self.event_seq = {MARGIN_WARNINGS: 0, MARGIN_CALLS: 0}
+        self.block_calls = 0
+
+    def _next(self, topic: str) -> int:
+        self.record_seq[topic] += 1
+        return self.record_seq[topic]
+
+    def _next_event(self, topic: str) -> int:
+        self.event_seq[topic] += 1
+        return self.event_seq[topic]
+
+    def _output(self, topic: str, block: int, value: bytes) -> Output:
+        return Output(topic, self.partition, f"{block}/{self.partition}".encode(), value)
+
+    # -- warnings ----------------------------------------------------------------------------------------------------------
+
+    def warnings(
+        self, state: Risk, header: records.Header, due: list[WarningDue], estimate_usd6: np.ndarray
+    ) -> list[Output]:
+        """One record for all warnings of one log record."""
+        names = tuple(row.name for row in state.parameters.stress_rows)
+        events = []
+        for warning in due:
+            account = state.book.accounts[warning.row]
+            events.append(
+                Warning_(
+                    seq=self._next_event(MARGIN_WARNINGS),
+                    id=f"{header.number}/{account}/{LINE_NAMES[warning.line]}",
+                    account=account,
+                    block=header.block,
+                    time_ms=header.time_ms,
+                    line=LINE_NAMES[warning.line],
+                    trigger=warning.trigger,
+                    estimate_usd6=_whole(estimate_usd6[warning.row]),
+                    margin=margin_of(warning.exact, warning.place, names),
+                    greeks=greeks_of(state, warning.row),
+                )
+            )
+        record = WarningRecord(VERSION, self.partition, self._next(MARGIN_WARNINGS), header.block, tuple(events))
+        return [self._output(MARGIN_WARNINGS, header.block, encode(record))]
+
+    # -- calls -------------------------------------------------------------------------------------------------------------
+
+    def calls(
+        self, state: Risk, header: records.Header, tables: Tables, rows: np.ndarray, old_state: np.ndarray
+    ) -> list[Output]:
+        """Changes of state of `rows`, most severe first, then by account; nothing if there are none."""
+        if not len(rows):
+            return []
+        margins, accounts = state.margins, state.book.accounts
+        names = tuple(row.name for row in state.parameters.stress_rows)
+        ordered = sorted(rows.tolist(), key=lambda row: (-int(margins.state[row]), accounts[row]))
+        events = tuple(self._call(state, header, tables, row, int(old_state[row]), names) for row in ordered)
+        self.block_calls += len(events)
+        record = CallRecord(VERSION, self.partition, self._next(MARGIN_CALLS), header.block, events)
+        return [self._output(MARGIN_CALLS, header.block, encode(record))]
+
+    def _call(
+        self, state: Risk, header: records.Header, tables: Tables, row: int, old: int, names: tuple[str, ...]
+    ) -> Call:
+        account, new = state.book.accounts[row], int(state.margins.state[row])
+        nlv, initial = int(state.margins.nlv_usd6[row]), int(state.margins.initial_margin_usd6[row])
+        return Call(
+            seq=self._next_event(MARGIN_CALLS),
+            id=f"{header.block}/{account}/{STATES[new]}",
+            account=account,
+            block=header.block,
+            time_ms=header.time_ms,
+            from_state=STATES[old],
+            to_state=STATES[new],
+            margin=margin_of(state.margins, row, names),
+            cure=None if new == HEALTHY else cure(nlv, initial),
+            positions=positions_of(state, row, tables) if new >= LIQUIDATABLE else (),
+            cash_usd6=int(state.book.cash_usd6[row]),
+        )
+
+    # -- blocks ------------------------------------------------------------------------------------------------------------
+
+    def batch(self, state: Risk, header: records.Header) -> Output:
+        """Every account's margin."""
+        head = BatchHead(
+            self.partition, self._next(MARGIN_BATCHES), header.block, "0x" + header.block_hash.hex(), header.time_ms
+        )
+        columns = {name: getattr(state.margins, name) for name in SCHEMA.names if name != "account"}
+        columns["stress_row"] = columns["stress_row"].astype(np.int16)
+        return self._output(MARGIN_BATCHES, header.block, encode_batch(head, state.book.accounts, columns))
+
+    def block_done(self, state: Risk, header: records.Header, tables: Tables | None, first: int) -> Output:
+        """The partition has computed the block (or only carried it along, where it is not evaluated)."""
+        counts = np.bincount(state.margins.state, minlength=len(STATES))
+        done = BlockDone(
+            version=VERSION,
+            partition=self.partition,
+            seq=self._next(BLOCKS_DONE),
+            block=header.block,
+            block_hash="0x" + header.block_hash.hex(),
+            time_ms=header.time_ms,
+            accounts=len(state.book.accounts),
+            events=state.events,
+            evaluated=tables is not None,
+            first=first,
+            wide=int(state.margins.wide.sum()),
+            warnings=state.warned,
+            calls=self.block_calls,
+            states={name: int(counts[code]) for code, name in enumerate(STATES)},
+            state_digest=state.state_digest(),
+            table_digest=tables.digest if tables is not None else "",
+            scenario_digest=state.scenario_digest,
+            parameter_version=state.parameters.version,
+        )
+        self.block_calls = 0
+        return self._output(BLOCKS_DONE, header.block, encode(done))
+
+    def halted(self, block: int, reason: str) -> Output:
+        """The partition stands still from here on, and why."""
+        done = BlockDone(
+            version=VERSION, partition=self.partition, seq=self._next(BLOCKS_DONE), block=block, block_hash="",
+            time_ms=0, accounts=0, events=0, evaluated=False, first=0, wide=0, warnings=0, calls=0, states={},
+            state_digest="", table_digest="", scenario_digest="", parameter_version=0, halted=reason,
+        )  # fmt: skip
+        return self._output(BLOCKS_DONE, block, encode(done))
+
+    def to_plain(self) -> dict:
+        return vars(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> Reporter:
+        reporter = cls(plain["partition"])
+        reporter.record_seq, reporter.event_seq = plain["record_seq"], plain["event_seq"]
+        reporter.block_calls = plain["block_calls"]
+        return reporter
+
+
+def margin_of(margins: Margins, place: int, stress_names: tuple[str, ...]) -> Margin:
+    """Entry `place` of the arrays as an output value."""
+    row = int(margins.stress_row[place])
+    return Margin(
+        nlv_usd6=int(margins.nlv_usd6[place]),
+        equity_usd6=int(margins.equity_usd6[place]),
+        initial_margin_usd6=int(margins.initial_margin_usd6[place]),
+        maintenance_margin_usd6=int(margins.maintenance_margin_usd6[place]),
+        expected_shortfall_usd6=int(margins.expected_shortfall_usd6[place]),
+        stress_loss_usd6=int(margins.stress_loss_usd6[place]),
+        short_option_minimum_usd6=int(margins.short_option_minimum_usd6[place]),
+        add_ons_usd6=int(margins.add_ons_usd6[place]),
+        binding=BINDING_TERMS[int(margins.binding[place])],
+        stress=stress_names[row] if row >= 0 else "",
+    )
+
+
+def positions_of(state: Risk, row: int, tables: Tables) -> tuple[Position, ...]:
+    """The account's whole portfolio at the tables' marks."""
+    found = []
+    leg = state.book.leg_slice(row)
+    for at in range(leg.start, leg.stop):
+        index = int(state.book.keys[at]) & INSTRUMENT_MASK
+        value = state.book.value_usd6(at, int(tables.columns_usd9[0, index]))
+        found.append(Position(state.catalogue.instruments[index].symbol, int(state.book.lots[at]), value))
+    return tuple(found)
+
+
+def greeks_of(state: Risk, row: int) -> tuple[Greeks, ...]:
+    """Greeks of an account, one entry an underlying, in whole micro-USD."""
+    book = state.book
+    low, high = np.searchsorted(book.pair_keys, (row << INSTRUMENT_BITS, (row + 1) << INSTRUMENT_BITS))
+    found = []
+    for at in range(int(low), int(high)):
+        symbol = state.catalogue.underlyings[int(book.pair_keys[at]) & INSTRUMENT_MASK].symbol
+        values = (divide_half_even(int(v), USD9_PER_USD6) for v in book.pair_greeks_usd9[at])
+        found.append(Greeks(symbol, *values))
+    return tuple(found)
+
+
+def _whole(value: float) -> int:
+    """Estimates are shown to the micro-USD; one that is not finite is shown as the lowest number there is."""
+    return round(float(value)) if np.isfinite(value) else -(2**63)

@@ -1,0 +1,304 @@
+"""The risk machine: one partition of account.log -> warnings, calls, margin batches, blocks done.
+
+Its state is a function of the prefix of that log and of nothing else. Between barriers events move positions and Greeks
+at once and market ticks are valued by Greeks; an account whose estimate crosses its line is computed exactly there and
+then. At a barrier everyone is: first those whom the certified bound (SCREENING: sup bound) cannot clear, so that their
+calls leave early, then the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from schemas import log_records as records
+from schemas.catalogue import Catalogue
+from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
+from schemas.topics import ACCOUNT_LOG
+from streams.engine.book import Book
+from streams.engine.lines import Lines
+from streams.engine.margin import Margins, account_sums, compute, empty_margins
+from streams.engine.market import RecordedMarket
+from streams.engine.output import Fault, Output
+from streams.engine.reports import Reporter
+from streams.engine.screen import accounts_first
+from streams.engine.tables import TableCache, Tables
+from streams.engine.trades import loss_bound_usd9, trade_effects
+from streams.engine.warn import exact_now, warnings_due
+
+DUMP_VERSION = 1
+REPEATS_REMEMBERED = 4_096
+
+
+class Risk:
+    """State of one partition; see the module's head. `cache` is shared and holds no state."""
+
+    def __init__(self, partition: int, cache: TableCache, checkpoint_every: int = 16) -> None:
+        self.partition = partition
+        self.cache = cache
+        self.checkpoint_every = checkpoint_every
+        self.next_offset = 0
+        self.number = 0  # of the last decision applied
+        self.block = -1
+        self.halted = ""
+        self.catalogue = Catalogue()
+        self.parameters = RiskParameters()
+        self.scenario_digest = ""
+        self.market = RecordedMarket()  # now: last tick or barrier
+        self.keyframe = RecordedMarket()  # at the last barrier
+        self.keyframe_instruments = 0
+        self.keyframe_identity = ("", 0)  # scenario set and parameters the keyframe's margins were computed with
+        self.book = Book()
+        self.margins = empty_margins(0)
+        self.lines = Lines()
+        self.events = 0  # of the open block
+        self.warned = 0  # warnings of the open block
+        self.reporter = Reporter(partition)
+        self.seen: dict[tuple[int, int], bytes] = {}  # (number, kind is EVENTS) -> mark of the bytes
+        self._mark: int | None = None
+
+    # -- machine ---------------------------------------------------------------------------------------------------------
+
+    def positions(self) -> dict[tuple[str, int], int]:
+        return {(ACCOUNT_LOG, self.partition): self.next_offset}
+
+    def start(self) -> list[Output]:
+        return []
+
+    def is_long(self, topic: str, value: bytes | None) -> bool:
+        return bool(value) and value[1] in (records.MARKET, records.BARRIER)  # type: ignore[index]
+
+    def checkpoint_mark(self) -> int | None:
+        mark, self._mark = self._mark, None
+        return mark
+
+    def steps(
+        self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
+    ) -> Iterator[list[Output]]:
+        """Apply one record. A record that contradicts the log halts the partition, loudly: it says so in blocks.done."""
+        if not self.halted:
+            try:
+                yield from self._apply(value or b"")
+            except (Fault, records.RecordError, IndexError, KeyError) as fault:
+                self.halted = f"offset {offset}: {type(fault).__name__}: {fault}"
+                yield [self.reporter.halted(self.block + 1, self.halted)]
+        self.next_offset = offset + 1
+
+    def _apply(self, raw: bytes) -> Iterator[list[Output]]:
+        header = records.read_header(raw)
+        if self._is_repeat(header, raw):
+            return
+        if header.kind == records.EVENTS:
+            yield self._events(header, records.read_events(raw, header))
+            return
+        self.number = header.number
+        if header.kind == records.LISTINGS:
+            self._list(records.read_listings(raw))
+        elif header.kind == records.MARKET:
+            self.market.record(records.read_market(raw, header), header.time_ms)
+            yield self._warn(header, None)
+        elif header.kind == records.BARRIER:
+            yield from self._barrier(header, records.read_barrier(raw, header))
+        else:
+            raise Fault(f"record of kind {header.kind} in account.log")
+
+    def _is_repeat(self, header: records.Header, raw: bytes) -> bool:
+        """A record whose number was applied is dropped, or a fault if its bytes are others; a hole is a fault."""
+        key = (header.number, int(header.kind == records.EVENTS))
+        mark = hashlib.blake2b(raw, digest_size=8).digest()
+        known = self.seen.get(key)
+        if known is not None:
+            if known != mark:
+                raise Fault(f"log number {header.number} came with other bytes")
+            return True
+        if header.number <= self.number:
+            return True  # older than what is remembered
+        if header.number != self.number + 1:
+            raise Fault(f"log number {header.number} after {self.number}")
+        self.seen[key] = mark
+        if len(self.seen) > 2 * REPEATS_REMEMBERED:
+            self.seen = {k: v for k, v in self.seen.items() if k[0] > header.number - REPEATS_REMEMBERED}
+        return False
+
+    # -- between barriers --------------------------------------------------------------------------------------------------
+
+    def _list(self, listings: list[dict]) -> None:
+        for listing in listings:
+            if self.catalogue.refusal(listing) is not None:
+                continue  # the sequencer has put it into quarantine
+            self.catalogue.apply(listing)
+            if listing["type"] == "parameters":
+                self.parameters = parse_parameters(listing["document"])
+            elif listing["type"] == "scenario_set":
+                self.scenario_digest = listing["digest"]
+        for market in (self.market, self.keyframe):
+            market.fit_to(self.catalogue)
+
+    def _events(self, header: records.Header, events: records.Events) -> list[Output]:
+        if header.block != self.block + 1 and self.block >= 0:
+            raise Fault(f"events of block {header.block} after block {self.block}")
+        self.events += header.count
+        tables = self._tables()
+        if tables is None:
+            self.book.apply_events(events, self.catalogue, np.zeros((0, 4), np.int64))
+            return []
+        effects = trade_effects(self.book, events, self.catalogue, tables, loss_bound_usd9(tables, self.parameters))
+        self.lines.fit_to(len(self.book.accounts))
+        self.lines.on_trades(effects.nlv_change_usd6, effects.line_rise_usd6)
+        self.lines.traded[effects.rows] = True
+        return self._warn(header, effects.rows)
+
+    def _tables(self) -> Tables | None:
+        """Tables of the last barrier; None before the first one."""
+        if not self.keyframe_identity[0]:
+            return None
+        return self.cache.get(self.catalogue, self.keyframe, self.parameters, self.scenario_digest)
+
+    def _warn(self, header: records.Header, rows: np.ndarray | None) -> list[Output]:
+        """Exact margins of those whose estimate crossed an armed line (of `rows` only, if given)."""
+        if self._tables() is None or not len(self.lines.base_usd6):
+            return []
+        estimate = self.lines.estimates(self.book, self.market, self.keyframe)
+        self.lines.rearm(estimate, self.parameters)
+        crossed = self.lines.crossed(estimate)
+        if rows is not None:
+            crossed = np.intersect1d(crossed, rows)
+        if not len(crossed):
+            return []
+        exact = exact_now(self.book, crossed, self.catalogue, self.market, self.parameters, self._scenarios())
+        due = warnings_due(self.lines, crossed, estimate, exact)
+        self.warned += len(due)
+        return self.reporter.warnings(self, header, due, estimate) if due else []
+
+    def _scenarios(self) -> Any:
+        return self.cache.scenarios(self.scenario_digest, self.catalogue)
+
+    # -- barrier -----------------------------------------------------------------------------------------------------------
+
+    def _barrier(self, header: records.Header, barrier: records.Barrier) -> Iterator[list[Output]]:
+        expected = int(barrier.counts[self.partition])
+        if expected != self.events:
+            raise Fault(f"block {header.block}: {self.events} events came, the barrier says {expected}")
+        if self.block >= 0 and header.block != self.block + 1:
+            raise Fault(f"barrier of block {header.block} after block {self.block}")
+        self.market.record(barrier.market, header.time_ms)
+        self.lines.fit_to(len(self.book.accounts))
+        for settlement in barrier.settlements:
+            rows = self.book.settle(int(settlement["expiry"]), int(settlement["price_usd9"]), self.catalogue)
+            self.lines.traded[rows] = True  # no bound holds for lots that changed
+            self.market.settled[settlement["expiry"]] = True
+        self.book.drop_closed()
+        if barrier.evaluate and self.scenario_digest:
+            yield from self._evaluate(header)
+        else:
+            yield [self.reporter.block_done(self, header, None, 0)]
+        self.block, self.events, self.warned = header.block, 0, 0
+        if header.block % self.checkpoint_every == 0:
+            self._mark = header.block
+
+    def _evaluate(self, header: records.Header) -> Iterator[list[Output]]:
+        previous = self._keyframe_tables()
+        tables = self.cache.get(self.catalogue, self.market, self.parameters, self.scenario_digest)
+        legs = self.book.legs()
+        sums = account_sums(legs, self.book.cash(), self.book.entry_by_account(), tables, self.parameters)
+        margins = _grown(self.margins, len(self.book.accounts))
+        old_state = margins.state.copy()
+        first = accounts_first(legs, sums, margins, self.lines.traded, previous, tables, self.parameters)
+        compute(legs, np.flatnonzero(first), sums, tables, self.parameters, margins)
+        self.margins = margins
+        yield self.reporter.calls(self, header, tables, np.flatnonzero(first & (margins.state != old_state)), old_state)
+        compute(legs, np.flatnonzero(~first), sums, tables, self.parameters, margins)
+        late = np.flatnonzero(~first & (margins.state != old_state))
+        out = self.reporter.calls(self, header, tables, late, old_state)
+        self._take_keyframe(tables, margins.state != old_state)
+        out.append(self.reporter.batch(self, header))
+        yield [*out, self.reporter.block_done(self, header, tables, int(first.sum()))]
+
+    def _keyframe_tables(self) -> Tables | None:
+        """Tables of the last barrier, if its margins may bound the new ones: same scenarios, same parameters."""
+        if self.keyframe_identity != (self.scenario_digest, self.parameters.version):
+            return None
+        if self.keyframe_instruments != len(self.catalogue.instruments):
+            return None
+        return self._tables()
+
+    def _take_keyframe(self, tables: Tables, changed: np.ndarray) -> None:
+        self.keyframe = self.market.copy()
+        self.keyframe_instruments = len(self.catalogue.instruments)
+        self.keyframe_identity = (self.scenario_digest, self.parameters.version)
+        self.book.rebuild_greeks(self.catalogue, tables.greeks_usd9)
+        self.lines.at_barrier(self.margins, changed, self.parameters)
+
+    def state_digest(self) -> str:
+        """Identity of accounts, positions, cash and margins."""
+        h = hashlib.blake2b(digest_size=16)
+        h.update("\0".join(self.book.accounts).encode())
+        for part in (self.book.keys, self.book.lots, self.book.entry_usd6, self.book.cash()):
+            h.update(part.tobytes())
+        for part in self.margins[:11]:
+            h.update(part.tobytes())
+        return h.hexdigest()
+
+    # -- checkpoint --------------------------------------------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """The whole state; tables are computed again from the keyframe's market."""
+        plain = {
+            "dump_version": DUMP_VERSION,
+            "parameters": parameters_document(self.parameters),
+            "catalogue": self.catalogue.to_listings(),
+            "market": self.market.to_plain(),
+            "keyframe": self.keyframe.to_plain(),
+            "keyframe_identity": self.keyframe_identity,
+            "book": self.book.to_plain(),
+            "lines": self.lines.to_plain(),
+            "margins": {n: [str(v.dtype), v.tobytes()] for n, v in self.margins._asdict().items()},
+            "reporter": self.reporter.to_plain(),
+            "seen": sorted([*k, v] for k, v in self.seen.items()),
+            **{name: getattr(self, name) for name in _SCALARS},
+        }
+        return msgspec.msgpack.encode(plain)
+
+    @classmethod
+    def load(cls, raw: bytes, cache: TableCache) -> Risk:
+        plain = msgspec.msgpack.decode(raw)
+        if plain["dump_version"] != DUMP_VERSION:
+            raise Fault(f"risk checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
+        state = cls(plain["partition"], cache, plain["checkpoint_every"])
+        for name in _SCALARS:
+            setattr(state, name, plain[name])
+        state.parameters = parse_parameters(plain["parameters"])
+        state.catalogue = Catalogue.from_listings(plain["catalogue"])
+        state.market = RecordedMarket.from_plain(plain["market"])
+        state.keyframe = RecordedMarket.from_plain(plain["keyframe"])
+        state.keyframe_identity = (plain["keyframe_identity"][0], plain["keyframe_identity"][1])
+        state.book = Book.from_plain(plain["book"])
+        state.lines = Lines.from_plain(plain["lines"])
+        state.margins = Margins(**{n: np.frombuffer(v, d).copy() for n, (d, v) in plain["margins"].items()})
+        state.reporter = Reporter.from_plain(plain["reporter"])
+        state.seen = {(n, e): v for n, e, v in plain["seen"]}
+        return state
+
+
+_SCALARS = (
+    "partition", "checkpoint_every", "next_offset", "number", "block", "halted", "scenario_digest",
+    "keyframe_instruments", "events", "warned",
+)  # fmt: skip
+
+
+def scenario_digest_of(raw: bytes) -> str | None:
+    """Digest of the scenario set that a checkpoint of this machine needs, so that its bytes can be fetched before."""
+    return msgspec.msgpack.decode(raw)["scenario_digest"] or None
+
+
+def _grown(margins: Margins, count: int) -> Margins:
+    """Margins of the last barrier with room for new accounts (healthy, no numbers yet)."""
+    grown = empty_margins(count)
+    for old, new in zip(margins, grown, strict=True):
+        new[: len(old)] = old
+    return grown
+

@@ -1,0 +1,369 @@
+"""The sequencer: decides the order of an unordered world, and writes the decision down.
+
+Every decision (listings, market tick, block close) is a numbered record of `market.log`; the first record of a number
+wins. A decision is proposed, read back, and only then carried out: events into `account.log`, packed by partition, and a
+copy of the decision behind them. With each record travels the position vector of the inputs that were judged for it, so
+that a restarted sequencer judges exactly the same inputs before it carries the decision out again, and writes the same
+bytes (`account.log` drops them by number). Which inputs were judged is all that matters, not how topics took turns.
+
+A sequencer begins with a fence, a record with its token: what stands before it in the log is carried out first, and
+a sequencer that reads another's fence after its own has been replaced and stops.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from schemas import log_records as records
+from schemas import refusals
+from schemas.catalogue import Catalogue
+from schemas.codec import encode
+from schemas.decisions import Quarantined
+from schemas.refusals import Refusal
+from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
+from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
+from streams.engine.intake import Candidate, Intake, Refused
+from streams.engine.output import Fault, Output
+from streams.engine.planning import Step, plan_block, plan_live_tick
+from streams.engine.tick_state import TickState
+
+Vector = dict[tuple[str, int], int]
+DUMP_VERSION = 1
+
+
+def partition_of(account: str, partitions: int) -> int:
+    """Partition of `account.log` that holds an account."""
+    return zlib.crc32(account.encode()) % partitions
+
+
+class Sequencer:
+    """State and transition of the one writer of the logs. `token` names this life and takes no part in any decision."""
+
+    def __init__(self, partitions: int, input_partitions: dict[str, int], token: bytes, checkpoint_every: int = 16) -> None:
+        self.partitions = partitions
+        self.token = token
+        self.checkpoint_every = checkpoint_every
+        self.parameters = RiskParameters()
+        self.catalogue = Catalogue()
+        self.ticks = TickState()
+        self.intake = Intake(self.parameters.identity_memory_blocks)
+        self.number = 0  # of the last decision carried out
+        self.declared = True
+        self.last_tick_ms = -1  # of the last market record
+        self.accepted = np.zeros(partitions, np.int64)  # events of the open block that are in the log, by partition
+        self.read: Vector = {(t, p): 0 for t in INPUTS for p in range(input_partitions[t])}
+        self.judged: Vector = dict(self.read)
+        self.market_offset = 0
+        self.inbox: dict[tuple[str, int], deque[tuple[int, bytes | None]]] = {log: deque() for log in self.read}
+        self.recorded: deque[tuple[bytes, Vector]] = deque()
+        self.proposed: deque[bytes] = deque()
+        self.fenced = False
+        self._mark: int | None = None
+
+    # -- machine ---------------------------------------------------------------------------------------------------------
+
+    def positions(self) -> Vector:
+        """Next offset of every topic partition it reads."""
+        return {**self.read, (MARKET_LOG, 0): self.market_offset}
+
+    def start(self) -> list[Output]:
+        """What to send before the first record: this life's fence."""
+        header = records.pack_header(records.FENCE, 0, 0, 0, records.NO_HASH)
+        return [Output(MARKET_LOG, 0, None, header + self.token)]
+
+    def is_long(self, topic: str, value: bytes | None) -> bool:
+        return False
+
+    def checkpoint_mark(self) -> int | None:
+        """Block at which a checkpoint is due, once."""
+        mark, self._mark = self._mark, None
+        return mark
+
+    def steps(
+        self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
+    ) -> Iterator[list[Output]]:
+        """Apply one record."""
+        if topic == MARKET_LOG:
+            self.market_offset = offset + 1
+            yield self._read_back(value or b"", dict(headers))
+        else:
+            self.read[topic, partition] = offset + 1
+            self.inbox[topic, partition].append((offset, value))
+        yield from self._advance()
+
+    # -- the log ---------------------------------------------------------------------------------------------------------
+
+    def _read_back(self, raw: bytes, headers: dict[str, bytes]) -> list[Output]:
+        header = records.read_header(raw)
+        if header.kind == records.FENCE:
+            return self._read_fence(raw[records.HEADER.size :])
+        expected = self.number + len(self.recorded) + 1
+        if header.number < expected:
+            return []  # a repeat: the first record of a number wins
+        if header.number > expected:
+            raise Fault(f"market.log jumps to {header.number}, expected {expected}")
+        if self.proposed:
+            if self.proposed.popleft() != raw:
+                raise Fault(f"decision {header.number} in market.log is not the proposed one: begin again from the log")
+            return self._carry_out(raw)
+        if self.fenced:
+            raise Fault(f"decision {header.number} in market.log was written by another sequencer: begin again")
+        self.recorded.append((raw, _vector(headers["positions"])))
+        return []
+
+    def _read_fence(self, token: bytes) -> list[Output]:
+        if token == self.token:
+            self.fenced = True
+        elif self.fenced:
+            raise Fault("another sequencer has taken over")
+        return []
+
+    def _advance(self) -> Iterator[list[Output]]:
+        while self.recorded and self._have_read(self.recorded[0][1]):
+            raw, vector = self.recorded.popleft()
+            yield self._judge(vector)
+            yield self._carry_out(raw)
+        if self.fenced and not self.recorded and not self.proposed:
+            yield self._judge(self.read)
+            yield self._propose()
+
+    def _have_read(self, vector: Vector) -> bool:
+        return all(self.read[tp] >= offset for tp, offset in vector.items())
+
+    def _judge(self, until: Vector) -> list[Output]:
+        """Judge what was read up to `until`, in the canonical order of topics, partitions and offsets."""
+        out = []
+        for tp in self.judged:
+            if self.judged[tp] > until[tp]:
+                raise Fault(f"{tp} is judged to {self.judged[tp]}, the log says {until[tp]}: begin again")
+            waiting = self.inbox[tp]
+            while waiting and waiting[0][0] < until[tp]:
+                offset, raw = waiting.popleft()
+                refused = self.intake.read(*tp, offset, raw, self.parameters.tick_lateness_max_ms)
+                out += [quarantined(r) for r in refused]
+            self.judged[tp] = until[tp]
+        return out
+
+    def _propose(self) -> list[Output]:
+        steps = self._plan()
+        positions = _vector_bytes(self.judged)
+        self.proposed.extend(step.pack(self.number + 1 + i) for i, step in enumerate(steps))
+        return [Output(MARKET_LOG, 0, None, raw, (("positions", positions),)) for raw in self.proposed]
+
+    def _plan(self) -> list[Step]:
+        block = self.intake.open_number()
+        if block is not None:
+            announced = self.intake.blocks[block]
+            if not self.intake.missing(announced) or self._overdue(announced):
+                return plan_block(self, announced)
+            if announced.get("tick_count") is not None:
+                return []
+        return [] if self.declared else plan_live_tick(self)
+
+    def _overdue(self, announced: dict) -> bool:
+        """Live only: a block that waits in vain closes once one is announced that is `block_close_grace_ms` younger."""
+        if announced.get("tick_count") is not None:
+            return False
+        newest = max(b["time_ms"] for b in self.intake.blocks.values())
+        return newest >= announced["time_ms"] + self.parameters.block_close_grace_ms
+
+    # -- carrying out ----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, raw: bytes) -> list[Output]:
+        header = records.read_header(raw)
+        self.number = header.number
+        if header.kind == records.LISTINGS:
+            out = self._list(header)
+        else:
+            out = self._market(header, raw)
+        return out + [Output(ACCOUNT_LOG, p, None, raw) for p in range(self.partitions)]
+
+    def _list(self, header: records.Header) -> list[Output]:
+        """Take the recorded number of waiting listings; those that the catalogue refuses go to quarantine."""
+        out = []
+        for candidate in self.intake.pop_listings(header.count, header.block):
+            refusal = self.catalogue.refusal(candidate.event)
+            if refusal is not None:
+                out.append(_quarantine(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
+                continue
+            self.catalogue.apply(candidate.event)
+            if candidate.event["type"] == "parameters":
+                self._take_parameters(candidate.event["document"])
+        return out
+
+    def _take_parameters(self, document: dict) -> None:
+        self.parameters = parse_parameters(document)
+        self.intake.memory_blocks = self.parameters.identity_memory_blocks
+
+    def _market(self, header: records.Header, raw: bytes) -> list[Output]:
+        """A market tick or a close: events until then go first, then ticks are absorbed as the record has them."""
+        closing = header.kind == records.BARRIER
+        out = self._flush(header, None if closing else header.time_ms)
+        chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
+        out += [_quarantine(c, _conflict(c)) for c in losers]
+        for candidate in chosen:
+            refusal = self.ticks.absorb(candidate.event, self.catalogue)
+            if refusal is not None:
+                out.append(_quarantine(candidate, refusal))
+        self.last_tick_ms = header.time_ms
+        if not closing:
+            self.ticks.record(records.read_market(raw, header))
+            return out
+        barrier = records.read_barrier(raw, header)
+        self.ticks.record(barrier.market)
+        self.ticks.settle(barrier.settlements)
+        return out + self._close(header)
+
+    def _close(self, header: records.Header) -> list[Output]:
+        self.declared = self.intake.blocks[header.block].get("tick_count") is not None
+        stale = self.intake.close(header.block)
+        self.accepted[:] = 0
+        if header.block % self.checkpoint_every == 0:
+            self._mark = header.block
+        closed = Refusal(refusals.BLOCK_CLOSED, f"the log begins at block {header.block}", "block")
+        return [_quarantine(c, closed) for c in stale]
+
+    def _flush(self, header: records.Header, until_ms: int | None) -> list[Output]:
+        """Events of the open block into one packed record a partition."""
+        chosen, losers = self.intake.pop_events(header.block, until_ms)
+        out = [_quarantine(c, _conflict(c)) for c in losers]
+        rows: list[list[tuple[str, tuple]]] = [[] for _ in range(self.partitions)]
+        for candidate in chosen:
+            refusal = self._event_refusal(candidate.event)
+            if refusal is not None:
+                out.append(_quarantine(candidate, refusal))
+            else:
+                account = candidate.event["account"]
+                partition = partition_of(account, self.partitions)
+                rows[partition].append((account, self._event_row(candidate.event)))
+                self.accepted[partition] += 1
+        return out + [
+            Output(ACCOUNT_LOG, p, None, _pack_events(header, p, found)) for p, found in enumerate(rows) if found
+        ]
+
+    def counts_at_close(self, number: int) -> np.ndarray:
+        """Events of the open block by partition: those in the log, and those that its close will put there."""
+        counts = self.accepted.copy()
+        for name, candidates in self.intake.events.get(number, {}).items():
+            event = candidates[0].event
+            if name not in self.intake.known and self._event_refusal(event) is None:
+                counts[partition_of(event["account"], self.partitions)] += 1
+        return counts
+
+    def _event_refusal(self, event: dict) -> Refusal | None:
+        if event["type"] == "cash_move":
+            return None
+        index = self.catalogue.instrument_index.get(event["instrument"])
+        if index is None:
+            return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {event['instrument']} is not listed", "instrument")
+        instrument = self.catalogue.instruments[index]
+        if event["type"] == "collateral_move" and instrument.kind != "spot":
+            return Refusal(refusals.WRONG_KIND, f"{event['instrument']} is a {instrument.kind}, no collateral", "instrument")
+        if instrument.expiry in self.ticks.settled:
+            return Refusal(refusals.INSTRUMENT_EXPIRED, f"{event['instrument']} is settled", "instrument")
+        return None
+
+    def _event_row(self, event: dict) -> tuple:
+        """(kind, instrument, lots, price_usd9, cash_usd6) of an accepted event."""
+        if event["type"] == "cash_move":
+            return records.CASH, -1, 0, 0, event["amount_usd6"]
+        index = self.catalogue.instrument_index[event["instrument"]]
+        if event["type"] == "fill":
+            return records.FILL, index, event["lots"], event["price_usd9"], -event.get("fee_usd6", 0)
+        kind = records.COLLATERAL_SET if event.get("mode") == "set" else records.COLLATERAL_ADD
+        return kind, index, event["lots"], 0, 0
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """Everything but the token and what is only proposed (it is read back from the log, or proposed again)."""
+        plain = {
+            "dump_version": DUMP_VERSION,
+            "partitions": self.partitions,
+            "checkpoint_every": self.checkpoint_every,
+            "parameters": parameters_document(self.parameters),
+            "catalogue": self.catalogue.to_listings(),
+            "ticks": self.ticks.to_plain(),
+            "intake": self.intake.to_plain(),
+            "number": self.number,
+            "declared": self.declared,
+            "last_tick_ms": self.last_tick_ms,
+            "accepted": self.accepted.tolist(),
+            "read": [[*tp, o] for tp, o in self.read.items()],
+            "judged": [[*tp, o] for tp, o in self.judged.items()],
+            "market_offset": self.market_offset,
+            "inbox": [[*tp, list(waiting)] for tp, waiting in self.inbox.items()],
+        }
+        return msgspec.msgpack.encode(plain)
+
+    @classmethod
+    def load(cls, raw: bytes, token: bytes) -> Sequencer:
+        plain = msgspec.msgpack.decode(raw)
+        if plain["dump_version"] != DUMP_VERSION:
+            raise Fault(f"sequencer checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
+        inputs: dict[str, int] = {}
+        for topic, partition, _ in plain["read"]:
+            inputs[topic] = max(inputs.get(topic, 0), partition + 1)
+        state = cls(plain["partitions"], inputs, token, plain["checkpoint_every"])
+        state.parameters = parse_parameters(plain["parameters"])
+        state.catalogue = Catalogue.from_listings(plain["catalogue"])
+        state.ticks = TickState.from_plain(plain["ticks"])
+        state.intake = Intake.from_plain(plain["intake"])
+        for name in ("number", "declared", "last_tick_ms", "market_offset"):
+            setattr(state, name, plain[name])
+        state.accepted = np.array(plain["accepted"], np.int64)
+        state.read = {(t, p): o for t, p, o in plain["read"]}
+        state.judged = {(t, p): o for t, p, o in plain["judged"]}
+        state.inbox = {(t, p): deque((o, v) for o, v in waiting) for t, p, waiting in plain["inbox"]}
+        return state
+
+
+def quarantined(refused: Refused) -> Output:
+    """A refusal as a record of the quarantine, keyed by its origin."""
+    refusal = refused.refusal
+    value = Quarantined(
+        1, refusal.reason, refusal.field, refusal.detail, refused.topic, refused.partition, refused.offset,
+        refused.index, base64.b64encode(refused.raw).decode(),
+    )  # fmt: skip
+    key = f"{refused.topic}/{refused.partition}/{refused.offset}/{refused.index}"
+    return Output(QUARANTINE, 0, key.encode(), encode(value))
+
+
+def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
+    origin = (INPUTS[candidate.rank], candidate.partition, candidate.offset, candidate.index)
+    return quarantined(Refused(refusal, *origin, encode(candidate.event)))
+
+
+def _conflict(candidate: Candidate) -> Refusal:
+    detail = f"id {candidate.event['id']} was taken with other content"
+    return Refusal(refusals.IDENTITY_CONFLICT, detail, "id")
+
+
+def _pack_events(header: records.Header, partition: int, found: list[tuple[str, tuple]]) -> bytes:
+    names = list(dict.fromkeys(account for account, _ in found))
+    index = {name: i for i, name in enumerate(names)}
+    rows = np.zeros(len(found), records.EVENT_ROW)
+    for row, (account, (kind, instrument, lots, price, cash)) in zip(rows, found, strict=True):
+        row["kind"], row["account"], row["instrument"] = kind, index[account], instrument
+        row["lots"], row["price_usd9"], row["cash_usd6"] = lots, price, cash
+    head = records.pack_header(
+        records.EVENTS, header.number, header.block, header.time_ms, header.block_hash, count=len(rows), partition=partition
+    )
+    return records.pack_events(head, records.Events(names, rows))
+
+
+def _vector_bytes(vector: Vector) -> bytes:
+    return msgspec.json.encode([[t, p, o] for (t, p), o in vector.items()])
+
+
+def _vector(raw: bytes) -> Vector:
+    return {(t, p): o for t, p, o in msgspec.json.decode(raw)}
+
+

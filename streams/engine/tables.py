@@ -1,0 +1,156 @@
+"""What every worker computes from a barrier's inputs alone: prices, scenario P&L, stress P&L, Greeks of one lot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.instrument_greeks import instrument_greeks
+from kernels.layout import CALL, SPOT, InstrumentTable, MarketTable, PnlTable, ScenarioTable, empty_pnl_table
+from kernels.layout import tail_mass_of_level
+from kernels.reprice import marks, pnl_table
+from kernels.stress import StressShocks, stress_table
+from oracles.scenario_set import ScenarioSet
+from schemas.catalogue import Catalogue
+from schemas.quantities import ONE_E6, USD9_PER_USD
+from schemas.risk_parameters import RiskParameters
+from streams.engine.market import RecordedMarket
+
+ScenarioLookup = Callable[[str], ScenarioSet]
+
+
+class Tables(NamedTuple):
+    """Per-lot tables of one market; I instruments, R stress rows. `columns_usd9` int64[3,I]: mark, mark after the
+    collateral factor, notional (0 for collateral coins). `greeks_usd9` int64[I,4]: delta, gamma, vega, theta.
+    """
+
+    instruments: InstrumentTable
+    market: MarketTable
+    scenarios: ScenarioTable
+    tail_mass: int
+    pnl: PnlTable
+    stress: np.ndarray
+    stress_weight_e6: np.ndarray
+    columns_usd9: np.ndarray
+    greeks_usd9: np.ndarray
+    option_expiry: np.ndarray
+    digest: str
+
+
+def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> StressShocks:
+    """Stress rows of the parameter document as arrays over the listed underlyings."""
+    rows = parameters.stress_rows
+    stable = catalogue.columns().stable
+    spot_multiplier = np.ones((len(rows), len(stable)))
+    for r, row in enumerate(rows):
+        spot_multiplier[r, stable == (row.scope == "stable")] = (ONE_E6 + row.spot_move_e6) / ONE_E6
+    return StressShocks(
+        spot_multiplier,
+        np.array([(ONE_E6 + row.volatility_move_e6) / ONE_E6 for row in rows]),
+        np.array([row.rate_shift_e6 / ONE_E6 for row in rows]),
+        np.array([row.weight_e6 for row in rows], np.int64),
+    )
+
+
+def build_tables(
+    catalogue: Catalogue,
+    market: RecordedMarket,
+    parameters: RiskParameters,
+    scenarios: ScenarioTable,
+    chosen: np.ndarray | None = None,
+) -> Tables:
+    """Tables of `market`. With `chosen` (int64 instrument indices) only those rows, renumbered 0..n-1."""
+    market_table = market.market_table(catalogue)
+    instruments = market.instrument_table(catalogue)
+    if chosen is not None:
+        instruments = InstrumentTable(*(np.ascontiguousarray(column[chosen]) for column in instruments))
+    count = len(instruments.kind)
+    pnl = empty_pnl_table(count, len(scenarios.weights))
+    pnl_table(instruments, market_table, scenarios, pnl)
+    shocks = stress_shocks_of(parameters, catalogue)
+    stress = stress_table(instruments, market_table, shocks.spot_multiplier, shocks.vol_multiplier, shocks.rate_shift)
+    greeks = instrument_greeks(instruments, market_table)
+    return Tables(
+        instruments,
+        market_table,
+        scenarios,
+        tail_mass_of_level(parameters.expected_shortfall_level_e6),
+        pnl,
+        stress,
+        shocks.weight_e6,
+        _columns(instruments, market_table),
+        np.ascontiguousarray(np.stack(greeks[:4], axis=1)),
+        np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32),
+        _digest(pnl, stress) if chosen is None else "",
+    )
+
+
+def scenario_table_of(scenario_set: ScenarioSet, catalogue: Catalogue) -> ScenarioTable:
+    """The set in the catalogue's order of underlyings.
+
+    An underlying that the set does not know yet stands still in it: the stress rows alone margin it.
+    """
+    names = [u.symbol for u in catalogue.underlyings]
+    known = np.array([name in scenario_set.underlyings for name in names], np.bool_)
+    table = scenario_set.table([name for name, is_known in zip(names, known, strict=True) if is_known])
+    spot = np.zeros((len(names), scenario_set.size))
+    spot[known] = table.spot_log_return
+    option_row = np.full(len(names), -1, np.int32)
+    option_row[known] = table.option_row
+    return table._replace(spot_log_return=spot, option_row=option_row)
+
+
+def _columns(instruments: InstrumentTable, market: MarketTable) -> np.ndarray:
+    mark_usd9, haircut_usd9 = marks(instruments, market)
+    price = market.spot[instruments.underlying].copy()
+    dated = instruments.expiry >= 0
+    price[dated] = market.forward[instruments.expiry[dated]]
+    notional = np.rint(price * instruments.lot_size * float(USD9_PER_USD)).astype(np.int64)
+    notional[(instruments.kind == SPOT) | ~instruments.alive] = 0
+    return np.ascontiguousarray(np.stack([mark_usd9, haircut_usd9, notional]))
+
+
+def _digest(pnl: PnlTable, stress: np.ndarray) -> str:
+    h = hashlib.blake2b(digest_size=16)
+    for part in (pnl.values, pnl.exponent, stress):
+        h.update(memoryview(np.ascontiguousarray(part)).cast("B"))
+    return h.hexdigest()
+
+
+class TableCache:
+    """The last few tables, shared by the partitions of a worker: a cache of a pure function, nothing more.
+
+    `lock` keeps two partitions from computing the same tables side by side; it does not change any result.
+    """
+
+    def __init__(self, lookup: ScenarioLookup, lock: AbstractContextManager | None = None, size: int = 3) -> None:
+        self.lookup = lookup
+        self.lock = lock or nullcontext()
+        self.size = size
+        self.kept: OrderedDict[tuple, Tables] = OrderedDict()
+        self.scenario_tables: dict[tuple[str, int], ScenarioTable] = {}
+
+    def scenarios(self, scenario_digest: str, catalogue: Catalogue) -> ScenarioTable:
+        """The kernels' table of a recorded set, over what is listed."""
+        key = (scenario_digest, len(catalogue.underlyings))
+        if key not in self.scenario_tables:
+            self.scenario_tables = {key: scenario_table_of(self.lookup(scenario_digest), catalogue)}
+        return self.scenario_tables[key]
+
+    def get(
+        self, catalogue: Catalogue, market: RecordedMarket, parameters: RiskParameters, scenario_digest: str
+    ) -> Tables:
+        """Tables of a market, computed once."""
+        key = (market.digest(catalogue), parameters.version, scenario_digest)
+        with self.lock:
+            if key not in self.kept:
+                self.kept[key] = build_tables(catalogue, market, parameters, self.scenarios(scenario_digest, catalogue))
+                while len(self.kept) > self.size:
+                    self.kept.popitem(last=False)
+            self.kept.move_to_end(key)
+            return self.kept[key]

@@ -1,0 +1,195 @@
+"""The market as the ticks tell it, left of the log: latest index, carry, surface and quotes, all integers.
+
+`absorb` is a pure function of ticks in their order. Fitting quotes to SVI slices is not bit-reproducible across
+machines, so `fitted` is called only for proposals; what was recorded is put back by `record`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oracles.surface_fit import Quote, Slice, fit_slice, volatility_level_e9
+from schemas import refusals
+from schemas.catalogue import Catalogue
+from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
+from schemas.quantities import ONE_E9, PRICE_MAX_USD9, divide_half_even
+from schemas.refusals import Refusal
+
+OPTION_KINDS = ("call", "put")
+
+
+class TickState:
+    """Latest values per underlying, expiry and instrument (by catalogue index); dicts, because listings come any time."""
+
+    def __init__(self) -> None:
+        self.spot_usd9: dict[int, int] = {}
+        self.spot_key: dict[int, tuple[int, str, str]] = {}  # (time, source, id) of the tick that set it
+        self.volatility_e9: dict[int, int] = {}
+        self.carry_e9: dict[int, int] = {}
+        self.rate_e9: dict[int, int] = {}
+        self.surface: dict[int, tuple[int, int, int, int, int]] = {}
+        self.quotes: dict[int, dict[int, tuple[int, int, int]]] = {}  # expiry -> instrument -> mark, bid, ask
+        self.unfitted: set[int] = set()
+        self.frozen_usd9: dict[int, int] = {}  # expiry -> last index at or before its expiry, once a later one came
+        self.settled: set[int] = set()
+
+    def copy(self) -> TickState:
+        """Independent copy (values are immutable, so one level of containers is enough)."""
+        twin = TickState()
+        for name, value in vars(self).items():
+            setattr(twin, name, value.copy())
+        twin.quotes = {expiry: quotes.copy() for expiry, quotes in self.quotes.items()}
+        return twin
+
+    # -- ticks ---------------------------------------------------------------------------------------------------------
+
+    def absorb(self, tick: dict, catalogue: Catalogue) -> Refusal | None:
+        """Take one tick (plain dict, validated) that comes next in order (time, source, id)."""
+        kind = tick["type"]
+        if kind == "quote":
+            return self._quote(tick, catalogue)
+        underlying = catalogue.underlying_index.get(tick["underlying"])
+        if underlying is None:
+            return Refusal(refusals.UNKNOWN_UNDERLYING, f"underlying {tick['underlying']} is not listed", "underlying")
+        if kind == "spot":
+            return self._spot(tick, underlying, catalogue)
+        expiry = catalogue.expiry_index.get((underlying, tick["expiry_ms"]))
+        if expiry is None:
+            return Refusal(refusals.UNKNOWN_EXPIRY, f"no instrument expires at {tick['expiry_ms']}", "expiry_ms")
+        if kind == "forward":
+            return self._forward(tick, underlying, expiry)
+        self.surface[expiry] = (tick["a_e9"], tick["b_e9"], tick["rho_e9"], tick["m_e9"], tick["sigma_e9"])
+        self.unfitted.discard(expiry)
+        return None
+
+    def _spot(self, tick: dict, underlying: int, catalogue: Catalogue) -> None:
+        key = (tick["time_ms"], tick["source"], tick["id"])
+        if key <= self.spot_key.get(underlying, (-1, "", "")):
+            return  # an older price that came late says nothing new
+        if underlying in self.spot_usd9:
+            for index, expiry in enumerate(catalogue.expiries):
+                if expiry.underlying == underlying and expiry.expiry_ms < tick["time_ms"]:
+                    self.frozen_usd9.setdefault(index, self.spot_usd9[underlying])
+        self.spot_usd9[underlying] = tick["price_usd9"]
+        self.spot_key[underlying] = key
+
+    def _forward(self, tick: dict, underlying: int, expiry: int) -> Refusal | None:
+        spot = self.spot_usd9.get(underlying)
+        if spot is None:
+            return Refusal(refusals.UNKNOWN_UNDERLYING, "a forward before the first index price", "underlying")
+        self.carry_e9[expiry] = divide_half_even(tick["price_usd9"] * ONE_E9, spot)
+        self.rate_e9[expiry] = tick.get("rate_e9", 0)
+        self.unfitted.add(expiry)
+        return None
+
+    def _quote(self, tick: dict, catalogue: Catalogue) -> Refusal | None:
+        index = catalogue.instrument_index.get(tick["instrument"])
+        if index is None:
+            return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {tick['instrument']} is not listed", "instrument")
+        instrument = catalogue.instruments[index]
+        if instrument.kind not in OPTION_KINDS:
+            return Refusal(refusals.WRONG_KIND, f"a quote is for options, {tick['instrument']} is a {instrument.kind}")
+        values = (tick["mark_usd9"], tick.get("bid_usd9") or 0, tick.get("ask_usd9") or 0)
+        self.quotes.setdefault(instrument.expiry, {})[index] = values
+        self.unfitted.add(instrument.expiry)
+        return None
+
+    # -- fitting (proposals only) ----------------------------------------------------------------------------------------
+
+    def fitted(self, catalogue: Catalogue, time_ms: int) -> None:
+        """Fit the slices whose quotes changed, and restate the volatility level of each underlying."""
+        for expiry in sorted(self.unfitted):
+            self._fit(expiry, catalogue, time_ms)
+        self.unfitted.clear()
+        for underlying in sorted(self.spot_usd9):
+            slices = [
+                Slice(catalogue.expiries[e].expiry_ms, *values)
+                for e, values in sorted(self.surface.items())
+                if catalogue.expiries[e].underlying == underlying and e not in self.settled
+            ]
+            level = volatility_level_e9(slices, time_ms)
+            if level:
+                self.volatility_e9[underlying] = level
+
+    def _fit(self, expiry: int, catalogue: Catalogue, time_ms: int) -> None:
+        forward = self.forward_usd9(expiry, catalogue)
+        quotes = self.quotes.get(expiry, {})
+        if not forward or not quotes or catalogue.expiries[expiry].expiry_ms <= time_ms:
+            return
+        rows = [
+            Quote(catalogue.instruments[i].kind == "call", catalogue.instruments[i].strike_usd9, *values)
+            for i, values in sorted(quotes.items())
+        ]
+        found = fit_slice(rows, forward, self.rate_e9.get(expiry, 0), catalogue.expiries[expiry].expiry_ms - time_ms)
+        if found is not None:
+            self.surface[expiry] = found
+
+    # -- rows ------------------------------------------------------------------------------------------------------------
+
+    def forward_usd9(self, expiry: int, catalogue: Catalogue) -> int:
+        """Index times carry; the index itself where no forward was ever told."""
+        spot = self.spot_usd9.get(catalogue.expiries[expiry].underlying, 0)
+        return min(divide_half_even(spot * self.carry_e9.get(expiry, ONE_E9), ONE_E9), PRICE_MAX_USD9)
+
+    def rows(self, catalogue: Catalogue) -> Market:
+        """The whole market as recorded rows."""
+        spots = np.zeros(len(self.spot_usd9), SPOT_ROW)
+        for row, underlying in enumerate(sorted(self.spot_usd9)):
+            spots[row] = (underlying, 0, self.spot_usd9[underlying], self.volatility_e9.get(underlying, 0))
+        listed = [e for e in range(len(catalogue.expiries)) if e not in self.settled and self.forward_usd9(e, catalogue)]
+        expiries = np.zeros(len(listed), EXPIRY_ROW)
+        for row, expiry in enumerate(listed):
+            surface = self.surface.get(expiry, (0, 0, 0, 0, 1))
+            expiries[row] = (expiry, 0, self.forward_usd9(expiry, catalogue), self.rate_e9.get(expiry, 0), *surface)
+        return Market(spots, expiries)
+
+    def record(self, market: Market) -> None:
+        """Take what was recorded for what cannot be recomputed to the bit: volatility levels and surfaces."""
+        for row in market.spots:
+            if row["volatility_e9"]:
+                self.volatility_e9[int(row["underlying"])] = int(row["volatility_e9"])
+        for row in market.expiries:
+            expiry = int(row["expiry"])
+            if row["b_e9"] or row["a_e9"]:
+                self.surface[expiry] = tuple(int(row[n]) for n in ("a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9"))  # type: ignore[assignment]
+        self.unfitted.clear()
+
+    def settlements(self, catalogue: Catalogue, time_ms: int) -> np.ndarray:
+        """SETTLEMENT_ROW[n] of expiries that are over at `time_ms`: the last index at or before each expiry."""
+        due = []
+        for index, expiry in enumerate(catalogue.expiries):
+            price = self.frozen_usd9.get(index) or self.spot_usd9.get(expiry.underlying, 0)
+            if index not in self.settled and expiry.expiry_ms <= time_ms and price:
+                due.append((index, 0, price))
+        return np.array(due, SETTLEMENT_ROW)
+
+    def settle(self, settlements: np.ndarray) -> None:
+        for row in settlements:
+            expiry = int(row["expiry"])
+            self.settled.add(expiry)
+            for kept in (self.surface, self.quotes, self.carry_e9, self.rate_e9, self.frozen_usd9):
+                kept.pop(expiry, None)  # type: ignore[attr-defined]
+            self.unfitted.discard(expiry)
+
+    # -- checkpoint ------------------------------------------------------------------------------------------------------
+
+    def to_plain(self) -> dict:
+        """Plain value, equal for equal states."""
+        return {
+            name: sorted(value) if isinstance(value, set) else sorted(value.items()) for name, value in vars(self).items()
+        } | {"quotes": sorted((e, sorted(q.items())) for e, q in self.quotes.items())}
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> TickState:
+        state = cls()
+        for name, value in plain.items():
+            if isinstance(getattr(state, name), set):
+                setattr(state, name, set(value))
+            else:
+                setattr(state, name, {k: _tupled(v) for k, v in value})
+        state.quotes = {e: {i: tuple(v) for i, v in q} for e, q in plain["quotes"]}
+        return state
+
+
+def _tupled(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
