@@ -80,7 +80,7 @@ class Run:
     def notes(self, event: str, *names: str) -> list[dict[str, Any]]:
         lines = itertools.chain(*((self.folder / f"{name}.log").read_text().splitlines() for name in names))
         found = [json.loads(line) for line in lines if line.startswith('{"event"')]
-        return [one for one in found if one["event"] == event]
+        return sorted((one for one in found if one["event"] == event), key=lambda one: one["time_s"])
 
 
 @pytest.fixture
