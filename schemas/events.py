@@ -29,7 +29,7 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_
     version: Version1
 
 
-# -- chain.blocks ------------------------------------------------------------------------------------------------------
+# -- chain.blocks
 
 
 class Block(Event, tag="block"):
@@ -54,7 +54,7 @@ class BlockClose(Event, tag="block_close"):
     hash: BlockHash
 
 
-# -- account.fills -----------------------------------------------------------------------------------------------------
+# -- account.fills
 
 
 class Fill(Event, tag="fill"):
@@ -94,7 +94,7 @@ class CollateralMove(Event, tag="collateral_move"):
 
 AccountEvent = Fill | CashMove | CollateralMove
 
-# -- oracle.ticks ------------------------------------------------------------------------------------------------------
+# -- oracle.ticks
 
 
 class SpotTick(Event, tag="spot"):
@@ -148,7 +148,7 @@ class SurfaceTick(Event, tag="surface"):
 
 Tick = SpotTick | ForwardTick | QuoteTick | SurfaceTick
 
-# -- instruments -------------------------------------------------------------------------------------------------------
+# -- instruments
 
 
 class UnderlyingListing(Event, tag="underlying"):

@@ -43,7 +43,7 @@ class Book:
         self.pair_keys = np.zeros(0, np.int64)  # row << 24 | underlying
         self.pair_greeks_usd9 = np.zeros((0, 4), np.int64)
 
-    # -- events ----------------------------------------------------------------------------------------------------------
+    # -- events
 
     def apply_events(self, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray) -> np.ndarray:
         """Apply packed events in order; Greeks move with the lots at once (int64[I,4] per lot). Returns rows touched."""
@@ -106,7 +106,7 @@ class Book:
             self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
         return at
 
-    # -- barrier ---------------------------------------------------------------------------------------------------------
+    # -- barrier
 
     def settle(self, expiry: int, price_usd9: int, catalogue: Catalogue) -> np.ndarray:
         """Cash settlement of everything that expires there: payoff into cash, entry cost out, position gone.
@@ -157,7 +157,7 @@ class Book:
             pair_of_leg.astype(np.int64).reshape(-1), instruments, self.lots, greeks_usd9, self.pair_greeks_usd9
         )
 
-    # -- one account -----------------------------------------------------------------------------------------------------
+    # -- one account
 
     def leg_slice(self, row: int) -> slice:
         low, high = np.searchsorted(self.keys, (row << INSTRUMENT_BITS, (row + 1) << INSTRUMENT_BITS))
@@ -167,7 +167,7 @@ class Book:
         """Value of a leg at its mark per lot; profit since entry for perpetuals and futures."""
         return divide_half_even(int(self.lots[at]) * mark_usd9, USD9_PER_USD6) - int(self.entry_usd6[at])
 
-    # -- checkpoint ------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def to_plain(self) -> dict:
         arrays = ("keys", "lots", "entry_usd6", "pair_keys", "pair_greeks_usd9")

@@ -137,7 +137,7 @@ class Enforcement:
             "cash_usd6": flag["cash_usd6"],
         }
 
-    # -- checkpoint --------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def dump(self) -> bytes:
         plain = {name: value for name, value in vars(self).items() if name != "_mark"}

@@ -64,7 +64,7 @@ class Intake:
         self.known: dict[str, tuple[bytes, int]] = {}  # id -> mark, block at which it was taken
         self.repeats = 0
 
-    # -- reading ---------------------------------------------------------------------------------------------------------
+    # -- reading
 
     def read(self, topic: str, partition: int, offset: int, raw: bytes | None, lateness_ms: int) -> list[Refused]:
         """Judge one record; valid events wait, the others are returned."""
@@ -155,7 +155,7 @@ class Intake:
         elif topic == INSTRUMENTS:
             self.listing_marks.add(content_mark(plain))
 
-    # -- asking ----------------------------------------------------------------------------------------------------------
+    # -- asking
 
     def open_number(self) -> int | None:
         """The block that closes next, if it has been announced (the first one ever: the lowest announced)."""
@@ -184,7 +184,7 @@ class Intake:
         due = [c[0] for c in self.ticks.values() if c[0].event["time_ms"] <= time_ms]
         return sorted(due, key=lambda c: (c.event["time_ms"], c.event["source"], c.event["id"]))
 
-    # -- taking out --------------------------------------------------------------------------------------------------------
+    # -- taking out
 
     def pop_events(self, block: int, until_ms: int | None) -> tuple[list[Candidate], list[Candidate]]:
         """Events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers of id conflicts)."""
@@ -236,7 +236,7 @@ class Intake:
             self.known = {i: v for i, v in self.known.items() if v[1] > oldest}
         return stale
 
-    # -- checkpoint ------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def to_plain(self) -> dict:
         """Plain value; containers in sorted order, so equal states give equal bytes."""

@@ -61,7 +61,7 @@ class RecordedMarket:
             h.update(part.tobytes())
         return h.digest()
 
-    # -- tables ----------------------------------------------------------------------------------------------------------
+    # -- tables
 
     def market_table(self, catalogue: Catalogue) -> MarketTable:
         """Floats for the kernels: one division each."""
@@ -97,7 +97,7 @@ class RecordedMarket:
             alive=np.ascontiguousarray(alive),
         )
 
-    # -- checkpoint ------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def to_plain(self) -> dict:
         return {

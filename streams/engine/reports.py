@@ -8,8 +8,18 @@ import numpy as np
 
 from schemas import log_records as records
 from schemas.codec import encode
-from schemas.decisions import BINDING_TERMS, STATES, BlockDone, Call, CallRecord, Greeks, Margin, Position
-from schemas.decisions import Warning_, WarningRecord
+from schemas.decisions import (
+    BINDING_TERMS,
+    STATES,
+    BlockDone,
+    Call,
+    CallRecord,
+    Greeks,
+    Margin,
+    Position,
+    Warning_,
+    WarningRecord,
+)
 from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
 from schemas.quantities import USD9_PER_USD6, divide_half_even
 from schemas.topics import BLOCKS_DONE, MARGIN_BATCHES, MARGIN_CALLS, MARGIN_WARNINGS
@@ -46,7 +56,7 @@ class Reporter:
     def _output(self, topic: str, block: int, value: bytes) -> Output:
         return Output(topic, self.partition, f"{block}/{self.partition}".encode(), value)
 
-    # -- warnings ----------------------------------------------------------------------------------------------------------
+    # -- warnings
 
     def warnings(
         self, state: Risk, header: records.Header, due: list[WarningDue], estimate_usd6: np.ndarray
@@ -73,7 +83,7 @@ class Reporter:
         record = WarningRecord(VERSION, self.partition, self._next(MARGIN_WARNINGS), header.block, tuple(events))
         return [self._output(MARGIN_WARNINGS, header.block, encode(record))]
 
-    # -- calls -------------------------------------------------------------------------------------------------------------
+    # -- calls
 
     def calls(
         self, state: Risk, header: records.Header, tables: Tables, rows: np.ndarray, old_state: np.ndarray
@@ -108,7 +118,7 @@ class Reporter:
             cash_usd6=int(state.book.cash_usd6[row]),
         )
 
-    # -- blocks ------------------------------------------------------------------------------------------------------------
+    # -- blocks
 
     def batch(self, state: Risk, header: records.Header) -> Output:
         """Every account's margin."""

@@ -61,7 +61,7 @@ class Risk:
         self.seen: dict[tuple[int, int], bytes] = {}  # (number, kind is EVENTS) -> mark of the bytes
         self._mark: int | None = None
 
-    # -- machine ---------------------------------------------------------------------------------------------------------
+    # -- machine
 
     def positions(self) -> dict[tuple[str, int], int]:
         return {(ACCOUNT_LOG, self.partition): self.next_offset}
@@ -124,7 +124,7 @@ class Risk:
             self.seen = {k: v for k, v in self.seen.items() if k[0] > header.number - REPEATS_REMEMBERED}
         return False
 
-    # -- between barriers --------------------------------------------------------------------------------------------------
+    # -- between barriers
 
     def _list(self, listings: list[dict]) -> None:
         for listing in listings:
@@ -177,7 +177,7 @@ class Risk:
     def _scenarios(self) -> Any:
         return self.cache.scenarios(self.scenario_digest, self.catalogue)
 
-    # -- barrier -----------------------------------------------------------------------------------------------------------
+    # -- barrier
 
     def _barrier(self, header: records.Header, barrier: records.Barrier) -> Iterator[list[Output]]:
         expected = int(barrier.counts[self.partition])
@@ -243,7 +243,7 @@ class Risk:
             h.update(part.tobytes())
         return h.hexdigest()
 
-    # -- checkpoint --------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def dump(self) -> bytes:
         """The whole state; tables are computed again from the keyframe's market."""

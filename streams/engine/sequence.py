@@ -67,7 +67,7 @@ class Sequencer:
         self.fenced = False
         self._mark: int | None = None
 
-    # -- machine ---------------------------------------------------------------------------------------------------------
+    # -- machine
 
     def positions(self) -> Vector:
         """Next offset of every topic partition it reads."""
@@ -98,7 +98,7 @@ class Sequencer:
             self.inbox[topic, partition].append((offset, value))
         yield from self._advance()
 
-    # -- the log ---------------------------------------------------------------------------------------------------------
+    # -- the log
 
     def _read_back(self, raw: bytes, headers: dict[str, bytes]) -> list[Output]:
         header = records.read_header(raw)
@@ -174,7 +174,7 @@ class Sequencer:
         newest = max(b["time_ms"] for b in self.intake.blocks.values())
         return newest >= announced["time_ms"] + self.parameters.block_close_grace_ms
 
-    # -- carrying out ----------------------------------------------------------------------------------------------------
+    # -- carrying out
 
     def _carry_out(self, raw: bytes) -> list[Output]:
         header = records.read_header(raw)
@@ -280,7 +280,7 @@ class Sequencer:
         kind = records.COLLATERAL_SET if event.get("mode") == "set" else records.COLLATERAL_ADD
         return kind, index, event["lots"], 0, 0
 
-    # -- checkpoint ------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def dump(self) -> bytes:
         """Everything but the token and what is only proposed (it is read back from the log, or proposed again)."""

@@ -11,8 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.instrument_greeks import instrument_greeks
-from kernels.layout import CALL, SPOT, InstrumentTable, MarketTable, PnlTable, ScenarioTable, empty_pnl_table
-from kernels.layout import tail_mass_of_level
+from kernels.layout import (
+    CALL,
+    SPOT,
+    InstrumentTable,
+    MarketTable,
+    PnlTable,
+    ScenarioTable,
+    empty_pnl_table,
+    tail_mass_of_level,
+)
 from kernels.reprice import marks, pnl_table
 from kernels.stress import StressShocks, stress_table
 from oracles.scenario_set import ScenarioSet

@@ -41,7 +41,7 @@ class TickState:
         twin.quotes = {expiry: quotes.copy() for expiry, quotes in self.quotes.items()}
         return twin
 
-    # -- ticks ---------------------------------------------------------------------------------------------------------
+    # -- ticks
 
     def absorb(self, tick: dict, catalogue: Catalogue) -> Refusal | None:
         """Take one tick (plain dict, validated) that comes next in order (time, source, id)."""
@@ -94,7 +94,7 @@ class TickState:
         self.unfitted.add(instrument.expiry)
         return None
 
-    # -- fitting (proposals only) ----------------------------------------------------------------------------------------
+    # -- fitting (proposals only)
 
     def fitted(self, catalogue: Catalogue, time_ms: int) -> None:
         """Fit the slices whose quotes changed, and restate the volatility level of each underlying."""
@@ -124,7 +124,7 @@ class TickState:
         if found is not None:
             self.surface[expiry] = found
 
-    # -- rows ------------------------------------------------------------------------------------------------------------
+    # -- rows
 
     def forward_usd9(self, expiry: int, catalogue: Catalogue) -> int:
         """Index times carry; the index itself where no forward was ever told."""
@@ -171,7 +171,7 @@ class TickState:
                 kept.pop(expiry, None)  # type: ignore[attr-defined]
             self.unfitted.discard(expiry)
 
-    # -- checkpoint ------------------------------------------------------------------------------------------------------
+    # -- checkpoint
 
     def to_plain(self) -> dict:
         """Plain value, equal for equal states."""

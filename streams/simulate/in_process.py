@@ -10,8 +10,18 @@ from collections.abc import Iterable, Mapping
 
 from oracles.scenario_set import ScenarioSet
 from schemas.codec import encode
-from schemas.topics import ACCOUNT_FILLS, ACCOUNT_LOG, BLOCKS_DONE, CHAIN_BLOCKS, FILL_PARTITIONS, INPUTS, INSTRUMENTS
-from schemas.topics import MARGIN_CALLS, MARKET_LOG, ORACLE_TICKS
+from schemas.topics import (
+    ACCOUNT_FILLS,
+    ACCOUNT_LOG,
+    BLOCKS_DONE,
+    CHAIN_BLOCKS,
+    FILL_PARTITIONS,
+    INPUTS,
+    INSTRUMENTS,
+    MARGIN_CALLS,
+    MARKET_LOG,
+    ORACLE_TICKS,
+)
 from streams.engine.enforcement import Enforcement
 from streams.engine.output import Output
 from streams.engine.risk import Risk
