@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from schemas.events import (
     AccountEvent,
@@ -58,13 +59,14 @@ class Round(NamedTuple):
 def chainlink_world(source: Path | None, seed: int, scenarios: int, limit: int | None = None) -> World:
     """World of recorded rounds (None: the generated sample), the first `limit` slots if given."""
     path, staked_path = _paths(source)
-    slots = rounds_by_slot(read_rounds(path))[:limit]
+    rounds = read_rounds(path)
+    slots = rounds_by_slot(rounds)[:limit]
     staked = [] if staked_path is None else read_rounds(staked_path)
     prices = Prices(slots, staked)
     coins = [ETH, STETH] if prices.ratio else [ETH]
     scenario_set = scenario_set_of(staked_volatilities(ETH, coins[1:]), seed, scenarios)
     parameters = RiskParameters()
-    listings = [
+    listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
         *_listings(coins),
         ScenarioSetListing(version=1, id="scenario-set", digest=scenario_set.digest),
@@ -82,7 +84,7 @@ def chainlink_world(source: Path | None, seed: int, scenarios: int, limit: int |
         parameters=parameters,
         block_count=len(slots) + 1,
         blocks=_blocks(start, slots, prices, chain),
-        facts={**_facts(source, path, slots, staked), **buffer_facts(cash), "seeding_rule": SEEDING_RULE},
+        facts={**_facts(source, path, rounds, slots, staked), **buffer_facts(cash), "seeding_rule": SEEDING_RULE},
     )
 
 
@@ -192,8 +194,8 @@ def seeded_events(coins: list[str], price_usd9: int, seed: int, time_ms: int) ->
         holds_collateral, coin = generator.random() < COLLATERAL_SHARE, coins[generator.integers(len(coins))]
         if kind != "borrower":
             lots = position if kind == "long" else -position
-            price = {"instrument": PERPETUAL, "lots": lots, "price_usd9": price_usd9}
-            events.append(Fill(**common, id=f"0-{len(events):05d}", **price))
+            trade: dict[str, Any] = {"instrument": PERPETUAL, "lots": lots, "price_usd9": price_usd9}
+            events.append(Fill(**common, id=f"0-{len(events):05d}", **trade))
         if kind == "borrower" or holds_collateral:
             events.append(CollateralMove(**common, id=f"0-{len(events):05d}", instrument=coin, lots=collateral))
     return events
@@ -205,9 +207,12 @@ def _kind(place: float) -> str:
     return "short" if place < sum(SHARES.values()) else "borrower"
 
 
-def _facts(source: Path | None, path: Path, slots: list[Round], staked: list[Round]) -> dict[str, Any]:
+def _facts(
+    source: Path | None, path: Path, rounds: list[Round], slots: list[Round], staked: list[Round]
+) -> dict[str, Any]:
     return {
         "source": path.name + (" (generated sample)" if source is None else ""),
+        "rounds": len(rounds),
         "slots": len(slots),
         "first_slot": slot_of(slots[0].time_s),
         "last_slot": slot_of(slots[-1].time_s),

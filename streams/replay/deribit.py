@@ -55,7 +55,7 @@ def deribit_world(source: Path | None, seed: int, scenarios: int, limit: int | N
     venue = Venue(snapshots)
     scenario_set = scenario_set_of(option_volatilities(venue.currencies, [STABLE]), seed, scenarios)
     parameters = RiskParameters()
-    listings = [
+    listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
         *venue.listings(),
         ScenarioSetListing(version=1, id="scenario-set", digest=scenario_set.digest),

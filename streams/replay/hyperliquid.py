@@ -7,6 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from schemas.events import (
     AccountEvent,
     CollateralMove,
@@ -49,7 +51,7 @@ def hyperliquid_world(source: Path | None, seed: int, scenarios: int, limit: int
     venue = Venue(blocks)
     scenario_set = scenario_set_of(coin_volatilities(venue.underlyings, venue.stable_underlyings), seed, scenarios)
     parameters = RiskParameters()
-    listings = [
+    listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
         *venue.listings(),
         ScenarioSetListing(version=1, id="scenario-set", digest=scenario_set.digest),
@@ -96,8 +98,10 @@ class Venue:
         self.ticking = set(own)
 
     def underlying(self, coin: str) -> str:
-        """The price index of a coin: a linked spot coin has its perpetual's."""
-        return self.links.get(coin, self.tokens.get(coin, coin))
+        """The price index of a coin: a linked spot coin has its perpetual's, another spot coin its own pair's."""
+        if coin in self.tokens and coin not in self.links:
+            return self.instrument(coin)
+        return self.links.get(coin, coin)
 
     def instrument(self, coin: str) -> str:
         return f"{self.tokens[coin]}/USDC" if coin in self.tokens else f"{coin}-PERP"
@@ -229,5 +233,11 @@ class Venue:
             "coins": len(self.coins),
             "spot_coins": len(self.tokens),
             "underlyings": len(self.underlyings),
-            "spot_coins_on_a_perpetuals_index": {self.instrument(c): self.links[c] for c in sorted(self.links)},
+            "spot_coins_on_a_perpetuals_index": {
+                self.instrument(coin): {"index": name, "largest_gap_bp": self._largest_gap_bp(blocks, coin, name)}
+                for coin, name in sorted(self.links.items())
+            },
         }
+
+    def _largest_gap_bp(self, blocks: list[FillBlock], coin: str, name: str) -> float:
+        return round(float(records.spot_basis(blocks, coin, name)[-1]) * 10_000, 1)

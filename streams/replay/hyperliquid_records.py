@@ -112,19 +112,36 @@ def linked_perpetuals(blocks: list[FillBlock], tokens: dict[str, str]) -> dict[s
     """Spot coin -> perpetual of the same asset, where name and recorded prices say so.
 
     The name: the token, without a bridge's U or H before it or 0 behind it, is or begins the perpetual's name. The
-    prices: the medians over all recorded fills differ by at most LINK_PRICE_TOLERANCE.
+    prices: against the perpetual's last recorded price, the median spot fill is off by at most LINK_PRICE_TOLERANCE.
     """
-    medians = _median_prices(blocks)
-    perpetuals = sorted(coin for coin in medians if not is_spot(coin))
+    perpetuals = sorted({fill.coin for block in blocks for fill in block.fills if not is_spot(fill.coin)})
+    candidates = {coin: [name for name in perpetuals if _same_name(token, name)] for coin, token in tokens.items()}
     links = {}
-    for coin, token in sorted(tokens.items()):
-        stems = {token, token.rstrip("0")} | ({token[1:]} if token[0] in "UH" else set())
-        for name in perpetuals:
-            same_name = any(name == stem or (len(stem) >= 4 and name.startswith(stem)) for stem in stems)
-            if same_name and abs(medians[coin] / medians[name] - 1) <= LINK_PRICE_TOLERANCE:
+    for coin, names in sorted(candidates.items()):
+        for name in names:
+            basis = spot_basis(blocks, coin, name)
+            if basis and basis[len(basis) // 2] <= LINK_PRICE_TOLERANCE:
                 links[coin] = name
                 break
     return links
+
+
+def spot_basis(blocks: list[FillBlock], coin: str, perpetual: str) -> list[Decimal]:
+    """Sorted |spot price / last perpetual price - 1| of every spot fill that has a perpetual fill before it."""
+    last: Decimal | None = None
+    found = []
+    for block in blocks:
+        for fill in block.fills:
+            if fill.coin == perpetual:
+                last = fill.price
+            elif fill.coin == coin and last is not None:
+                found.append(abs(fill.price / last - 1))
+    return sorted(found)
+
+
+def _same_name(token: str, perpetual: str) -> bool:
+    stems = {token, token.rstrip("0")} | ({token[1:]} if token[0] in "UH" else set())
+    return any(perpetual == stem or (len(stem) >= 4 and perpetual.startswith(stem)) for stem in stems)
 
 
 def stable_coins(blocks: list[FillBlock], tokens: dict[str, str]) -> set[str]:

@@ -14,12 +14,13 @@ import numpy as np
 from msgspec import Struct
 
 from oracles.scenario_set import ScenarioSet
+from schemas.codec import encode
 from schemas.events import AccountEvent, CashMove
 from schemas.margin_batch import decode_batch
 from schemas.quantities import ONE_E6
-from schemas.topics import MARGIN_BATCHES
+from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_BATCHES, ORACLE_TICKS
 from streams.replay.blocks import BlockChain
-from streams.simulate.in_process import Pipeline, push_inputs
+from streams.simulate.in_process import Pipeline
 
 
 class Band(NamedTuple):
@@ -31,11 +32,11 @@ class Band(NamedTuple):
 
 
 BANDS = (Band(0.03, 0.60, 0.80), Band(0.04, 0.80, 1.00), Band(0.06, 1.00, 1.02))
-REST_FLOOR, REST_MEDIAN, REST_SIGMA = 1.02, 0.80, 0.90
+REST_FLOOR, REST_MEDIAN, REST_SIGMA = 1.02, 1.50, 1.00
 BUFFER_RULE = (
     "Cash makes net liquidation value = k x initial margin at the first barrier, for accounts with a margin at all. k, "
     "drawn by the seed: 3 % of the accounts uniform in 0.60-0.80 (flagged at once), 4 % in 0.80-1.00 (called at once), "
-    "6 % in 1.00-1.02 (near the line), the rest 1.02 + lognormal(median 0.80, sigma 0.90)."
+    "6 % in 1.00-1.02 (near the line), the rest 1.02 + lognormal(median 1.50, sigma 1.00)."
 )
 
 
@@ -96,21 +97,29 @@ def trial_margins(
     """Account -> (net liquidation value, initial margin) in micro-USD after one block with all `events`."""
     stamped = [msgspec.structs.replace(event, block=0, time_ms=time_ms) for event in events]
     block = BlockChain("trial", len(listings)).block(0, time_ms, stamped, ticks)
-    pipeline = Pipeline(partitions=1, scenario_sets={scenario_set.digest: scenario_set})
-    push_inputs(pipeline, listings, block)
+    pipeline = Pipeline({scenario_set.digest: scenario_set}, partitions=1)
+    pipeline.push(INSTRUMENTS, 0, encode_all(listings))
+    pipeline.push(ACCOUNT_FILLS, 0, encode_all(block.events))
+    pipeline.push(ORACLE_TICKS, 0, encode_all(block.ticks))
+    pipeline.push(CHAIN_BLOCKS, 0, encode_all([block.block]))
     margins: dict[str, tuple[int, int]] = {}
-    for _, raw in pipeline.outputs[MARGIN_BATCHES]:
+    for raw in pipeline.values(MARGIN_BATCHES):
         table = decode_batch(raw)[1]
         columns = [table.column(name).to_pylist() for name in ("account", "nlv_usd6", "initial_margin_usd6")]
         margins.update({account: (nlv, initial) for account, nlv, initial in zip(*columns)})
     return margins
 
 
+def encode_all(events: Sequence[Struct | dict]) -> bytes:
+    """Events as one record: a JSON array."""
+    return encode([event if isinstance(event, dict) else msgspec.to_builtins(event) for event in events])
+
+
 def buffer_facts(cash: SeededCash) -> dict[str, Any]:
     """The k that were drawn, for the report."""
     ratios = np.array(sorted(cash.ratio_e6.values())) / ONE_E6
     marks = (0, 5, 25, 50, 75, 95, 100)
-    percentiles = np.percentile(ratios, marks) if len(ratios) else []
+    percentiles: Sequence[float] = list(np.percentile(ratios, marks)) if len(ratios) else []
     return {
         "margined_accounts": len(ratios),
         "k_percentiles": {f"p{mark}": round(float(k), 3) for mark, k in zip(marks, percentiles)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections import defaultdict
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +89,8 @@ class Tape:
             buyer, seller = (self.accounts[i] for i in self.generator.choice(ACCOUNTS, 2, replace=False))
             size = self._size(coin, 3_000.0 * float(np.exp(self.generator.standard_normal())))
             if coin.token:  # nobody sells a coin that he has not got
-                size = min(size, self.start_position(seller, coin))
+                held = self.start_position(seller, coin).quantize(Decimal(1).scaleb(-coin.decimals), ROUND_DOWN)
+                size = min(size, held)
             if size > 0:
                 self.trade += 1
                 events += [self._side(buyer, coin, size, "B", time_ms), self._side(seller, coin, size, "A", time_ms)]

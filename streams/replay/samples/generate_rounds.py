@@ -10,7 +10,7 @@ SLOT_S, HEARTBEAT_S, STAKED_HEARTBEAT_S = 12, 3_600, 86_400
 DEVIATION = 0.005
 DAYS = 12
 SLOT_VOLATILITY = 0.00878 / (3_600 / SLOT_S) ** 0.5  # ETH's hourly volatility, a slot
-CRASH_AT, CRASH_SLOTS, CRASH = 0.55, 900, -0.12  # three hours, past the middle
+CRASH_AT, CRASH_SLOTS, CRASH = 0.55, 900, -0.08  # three hours, past the middle
 FIRST_ROUND, FIRST_STAKED_ROUND = 1_000, 500
 
 
