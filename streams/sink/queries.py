@@ -1,0 +1,128 @@
+"""The questions that `dpme query` asks: latest, as of a block, one account, free SELECTs. Answers are plain dicts.
+
+A block counts as done once every partition has said so: `latest` is the newest such block, and a margin as of block N
+is the account's newest at or before N (a block may be skipped by `evaluate`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from schemas.margin_batch import MONEY_COLUMNS
+from streams.sink.errors import QueryRefused, StoreEmpty
+from streams.sink.store import DATABASE, Store
+
+ROWS_MAX = 100_000
+_MARGIN = (
+    "account, block, time_ms, toString(state) AS state, "
+    + ", ".join(MONEY_COLUMNS)
+    + ", toString(binding) AS binding, stress_row, wide, nlv_usd6 - initial_margin_usd6 AS headroom_usd6"
+)
+_EVENTS = {
+    "margin_calls": "block, seq, id, from_state, to_state, nlv_usd6, initial_margin_usd6, maintenance_margin_usd6, "
+    "binding, stress, cure_deposit_usd6, cure_close_fraction_e6",
+    "margin_warnings": "block, seq, id, line, trigger, estimate_usd6, nlv_usd6, initial_margin_usd6, "
+    "maintenance_margin_usd6, binding, stress",
+    "liquidations": "block, seq, id, state, shortfall_usd6, nlv_usd6, maintenance_margin_usd6, positions",
+}
+_READING = re.compile(r"\s*(SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN)\b", re.IGNORECASE)
+_WRAPPED = re.compile(r"\s*(SELECT|WITH|FROM)\b", re.IGNORECASE)
+
+
+def latest(store: Store, limit: int = 20, partitions: int | None = None) -> dict[str, Any]:
+    """Margins at the newest block that all partitions have done: those nearest their line first."""
+    _first, last = _blocks(store, partitions)
+    return _margins_at(store, last, limit)
+
+
+def asof(store: Store, block: int, limit: int = 20, partitions: int | None = None) -> dict[str, Any]:
+    """Margins as of `block`. Raises QueryRefused for a block outside of what is stored and done."""
+    first, last = _blocks(store, partitions)
+    if not first <= block <= last:
+        raise QueryRefused(f"block {block} is not in the store: it has blocks {first} to {last}")
+    return _margins_at(store, block, limit)
+
+
+def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
+    """The last margins of an account, newest first, and everything that was said of it."""
+    parameters: dict[str, str | int] = {"name": name, "limit": _checked_limit(limit)}
+    margins = store.query(
+        f"SELECT {_MARGIN} FROM {DATABASE}.margins WHERE account = {{name:String}} "
+        "ORDER BY block DESC LIMIT {limit:UInt32}",
+        parameters,
+    )
+    if not margins:
+        _blocks(store, None)
+        raise QueryRefused(f"account {name!r} has no margin in the store: `dpme query latest` names accounts")
+    events = {
+        table: store.query(
+            f"SELECT {columns} FROM {DATABASE}.{table} WHERE account = {{name:String}} "
+            "ORDER BY block DESC, seq DESC LIMIT {limit:UInt32}",
+            parameters,
+        )
+        for table, columns in _EVENTS.items()
+    }
+    return {"account": name, "margins": margins, **events}
+
+
+def sql(store: Store, text: str, limit: int = 1000) -> dict[str, Any]:
+    """Rows of one reading statement. chDB runs several statements of one text, so a `;` inside is refused."""
+    statement = text.strip().rstrip(";").strip()
+    if ";" in statement:
+        raise QueryRefused("one statement at a time: there is a ';' inside (write char(59) in a string)")
+    if not _READING.match(statement):
+        raise QueryRefused("only reading is allowed: SELECT, WITH, SHOW, DESCRIBE, EXISTS or EXPLAIN")
+    if _WRAPPED.match(statement):  # a subquery can be nothing but a SELECT
+        statement = f"SELECT * FROM (\n{statement}\n) LIMIT {_checked_limit(limit)}"
+    return {"rows": store.query(statement)}
+
+
+def _blocks(store: Store, partitions: int | None) -> tuple[int, int]:
+    """First block that any partition has, newest that all have done and whose margins are all here.
+
+    blocks.done and margin.batches are two logs: a block may be reported before its margins have been stored.
+    """
+    found = store.query(
+        "SELECT log_partition, min(block) AS first, max(block) AS last, minIf(block, awaited) AS missing, "
+        "countIf(awaited) AS late FROM (SELECT log_partition, block, evaluated AND accounts > 0 AND block > newest "
+        f"AS awaited FROM {DATABASE}.blocks_done LEFT JOIN (SELECT log_partition, max(block) AS newest "
+        f"FROM {DATABASE}.margins GROUP BY log_partition) AS held USING log_partition) GROUP BY log_partition"
+    )
+    if not found:
+        raise StoreEmpty("the store has no block yet: start `dpme demo` or a replay with this --data, or wait a second")
+    if partitions is not None and len(found) < partitions:
+        raise StoreEmpty(f"only {len(found)} of {partitions} partitions have done a block yet: wait a second")
+    first = min(row["first"] for row in found)
+    last = min(row["missing"] - 1 if row["late"] else row["last"] for row in found)
+    if last < first:
+        raise StoreEmpty("the margins of the first block are not stored yet: wait a second")
+    return first, last
+
+
+def _margins_at(store: Store, block: int, limit: int) -> dict[str, Any]:
+    at = (
+        f"FROM {DATABASE}.margins WHERE (log_partition, block) IN (SELECT log_partition, max(block) "
+        f"FROM {DATABASE}.margins WHERE block <= {{block:Int64}} GROUP BY log_partition)"
+    )
+    parameters: dict[str, str | int] = {"block": block, "limit": _checked_limit(limit)}
+    counts = store.query(f"SELECT toString(state) AS state, count() AS accounts {at} GROUP BY state", parameters)
+    rows = store.query(f"SELECT {_MARGIN} {at} ORDER BY headroom_usd6, account LIMIT {{limit:UInt32}}", parameters)
+    done = store.query(
+        f"SELECT any(block_hash) AS block_hash, any(time_ms) AS time_ms FROM {DATABASE}.blocks_done "
+        "WHERE block = {block:Int64}",
+        parameters,
+    )
+    return {
+        "block": block,
+        **done[0],
+        "accounts": sum(row["accounts"] for row in counts),
+        "states": {row["state"]: row["accounts"] for row in counts},
+        "margins": rows,
+    }
+
+
+def _checked_limit(limit: int) -> int:
+    if not 1 <= limit <= ROWS_MAX:
+        raise QueryRefused(f"limit {limit} is outside 1 to {ROWS_MAX}")
+    return limit

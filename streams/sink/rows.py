@@ -1,0 +1,243 @@
+"""Records of the public topics -> rows of the store's tables. Pure.
+
+A record of a topic becomes a `Decoded`: its sequence number (None in quarantine, which has none) and an Arrow table in
+the columns of the SQL table of the same name (schema.sql).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import orjson
+import pyarrow as pa
+
+from schemas import topics
+from schemas.decisions import BlockDone, CallRecord, Liquidation, LiquidationRecord, Margin, Quarantined, WarningRecord
+from schemas.margin_batch import MONEY_COLUMNS, decode_batch
+from schemas.margin_batch import SCHEMA as BATCH_SCHEMA
+from streams.sink.errors import SinkFault
+
+VERSION = 1
+TABLES = {
+    topics.MARGIN_BATCHES: "margins",
+    topics.BLOCKS_DONE: "blocks_done",
+    topics.MARGIN_CALLS: "margin_calls",
+    topics.MARGIN_WARNINGS: "margin_warnings",
+    topics.LIQUIDATIONS: "liquidations",
+    topics.QUARANTINE: "quarantine",
+}
+
+_ORIGIN = [("log_partition", pa.uint16()), ("record_seq", pa.int64()), ("log_offset", pa.int64())]
+_ACCOUNT = [("account", pa.string()), ("block", pa.int64()), ("time_ms", pa.int64()), *_ORIGIN]
+_EVENT = [*_ACCOUNT, ("seq", pa.int64()), ("id", pa.string())]
+_MARGIN = [*((name, pa.int64()) for name in MONEY_COLUMNS), ("binding", pa.string()), ("stress", pa.string())]
+_TEXT, _WHOLE = pa.string(), pa.int64()
+
+
+def _fields(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, kind) for name in names]
+
+
+ARROW_SCHEMAS: dict[str, pa.Schema] = {
+    "margins": pa.schema([*_ACCOUNT, *((f.name, f.type) for f in BATCH_SCHEMA if f.name != "account")]),
+    "blocks_done": pa.schema(
+        [
+            *_fields(_WHOLE, "block"),
+            *_fields(_TEXT, "block_hash"),
+            *_fields(_WHOLE, "time_ms"),
+            *_ORIGIN,
+            *_fields(_WHOLE, "accounts", "events"),
+            *_fields(pa.bool_(), "evaluated"),
+            *_fields(_WHOLE, "first", "wide", "warnings", "calls"),
+            *_fields(_TEXT, "states", "state_digest", "table_digest", "scenario_digest"),
+            *_fields(_WHOLE, "parameter_version"),
+            *_fields(_TEXT, "halted"),
+        ]
+    ),
+    "margin_calls": pa.schema(
+        [
+            *_EVENT,
+            *_fields(_TEXT, "from_state", "to_state"),
+            *_MARGIN,
+            *_fields(_WHOLE, "cure_deposit_usd6", "cure_close_fraction_e6", "cash_usd6"),
+            *_fields(_TEXT, "positions"),
+        ]
+    ),
+    "margin_warnings": pa.schema(
+        [*_EVENT, ("line", _TEXT), ("trigger", _TEXT), ("estimate_usd6", _WHOLE), *_MARGIN, ("greeks", _TEXT)]
+    ),
+    "liquidations": pa.schema(
+        [*_EVENT, ("state", _TEXT), ("shortfall_usd6", _WHOLE), *_MARGIN, ("cash_usd6", _WHOLE), ("positions", _TEXT)]
+    ),
+    "quarantine": pa.schema(
+        [
+            *_fields(_TEXT, "source_topic"),
+            *_fields(pa.uint16(), "source_partition"),
+            *_fields(_WHOLE, "source_offset", "source_index"),
+            *_fields(_TEXT, "reason", "field", "detail", "bytes_base64"),
+            *_fields(pa.uint16(), "log_partition"),
+            *_fields(_WHOLE, "log_offset"),
+        ]
+    ),
+}
+
+
+class Place(NamedTuple):
+    """Where a record lies in its log."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Decoded(NamedTuple):
+    """A record as rows. `seq` is dense per topic and partition; None in quarantine."""
+
+    seq: int | None
+    rows: pa.Table
+
+
+def decode(place: Place, raw: bytes) -> Decoded:
+    """Bytes of a record of a public topic -> sequence number and rows.
+
+    Raises SinkFault where the record is none of this version: the logs right of the sequencer are written by the engine
+    only, so this is a fault and no bad input.
+    """
+    try:
+        return _DECODERS[place.topic](place, raw)
+    except (msgspec.DecodeError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        where = f"{place.topic}/{place.partition} offset {place.offset}"
+        raise SinkFault(f"record {where} cannot be read: {error}") from error
+
+
+def _decode_margins(place: Place, raw: bytes) -> Decoded:
+    head, batch = decode_batch(raw)
+    constant = {
+        "block": head.block,
+        "time_ms": head.time_ms,
+        "log_partition": place.partition,
+        "record_seq": head.seq,
+        "log_offset": place.offset,
+    }
+    schema = ARROW_SCHEMAS["margins"]
+    columns = [
+        pa.repeat(pa.scalar(constant[field.name], field.type), batch.num_rows)
+        if field.name in constant
+        else batch.column(field.name)
+        for field in schema
+    ]
+    return Decoded(head.seq, pa.table(columns, schema=schema))
+
+
+def _decode_block_done(place: Place, raw: bytes) -> Decoded:
+    done = _read(raw, BlockDone)
+    row = {**msgspec.structs.asdict(done), **_origin(place, done.seq), "states": _json(done.states)}
+    return _decoded("blocks_done", done.seq, [row])
+
+
+def _decode_calls(place: Place, raw: bytes) -> Decoded:
+    record = _read(raw, CallRecord)
+    rows = [
+        {
+            **_event(place, record.seq, event),
+            "from_state": event.from_state,
+            "to_state": event.to_state,
+            "cure_deposit_usd6": event.cure.deposit_usd6 if event.cure else 0,
+            "cure_close_fraction_e6": event.cure.close_fraction_e6 if event.cure else 0,
+            "cash_usd6": event.cash_usd6,
+            "positions": _json(event.positions),
+        }
+        for event in record.events
+    ]
+    return _decoded("margin_calls", record.seq, rows)
+
+
+def _decode_warnings(place: Place, raw: bytes) -> Decoded:
+    record = _read(raw, WarningRecord)
+    rows = [
+        {
+            **_event(place, record.seq, event),
+            "line": event.line,
+            "trigger": event.trigger,
+            "estimate_usd6": event.estimate_usd6,
+            "greeks": _json(event.greeks),
+        }
+        for event in record.events
+    ]
+    return _decoded("margin_warnings", record.seq, rows)
+
+
+def _decode_liquidations(place: Place, raw: bytes) -> Decoded:
+    record = _read(raw, LiquidationRecord)
+    rows = [{**_event(place, record.seq, event), **_liquidation(event)} for event in record.events]
+    return _decoded("liquidations", record.seq, rows)
+
+
+def _liquidation(event: Liquidation) -> dict[str, Any]:
+    return {
+        "state": event.state,
+        "shortfall_usd6": event.shortfall_usd6,
+        "cash_usd6": event.cash_usd6,
+        "positions": _json(event.positions),
+    }
+
+
+def _decode_quarantined(place: Place, raw: bytes) -> Decoded:
+    items = orjson.loads(raw)
+    found = [msgspec.convert(item, Quarantined) for item in (items if isinstance(items, list) else [items])]
+    rows = [
+        {
+            "source_topic": one.topic,
+            "source_partition": one.partition,
+            "source_offset": one.offset,
+            "source_index": one.index,
+            "reason": one.reason,
+            "field": one.field,
+            "detail": one.detail,
+            "bytes_base64": one.bytes_base64,
+            "log_partition": place.partition,
+            "log_offset": place.offset,
+        }
+        for one in found
+    ]
+    return _decoded("quarantine", None, rows)
+
+
+_DECODERS: dict[str, Callable[[Place, bytes], Decoded]] = {
+    topics.MARGIN_BATCHES: _decode_margins,
+    topics.BLOCKS_DONE: _decode_block_done,
+    topics.MARGIN_CALLS: _decode_calls,
+    topics.MARGIN_WARNINGS: _decode_warnings,
+    topics.LIQUIDATIONS: _decode_liquidations,
+    topics.QUARANTINE: _decode_quarantined,
+}
+
+_Record = TypeVar("_Record")
+
+
+def _read(raw: bytes, kind: type[_Record]) -> _Record:
+    record = msgspec.json.decode(raw, type=kind)
+    if record.version != VERSION:  # type: ignore[attr-defined]
+        raise ValueError(f"version {record.version}; this sink reads version {VERSION}")  # type: ignore[attr-defined]
+    return record
+
+
+def _origin(place: Place, seq: int) -> dict[str, int]:
+    return {"log_partition": place.partition, "record_seq": seq, "log_offset": place.offset}
+
+
+def _event(place: Place, record_seq: int, event: Any) -> dict[str, Any]:
+    """Columns that warnings, calls and liquidations share."""
+    margin: Margin = event.margin
+    named = {name: getattr(event, name) for name in ("account", "block", "time_ms", "seq", "id")}
+    return {**named, **_origin(place, record_seq), **msgspec.structs.asdict(margin)}
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(msgspec.to_builtins(value)).decode()
+
+
+def _decoded(table: str, seq: int | None, rows: list[dict[str, Any]]) -> Decoded:
+    return Decoded(seq, pa.Table.from_pylist(rows, schema=ARROW_SCHEMAS[table]))
