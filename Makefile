@@ -14,8 +14,7 @@ HAVE_KAFKA := $(and $(shell command -v java),$(shell command -v mvn))
 TESTS_WITHOUT_KAFKA := $(wildcard tests/unit tests/reference tests/properties tests/simulation tests/integration)
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|' 2>/dev/null \
-	|| grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything in it (again only when pyproject.toml or constraints.txt changed)
 

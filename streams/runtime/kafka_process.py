@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +148,7 @@ class Broker:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.stop()
 
 
@@ -191,8 +190,10 @@ class KafkaBroker(Broker):
         fetch_jars(self.library)
         for port in (self.port, self.port + 1):
             self._check_port(port)
-        text = (KAFKA_FILES / "server.properties").read_text().replace("log.dirs=data", f"log.dirs={self.home.resolve()}/data")
-        text = text.replace("@CONTROLLER_PORT@", str(self.port + 1)).replace("@PORT@", str(self.port))
+        text = (KAFKA_FILES / "server.properties").read_text()
+        marks = {"@CONTROLLER_PORT@": self.port + 1, "@PORT@": self.port, "@HOME@": self.home.resolve()}
+        for mark, value in marks.items():
+            text = text.replace(mark, str(value))
         self.settings.write_text(text)
         if not (self.home / "data" / "meta.properties").exists():
             tool = ["java", *self._java("kafka.tools.StorageTool")]
@@ -207,7 +208,8 @@ class KafkaBroker(Broker):
         try:
             socket.create_server((HOST, port)).close()
         except OSError as error:
-            raise BrokerError(f"port {port} is in use: stop what listens there, or choose one by DPME_KAFKA_PORT") from error
+            advice = "stop what listens there, or choose another by DPME_KAFKA_PORT"
+            raise BrokerError(f"port {port} is in use: {advice}") from error
 
 
 def require(program: str) -> None:
@@ -224,7 +226,8 @@ def fetch_jars(library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         jars = Path(folder) / "lib"
-        _run(["mvn", "-q", "-B", "-f", str(KAFKA_FILES / "pom.xml"), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"])
+        copy = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+        _run(["mvn", "-q", "-B", "-f", str(KAFKA_FILES / "pom.xml"), *copy])
         with contextlib.suppress(OSError):  # another process may have been faster
             jars.rename(library)
 

@@ -55,7 +55,7 @@ async def delete_topics(bootstrap: str, names: Iterable[str], timeout_s: float =
 async def _ensure(admin: AIOKafkaAdminClient, wanted: Mapping[str, TopicSpec]) -> None:
     new = [NewTopic(s.name, s.partitions, s.replication_factor, topic_configs=dict(s.configs)) for s in wanted.values()]
     _check((await admin.create_topics(new)).topic_errors, TopicAlreadyExistsError)
-    while not all([_visible(topic, wanted) for topic in await admin.describe_topics(list(wanted))]):
+    while not all(_visible(topic, wanted) for topic in (await admin.describe_topics(list(wanted)))):
         await asyncio.sleep(POLL_S)
 
 

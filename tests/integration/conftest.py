@@ -47,7 +47,8 @@ class Topics:
 
     async def make(self, name: str, partitions: int = 1, **configs: str) -> str:
         """Creates the topic and returns its full name; configuration names with _ for the dot."""
-        spec = TopicSpec(self.prefix + name, partitions, {key.replace("_", "."): value for key, value in configs.items()})
+        dotted = {key.replace("_", "."): value for key, value in configs.items()}
+        spec = TopicSpec(self.prefix + name, partitions, dotted)
         self.names.add(spec.name)
         await ensure_topics(self.address, [spec])
         return spec.name

@@ -153,7 +153,7 @@ async def test_too_large_a_message_is_refused(broker: Broker, topics: Topics) ->
 
 
 async def test_idempotent_producer_over_broker_kills(broker: Broker, topics: Topics) -> None:
-    """The broker is killed in mid-stream, twice: every record is there once and in order, without the producer's help."""
+    """The broker is killed in mid-stream, twice: every record is there once and in order."""
     topic, total = await topics.make("kills", 2), 900
     async with producing(broker, enable_idempotence=True, request_timeout_ms=60_000, retry_backoff_ms=50) as producer:
         acks = []
@@ -184,10 +184,13 @@ class Rounds(ConsumerRebalanceListener):
         self.assigned.append(set(assigned))
 
 
-def member(broker: Broker, topic: str, instance: str | None = None, session_ms: int = 3000) -> tuple[AIOKafkaConsumer, Rounds]:
+def member(
+    broker: Broker, topic: str, instance: str | None = None, session_ms: int = 3000
+) -> tuple[AIOKafkaConsumer, Rounds]:
     rounds = Rounds()
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker.address, group_id=topic + ".group", group_instance_id=instance, auto_offset_reset="earliest",
+        bootstrap_servers=broker.address, group_id=topic + ".group", group_instance_id=instance,
+        auto_offset_reset="earliest",
         session_timeout_ms=session_ms, heartbeat_interval_ms=200, rebalance_timeout_ms=5000, enable_auto_commit=False,
     )
     consumer.subscribe([topic], listener=rounds)
@@ -221,7 +224,7 @@ async def test_group_of_two_shares_and_takes_over(broker: Broker, topics: Topics
 
 
 async def test_static_member_restarts_without_a_rebalance(broker: Broker, topics: Topics) -> None:
-    """Also the group's leader, and over a kill of the broker; when one stays away its session ends and others take over."""
+    """Also the group's leader, and over a kill of the broker; who stays away is replaced when its session ends."""
     topic = await topics.make("static", 4)
     every = {TopicPartition(topic, p) for p in range(4)}
     first, _ = member(broker, topic, "first", 6000)
@@ -275,9 +278,11 @@ async def test_committed_offsets_survive_a_kill_of_the_broker(broker: Broker, to
 
 FAUST_APP = """
 import os, faust
-app = faust.App(os.environ["APP_ID"], broker="kafka://" + os.environ["BROKER"], web_enabled=False, topic_disable_leader=True,
-                topic_allow_declare=False, consumer_auto_offset_reset="earliest", datadir=os.environ["DATADIR"],
-                broker_session_timeout=6.0, broker_heartbeat_interval=1.0)
+app = faust.App(
+    os.environ["APP_ID"], broker="kafka://" + os.environ["BROKER"], web_enabled=False, topic_disable_leader=True,
+    topic_allow_declare=False, consumer_auto_offset_reset="earliest", datadir=os.environ["DATADIR"],
+    broker_session_timeout=6.0, broker_heartbeat_interval=1.0,
+)
 inputs = app.topic(os.environ["INPUT"], value_type=bytes, value_serializer="raw")
 outputs = app.topic(os.environ["OUTPUT"], value_type=bytes, value_serializer="raw")
 

@@ -1,6 +1,4 @@
-"""The node: connections, topics, records, groups; a handler an API."""
-
-from __future__ import annotations
+"""The node: connections, topics, records, groups; a handler an API, on aiokafka's own schemas, one version of each."""
 
 import asyncio
 import logging
@@ -8,29 +6,58 @@ import re
 import shutil
 import sqlite3
 import struct
-from collections import defaultdict
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiokafka import errors
+from aiokafka.protocol import admin, commit, coordination, fetch, group, metadata, offset, produce, transaction
+from aiokafka.protocol.api import RequestStruct
+from aiokafka.protocol.types import Array, Bytes, String
 
 from .groups import Answer, Group
 from .log import PartitionLog
-from .wire import MAX_FRAME_BYTES, VERSIONS, Unspoken, decode_request, encode_response, refusal
 
 HOST, NODE, TOPIC = "127.0.0.1", 0, 2
+MAX_FRAME_BYTES = 100 * 1024 * 1024  # Apache Kafka's socket.request.max.bytes
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 NO_TRANSACTIONS = errors.UnsupportedVersionError("transactions are not supported: use Apache Kafka")
 TABLES = """
 PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;  -- safe over a kill of this process, as the logs are
 CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, partitions INT, configs BLOB);
-CREATE TABLE IF NOT EXISTS offsets (name TEXT, topic TEXT, part INT, offset INT, text TEXT, PRIMARY KEY (name, topic, part));
-CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, entry BLOB);
+CREATE TABLE IF NOT EXISTS offsets (name TEXT, topic TEXT, part INT, offset INT, text TEXT, UNIQUE (name, topic, part));
+CREATE TABLE IF NOT EXISTS groups (name TEXT PRIMARY KEY, state BLOB);
 CREATE TABLE IF NOT EXISTS producers (id INTEGER PRIMARY KEY AUTOINCREMENT);
 """
 log = logging.getLogger(__name__)
+
+
+def refusal(request: Any, error: errors.BrokerResponseError) -> Answer:
+    """A refusal of a whole request in the form of its response: the error's code, a member's id where it has one."""
+    member_id = error.args[0] if isinstance(error, errors.MemberIdRequired) else getattr(request, "member_id", "")
+    filled = {"error_code": error.errno, "member_id": member_id}
+    empty: dict[Any, Any] = {Array: [], String: "", Bytes: b""}
+    fields = zip(request.RESPONSE_TYPE.SCHEMA.names, request.RESPONSE_TYPE.SCHEMA.fields)
+    return tuple(filled.get(name, empty.get(kind, empty.get(type(kind), 0))) for name, kind in fields)
+
+
+def attempt(failed: Answer, function: Callable[..., Answer], *given: Any) -> Answer:
+    """Error code and result of what a request asks of one topic or partition; `failed` follows a refusal's code."""
+    try:
+        return 0, *function(*given)
+    except errors.BrokerResponseError as error:
+        log.warning("%s%s refused: %s", function.__name__.strip("_"), given[:2], error)
+        return error.errno, *failed
+
+
+def each(request: Any, failed: Answer, function: Callable[..., Answer]) -> list[Answer]:
+    """The answers to a request topic by topic and partition by partition."""
+    return [
+        (topic, [(partition, *attempt(failed, function, topic, partition, *rest)) for partition, *rest in asked])
+        for topic, asked in request.topics
+    ]
 
 
 class Broker:
@@ -45,68 +72,72 @@ class Broker:
         for name, partitions, configs in self.kept.execute("SELECT * FROM topics"):
             self._open(name, partitions, msgspec.msgpack.decode(configs))
         self.groups: dict[str, Group] = {}
-        for name, entry in self.kept.execute("SELECT * FROM groups"):
-            self._group(name).restore(msgspec.msgpack.decode(entry))
-        self.handlers: dict[int, Callable[[Any], Any]] = {
-            18: lambda r: (r.API_VERSION and errors.UnsupportedVersionError.errno, VERSIONS), 0: self._produce, 1: self._fetch, 2: self._list_offsets, 3: self._metadata, 8: self._commit, 9: self._committed,
-            10: self._find_coordinator, 11: lambda r: self._group(r.group).join(r),
-            12: lambda r: self._group(r.group).heartbeat(r), 13: lambda r: self._group(r.group).leave(r),
-            14: lambda r: self._group(r.group).sync(r), 19: self._create_topics, 20: self._delete_topics,
-            22: self._init_producer, 32: self._describe_configs,
+        for name, state in self.kept.execute("SELECT * FROM groups"):
+            self.groups[name] = Group(self._save_group(name), msgspec.msgpack.decode(state))
+        handlers: dict[type[RequestStruct], Callable[[Any], Any]] = {
+            produce.ProduceRequest_v7: self._produce, fetch.FetchRequest_v4: self._fetch,
+            offset.OffsetRequest_v2: self._list_offsets, metadata.MetadataRequest_v5: self._metadata,
+            commit.OffsetCommitRequest_v3: self._commit, commit.OffsetFetchRequest_v3: self._committed,
+            coordination.FindCoordinatorRequest_v1: self._find_coordinator,
+            group.JoinGroupRequest_v5: lambda request: self._group(request.group).join(request),
+            group.SyncGroupRequest_v3: lambda request: self._group(request.group).sync(request),
+            group.HeartbeatRequest_v1: lambda request: self._group(request.group).heartbeat(request),
+            group.LeaveGroupRequest_v1: lambda request: self._group(request.group).leave(request),
+            admin.CreateTopicsRequest_v3: self._create_topics, admin.DeleteTopicsRequest_v3: self._delete_topics,
+            admin.DescribeConfigsRequest_v2: self._describe_configs,
+            transaction.InitProducerIdRequest_v0: self._init_producer,
+            admin.ApiVersionRequest_v0: lambda request: (0, self.versions),
         }
+        self.spoken = {(api.API_KEY, api.API_VERSION): (api, handler) for api, handler in handlers.items()}
+        self.versions = [(key, version, version) for key, version in sorted(self.spoken)]
 
     async def serve(self, port: int) -> asyncio.Server:
         server = await asyncio.start_server(self._connection, HOST, port, limit=1 << 20)
         self.port = server.sockets[0].getsockname()[1]
-        for group in self.groups.values():
-            for member in group.members.values():
-                member.renew()
         return server
 
     async def expire_sessions(self) -> None:
         """Runs for ever."""
         while True:
             await asyncio.sleep(0.1)
-            for group in self.groups.values():
-                group.expire(asyncio.get_running_loop().time())
+            for each_group in self.groups.values():
+                each_group.expire()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Requests of one connection one after the other, as Apache Kafka does."""
+        """Requests of one connection one after the other. What cannot be answered closes it, as in Apache Kafka."""
         try:
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
-                if not 0 < size <= MAX_FRAME_BYTES:
-                    raise Unspoken(f"a frame of {size} bytes")
-                if (answer := await self._answer(await reader.readexactly(size))) is not None:
-                    writer.write(answer)
+                if size > MAX_FRAME_BYTES:
+                    raise ValueError(f"a frame of {size} bytes")
+                if answer := await self._answer(await reader.readexactly(size)):
+                    writer.write(struct.pack(">i", len(answer)) + answer)
                     await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        except Unspoken as error:
-            log.warning("connection closed: %s", error)
-        except Exception:
-            log.exception("connection closed by a fault of this broker")
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has gone, or this broker stops
+        except Exception as error:
+            log.warning("connection closed: %r", error)
         finally:
             writer.close()
 
     async def _answer(self, frame: bytes) -> bytes | None:
-        correlation_id, request = decode_request(frame)
+        key, version, correlation_id, client_id_length = struct.unpack_from(">hhih", frame)
+        head = struct.pack(">i", correlation_id)
+        if key == admin.ApiVersionRequest_v0.API_KEY and version:  # a newer client, which then steps down
+            code = errors.UnsupportedVersionError.errno
+            return head + bytes(admin.ApiVersionResponse_v0(code, self.versions).encode())
+        if (key, version) not in self.spoken:
+            raise ValueError(f"API {key} version {version} is not supported: use Apache Kafka for it")
+        api, handler = self.spoken[key, version]
+        request = api.decode(BytesIO(frame[10 + max(client_id_length, 0) :]))
         try:
-            answer = self.handlers[request.API_KEY](request)
+            answer = handler(request)
             answer = await answer if asyncio.iscoroutine(answer) else answer
         except errors.BrokerResponseError as error:
             if not isinstance(error, errors.MemberIdRequired):
-                log.warning("%s refused: %s", type(request).__name__, error)
+                log.warning("%s refused: %s", api.__name__, error)
             answer = refusal(request, error)
-        return None if answer is None else encode_response(correlation_id, request.RESPONSE_TYPE, answer)
-
-    def _attempt(self, what: str, part_of_request: Callable[..., Any], *given: Any) -> tuple[int, Any, str | None]:
-        """Error code, result and reason of what one topic or partition of a request asks for."""
-        try:
-            return 0, part_of_request(*given), None
-        except errors.BrokerResponseError as error:
-            log.warning("%s refused: %s", what, error)
-            return error.errno, None, str(error)
+        return None if answer is None else head + bytes(api.RESPONSE_TYPE(*answer).encode())
 
     # --- topics
 
@@ -122,63 +153,57 @@ class Broker:
         return self.topics[topic][partition]
 
     def _metadata(self, request: Any) -> Answer:
-        unknown = errors.UnknownTopicOrPartitionError.errno
+        names = list(self.topics) if request.topics is None else request.topics
+        sizes = [(name, len(self.topics.get(name, ()))) for name in names]
         topics = [
-            (0 if name in self.topics else unknown, name, False,
-             [(0, partition, NODE, [NODE], [NODE], []) for partition in range(len(self.topics.get(name, ())))])
-            for name in (list(self.topics) if request.topics is None else request.topics)
+            (0 if size else errors.UnknownTopicOrPartitionError.errno, name, False,
+             [(0, partition, NODE, [NODE], [NODE], []) for partition in range(size)])
+            for name, size in sizes
         ]
         return 0, [(NODE, HOST, self.port, None)], "dpme-development-broker", NODE, topics
 
     def _create_topics(self, request: Any) -> Answer:
-        answers = []
-        for name, *rest in request.create_topic_requests:
-            code, _, reason = self._attempt(f"topic {name}", self._create, name, *rest, request.validate_only)
-            answers.append((name, code, reason))
-        return 0, answers
+        def create(name: str, count: int, replicas: int, assigned: list[Answer], given: list[Answer]) -> Answer:
+            count, configs = len(assigned) or (1 if count == -1 else count), {k: v for k, v in given if v is not None}
+            for wrong, error in (
+                (not TOPIC_NAME.fullmatch(name), errors.InvalidTopicError("not a topic name")),
+                (name in self.topics, errors.TopicAlreadyExistsError(name)),
+                (not 1 <= count <= 10_000, errors.InvalidPartitionsError(f"{count} partitions")),
+                (replicas not in (-1, 1), errors.InvalidReplicationFactorError("this broker is a single node")),
+                (not configs.get("max.message.bytes", "1").isdigit(), errors.InvalidConfigurationError("not a number")),
+            ):
+                if wrong:
+                    raise error
+            if not request.validate_only:
+                shutil.rmtree(self.folder / "topics" / name, ignore_errors=True)  # of a creation that was cut short
+                self._open(name, count, configs)
+                self.kept.execute("INSERT INTO topics VALUES (?, ?, ?)", (name, count, msgspec.msgpack.encode(configs)))
+            return (None,)
 
-    def _create(self, name: str, count: int, replicas: int, assigned: list[Any], configs: Any, check_only: bool) -> None:
-        configs = {key: value for key, value in configs if value is not None}
-        count = len(assigned) or (1 if count == -1 else count)
-        if not TOPIC_NAME.fullmatch(name or ""):
-            raise errors.InvalidTopicError(f"{name!r} is no topic name")
-        if name in self.topics:
-            raise errors.TopicAlreadyExistsError(name)
-        if not 1 <= count <= 10_000:
-            raise errors.InvalidPartitionsError(f"{count} partitions")
-        if replicas not in (-1, 1):
-            raise errors.InvalidReplicationFactorError("this broker is a single node")
-        if not configs.get("max.message.bytes", "1").isdigit():
-            raise errors.InvalidConfigurationError("max.message.bytes is a number")
-        if not check_only:
-            shutil.rmtree(self.folder / "topics" / name, ignore_errors=True)
-            self._open(name, count, configs)
-            self.kept.execute("INSERT INTO topics VALUES (?, ?, ?)", (name, count, msgspec.msgpack.encode(configs)))
+        return 0, [(asked[0], *attempt((None,), create, *asked)) for asked in request.create_topic_requests]
 
     def _delete_topics(self, request: Any) -> Answer:
-        return 0, [(name, self._attempt(f"deletion of {name}", self._delete, name)[0]) for name in request.topics]
+        return 0, [(name, *attempt((), self._delete, name)) for name in request.topics]
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str) -> Answer:
         self._partition(name, 0)
         self.kept.execute("DELETE FROM topics WHERE name = ?", (name,))
         self.kept.execute("DELETE FROM offsets WHERE topic = ?", (name,))
         for partition in self.topics.pop(name):
             partition.close()
         shutil.rmtree(self.folder / "topics" / name)
+        return ()
 
     def _describe_configs(self, request: Any) -> Answer:
-        def describe(kind: int, name: str, wanted: list[str] | None) -> list[Answer]:
+        def describe(kind: int, name: str, wanted: list[str] | None) -> Answer:
             if kind != TOPIC:
                 raise errors.InvalidRequestError("only topics have configurations here")
             self._partition(name, 0)
             configs = {"cleanup.policy": "delete", **self.configs[name]}
-            return [(key, value, False, 1, False, []) for key, value in configs.items() if wanted is None or key in wanted]
+            kept = [(key, value, False, 1, False, []) for key, value in configs.items() if key in (wanted or configs)]
+            return None, kind, name, kept
 
-        answers = []
-        for kind, name, wanted in request.resources:
-            code, entries, reason = self._attempt(f"configuration of {name}", describe, kind, name, wanted)
-            answers.append((code, reason, kind, name, entries or []))
-        return 0, answers
+        return 0, [attempt((None, *asked[:2], []), describe, *asked) for asked in request.resources]
 
     # --- records
 
@@ -188,17 +213,14 @@ class Broker:
         return 0, 0, self.kept.execute("INSERT INTO producers DEFAULT VALUES").lastrowid, 0
 
     def _produce(self, request: Any) -> Answer | None:
-        def append(topic: str, partition: int, batch: bytes | None) -> tuple[int, int]:
+        def append(topic: str, partition: int, batch: bytes | None) -> Answer:
             if request.transactional_id:
                 raise NO_TRANSACTIONS
             if request.required_acks not in (-1, 0, 1):
                 raise errors.InvalidRequiredAcksError(f"acks={request.required_acks}")
-            return self._partition(topic, partition).append(batch or b"")
+            return *self._partition(topic, partition).append(batch or b""), 0
 
-        topics = []
-        for topic, parts in request.topics:
-            done = [(p, *self._attempt(f"produce to {topic}/{p}", append, topic, p, batch)) for p, batch in parts]
-            topics.append((topic, [(p, code, *(placed or (-1, -1)), 0) for p, code, placed, _ in done]))
+        topics = each(request, (-1, -1, -1), append)
         return (topics, 0) if request.required_acks else None
 
     async def _fetch(self, request: Any) -> Answer:
@@ -223,45 +245,39 @@ class Broker:
 
     def _read(self, request: Any) -> tuple[list[Answer], int, bool]:
         """Topics of a Fetch response, their bytes, and whether a partition answers with an error."""
-        def read(topic: str, partition: int, offset: int, max_bytes: int) -> tuple[int, bytes]:
+        size = 0
+
+        def read(topic: str, partition: int, offset: int, max_bytes: int) -> Answer:
+            nonlocal size
             found = self._partition(topic, partition)
             if not 0 <= offset <= found.end_offset:
                 raise errors.OffsetOutOfRangeError(f"offset {offset}, the log ends at {found.end_offset}")
-            return found.end_offset, found.read(offset, max_bytes) if max_bytes > 0 else b""
+            room = min(max_bytes, request.max_bytes - size)
+            data = found.read(offset, room) if room > 0 else b""
+            size += len(data)
+            return found.end_offset, found.end_offset, [], data
 
-        topics, size, failed = [], 0, False
-        for topic, asked in request.topics:
-            answers = []
-            for partition, offset, max_bytes in asked:
-                room = min(max_bytes, request.max_bytes - size)
-                code, found, _ = self._attempt(f"fetch of {topic}/{partition}", read, topic, partition, offset, room)
-                end, data = found or (-1, b"")
-                answers.append((partition, code, end, end, [], data))
-                size, failed = size + len(data), failed or code != 0
-            topics.append((topic, answers))
-        return topics, size, failed
+        topics = each(request, (-1, -1, [], b""), read)
+        return topics, size, any(code for _, answers in topics for _, code, *_ in answers)
 
     def _list_offsets(self, request: Any) -> Answer:
-        def find(topic: str, partition: int, time_ms: int) -> int:
+        def list_offset(topic: str, partition: int, time_ms: int) -> Answer:
             if time_ms >= 0:
                 raise errors.UnsupportedVersionError("search by time is not supported: use Apache Kafka")
-            return self._partition(topic, partition).end_offset if time_ms == -1 else 0
+            return -1, self._partition(topic, partition).end_offset if time_ms == -1 else 0
 
-        topics = []
-        for topic, asked in request.topics:
-            found = [(p, *self._attempt(f"offset of {topic}/{p}", find, topic, p, ms)) for p, ms in asked]
-            topics.append((topic, [(p, code, -1, -1 if code else offset) for p, code, offset, _ in found]))
-        return 0, topics
+        return 0, each(request, (-1, -1), list_offset)
 
     # --- groups
 
     def _group(self, name: str) -> Group:
         if not name:
             raise errors.InvalidGroupIdError("empty group id")
-        if name not in self.groups:
-            statement = "INSERT OR REPLACE INTO groups VALUES (?, ?)"
-            self.groups[name] = Group(lambda e: self.kept.execute(statement, (name, msgspec.msgpack.encode(e))))
-        return self.groups[name]
+        return self.groups.setdefault(name, Group(self._save_group(name)))
+
+    def _save_group(self, name: str) -> Callable[[Answer], object]:
+        statement = "INSERT OR REPLACE INTO groups VALUES (?, ?)"
+        return lambda state: self.kept.execute(statement, (name, msgspec.msgpack.encode(state)))
 
     def _find_coordinator(self, request: Any) -> Answer:
         if request.coordinator_type != 0:
@@ -269,20 +285,22 @@ class Broker:
         return 0, 0, None, NODE, HOST, self.port
 
     def _commit(self, request: Any) -> Answer:
-        def commit(topic: str, partition: int, offset: int, text: str | None) -> None:
-            self._partition(topic, partition)
-            group.check_commit(request.consumer_group_generation_id, request.consumer_id)
-            row = (request.consumer_group, topic, partition, offset, text or "")
-            self.kept.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)", row)
+        name = request.consumer_group
+        of = self._group(name)
 
-        group = self._group(request.consumer_group)
-        return 0, [(t, [(p[0], self._attempt(f"commit of {t}", commit, t, *p)[0]) for p in ps]) for t, ps in request.topics]
+        def commit_offset(topic: str, partition: int, offset: int, text: str | None) -> Answer:
+            of.check_commit(request.consumer_group_generation_id, request.consumer_id)
+            self._partition(topic, partition)
+            row = (name, topic, partition, offset, text or "")
+            self.kept.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)", row)
+            return ()
+
+        return 0, each(request, (), commit_offset)
 
     def _committed(self, request: Any) -> Answer:
-        statement = "SELECT topic, part, offset, text FROM offsets WHERE name = ?"
-        known = {(t, p): (offset, text) for t, p, offset, text in self.kept.execute(statement, (request.consumer_group,))}
-        wanted = defaultdict(list, request.topics or {})
-        if request.topics is None:
-            for topic, partition in known:
-                wanted[topic].append(partition)
-        return 0, [(t, [(p, *known.get((t, p), (-1, "")), 0) for p in parts]) for t, parts in wanted.items()], 0
+        rows = self.kept.execute("SELECT * FROM offsets WHERE name = ?", (request.consumer_group,))
+        known = {(topic, partition): (offset, text) for _, topic, partition, offset, text in rows}
+        named = [(topic, partition) for topic, partitions in request.topics or () for partition in partitions]
+        asked = known if request.topics is None else named
+        answers = [(topic, [(partition, *known.get((topic, partition), (-1, "")), 0)]) for topic, partition in asked]
+        return 0, answers, 0
