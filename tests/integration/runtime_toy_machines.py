@@ -3,7 +3,9 @@
 adder: a unit per partition of `numbers`; adds integers, sends every running sum (and numbers divisible by 7 early).
 pairer: one unit that reads all partitions of `sums` (repeats included) and sends the total of each round.
 
-python tests/integration/runtime_toy_machines.py BOOTSTRAP PREFIX FOLDER NAME [NAME...]     (adder-0, adder-1, pairer-0)
+python tests/integration/runtime_toy_machines.py BOOTSTRAP PREFIX FOLDER SESSION_S NAME [NAME...]
+
+Names: adder-0, adder-1, ..., pairer-0; adder-standby-0 is of the second group of adders.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -119,9 +122,9 @@ def once(values: Iterable[bytes]) -> tuple[list[int], list[str]]:
     return taken, faults
 
 
-def settings_for(bootstrap: str, prefix: str) -> RuntimeSettings:
+def settings_for(bootstrap: str, prefix: str, session_s: float = 6.0) -> RuntimeSettings:
     return RuntimeSettings(
-        bootstrap=bootstrap, prefix=prefix, session_s=6.0, checkpoint_every=20, checkpoint_chunk_bytes=64
+        bootstrap=bootstrap, prefix=prefix, session_s=session_s, checkpoint_every=20, checkpoint_chunk_bytes=64
     )
 
 
@@ -138,10 +141,15 @@ def run_pairer(settings: RuntimeSettings, name: str) -> int:
 RUN = {"adder": run_adder, "pairer": run_pairer}
 
 
-def main(bootstrap: str, prefix: str, folder: str, *names: str) -> int:
-    settings = settings_for(bootstrap, prefix)
-    specs = [WorkerSpec(name, partial(RUN[name.split("-")[0]], settings, name), warm=("faust.app",)) for name in names]
-    return Supervisor(specs, folder, session_s=settings.session_s).run()
+def main(bootstrap: str, prefix: str, folder: str, session_s: str, *names: str) -> int:
+    settings = settings_for(bootstrap, prefix, float(session_s))
+    groups = 2 if any("standby" in name for name in names) else 1
+
+    def spec(name: str) -> WorkerSpec:
+        own = replace(settings, group=int("standby" in name), groups=groups if name.startswith("adder") else 1)
+        return WorkerSpec(name, partial(RUN[name.split("-")[0]], own, name), warm=("faust.app",))
+
+    return Supervisor([spec(name) for name in names], folder, session_s=settings.session_s).run()
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 import runtime_toy_machines as toy
+from aiokafka.structs import ConsumerRecord
 
 from streams.runtime.checkpoints import CheckpointReader
+from streams.runtime.exits import DRAIN_SIGNAL, MEMBERSHIP_LOST
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
 
@@ -31,21 +33,25 @@ class Run:
     """Topics, a producer, a reader, and workers under a supervisor."""
 
     def __init__(self, topics: Any, folder: Path) -> None:
-        self.topics, self.folder = topics, folder
+        self.topics, self.folder, self.session_s = topics, folder, 6.0
         self.settings = toy.settings_for(topics.address, topics.prefix)
         self.reader, self.producer = LogReader(self.settings), new_producer(self.settings)
         self.supervisor: subprocess.Popen[bytes] | None = None
 
     async def start(self, *names: str) -> None:
+        await self.make_topics()
+        self.supervise(*names)
+
+    async def make_topics(self) -> None:
         for topic, partitions in toy.TOPICS.items():
             await self.topics.make(topic, partitions)
         for topic, partitions in toy.CHECKPOINT_TOPICS.items():
             await self.topics.make(topic, partitions, cleanup_policy="compact")
         await asyncio.gather(self.reader.start(), self.producer.start())
-        self.supervise(*names)
 
     def supervise(self, *names: str) -> None:
-        program = [sys.executable, toy.__file__, self.topics.address, self.topics.prefix, str(self.folder), *names]
+        where = [self.topics.address, self.topics.prefix, str(self.folder), str(self.session_s)]
+        program = [sys.executable, toy.__file__, *where, *names]
         with open(self.folder / "supervisor.log", "ab") as log:
             self.supervisor = subprocess.Popen(program, stderr=log)
 
@@ -65,9 +71,12 @@ class Run:
             os.kill(int((self.folder / f"{name}.pid").read_text()), number)
 
     async def values(self, topic: str, partition: int) -> list[bytes]:
+        return [record.value for record in await self.records(topic, partition)]
+
+    async def records(self, topic: str, partition: int) -> list[ConsumerRecord]:
         full_name = self.settings.topic(topic)
         low, high = await self.reader.bounds(full_name, partition)
-        return [record.value for record in await self.reader.read(full_name, partition, low, high)]
+        return await self.reader.read(full_name, partition, low, high)
 
     async def length(self, topic: str, partition: int = 0) -> int:
         return (await self.reader.bounds(self.settings.topic(topic), partition))[1]
@@ -78,7 +87,8 @@ class Run:
         return numbers
 
     def notes(self, event: str, *names: str) -> list[dict[str, Any]]:
-        lines = itertools.chain(*((self.folder / f"{name}.log").read_text().splitlines() for name in names))
+        logs = [path for name in names if (path := self.folder / f"{name}.log").exists()]
+        lines = itertools.chain(*(path.read_text().splitlines() for path in logs))
         found = [json.loads(line) for line in lines if line.startswith('{"event"')]
         return sorted((one for one in found if one["event"] == event), key=lambda one: one["time_s"])
 
@@ -109,6 +119,13 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def reached(run: Run, length: int) -> None:
+    async def enough() -> bool:
+        return await run.length("totals") >= length
+
+    await until(enough)
+
+
 def fold(partition: int, count: int = RECORDS) -> list[int]:
     return list(itertools.accumulate(number(partition, index) for index in range(count)))
 
@@ -135,16 +152,14 @@ async def test_killed_workers_lose_nothing_and_repeat_nothing_but_bytes(run: Run
         producing = asyncio.create_task(produce(run, round_number * part, (round_number + 1) * part))
         wanted = round_number * part + part // 3
 
-        async def moving(at_least: int = wanted) -> bool:
-            return await run.length("totals") > at_least
-
-        await until(moving)
+        await reached(run, wanted + 1)
         run.signal(victim, signal.SIGKILL)
         await producing
     await until(lambda: whole(run))
     await require_plain_fold(run)
     assert run.stop_workers() == 0
-    assert [one for name in NAMES for one in run.notes("die", name)] == []
+    assert run.notes("die", *NAMES) == []
+    assert run.notes("watchdog_blind", *NAMES) == []
     sources = [set(one["sources"].values()) for one in run.notes("restore", *NAMES)]
     assert {"checkpoint"} in sources  # later lives did not begin at the beginning
 
@@ -152,11 +167,7 @@ async def test_killed_workers_lose_nothing_and_repeat_nothing_but_bytes(run: Run
 async def test_workers_killed_all_at_once_go_on_from_their_checkpoints(run: Run) -> None:
     await run.start(*NAMES)
     await produce(run, 0, RECORDS // 2)
-
-    async def halfway() -> bool:
-        return await run.length("totals") >= RECORDS // 2
-
-    await until(halfway)
+    await reached(run, RECORDS // 2)
 
     async def written() -> bool:
         logs = [(topic, at) for topic, count in toy.CHECKPOINT_TOPICS.items() for at in range(count)]
@@ -180,14 +191,88 @@ async def test_a_stop_by_sigterm_ends_in_order_and_the_next_life_repeats_little(
     await run.start(*NAMES)
     await produce(run, 0, RECORDS // 2)
     started = time.monotonic()
-
-    async def halfway() -> bool:
-        return await run.length("totals") >= RECORDS // 2
-
-    await until(halfway)
+    await reached(run, RECORDS // 2)
     assert run.stop_workers() == 0, f"killed after {time.monotonic() - started} s"
     assert len(run.notes("stopped", *NAMES)) == len(NAMES)
     run.supervise(*NAMES)
     await produce(run, RECORDS // 2, RECORDS)
     await until(lambda: whole(run))
+    await require_plain_fold(run)
+
+
+def share(run: Run, name: str) -> list[str]:
+    """The logs that the worker got in its last rebalance."""
+    restores = run.notes("restore", name)
+    return sorted(restores[-1]["offsets"]) if restores else []
+
+
+async def test_a_drained_worker_hands_its_partitions_over_and_stays_away(run: Run) -> None:
+    await run.start(*NAMES)
+
+    async def shared_out() -> bool:
+        return [len(share(run, name)) for name in ("adder-0", "adder-1")] == [1, 1]
+
+    await until(shared_out)
+    await produce(run, 0, RECORDS // 2)
+    await reached(run, RECORDS // 2)
+    run.signal("adder-0", DRAIN_SIGNAL)
+    await produce(run, RECORDS // 2, RECORDS)
+    await until(lambda: whole(run))
+    await require_plain_fold(run)
+    assert share(run, "adder-1") == ["numbers/0", "numbers/1"]
+
+    async def gone() -> bool:
+        return bool(run.notes("stopped", "adder-0")) and not (run.folder / "adder-0.pid").exists()
+
+    await until(gone)
+    assert [one["draining"] for one in run.notes("stopped", "adder-0")] == [True]
+
+
+async def test_workers_that_start_before_their_topics_wait_for_them(run: Run) -> None:
+    run.supervise(*NAMES)
+
+    async def waiting() -> bool:
+        return len(run.notes("waiting_for_topics", *NAMES)) == len(NAMES)
+
+    await until(waiting)
+    await run.make_topics()
+    await produce(run, 0, RECORDS)
+    await until(lambda: whole(run))
+    await require_plain_fold(run)
+
+
+async def test_a_hot_standby_writes_the_same_bytes(run: Run) -> None:
+    adders = ("adder-0", "adder-standby-0")
+    await run.start(*adders, "pairer-0")
+    for part, victim in enumerate((*adders, None)):
+        await produce(run, part * RECORDS // 3, (part + 1) * RECORDS // 3)
+        await reached(run, (part + 1) * RECORDS // 3)
+        if victim:
+            run.signal(victim, signal.SIGKILL)
+    await until(lambda: whole(run))
+    await require_plain_fold(run)
+    for at in range(toy.PARTITIONS):
+        assert {dict(record.headers)["owner"].decode() for record in await run.records("sums", at)} == set(adders)
+
+
+@pytest.mark.slow
+async def test_a_worker_frozen_beyond_its_session_gives_way_and_comes_back(run: Run) -> None:
+    run.session_s = 2.0
+    await run.start(*NAMES)
+    await produce(run, 0, RECORDS // 2)
+    await reached(run, RECORDS // 2)
+    run.signal("adder-0", signal.SIGSTOP)
+    await produce(run, RECORDS // 2, RECORDS)
+    await until(lambda: whole(run))  # the other adder has taken over
+    run.signal("adder-0", signal.SIGCONT)
+
+    async def died() -> bool:
+        return MEMBERSHIP_LOST in [one["code"] for one in run.notes("die", "adder-0")]
+
+    await until(died)
+
+    async def back() -> bool:
+        return len(run.notes("restore", "adder-0")) >= 2
+
+    await until(back)
     await require_plain_fold(run)
