@@ -167,7 +167,10 @@ class Venue:
         self.future_expiry_ms = {currency: _main_expiry_ms(rows) for currency, rows in self.drawable.items()}
 
     def future(self, currency: str) -> str:
-        return f"{currency}-FUTURE-{self.future_expiry_ms[currency]}"
+        """Name of the currency's future: that of an option of its expiry, without strike and kind."""
+        expiry_ms = self.future_expiry_ms[currency]
+        option = next(row.instrument for row in self.drawable[currency] if row.expiry_ms == expiry_ms)
+        return option.rsplit("-", 2)[0]
 
     def listings(self) -> list[UnderlyingListing | InstrumentListing]:
         """All that is ever seen, listed at the start; currencies first, then coins, futures, options by first sight."""
