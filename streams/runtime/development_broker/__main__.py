@@ -20,17 +20,17 @@ ADVICE = "give another folder by --data, or another port by --port (0: any free 
 
 async def run(folder: Path, port: int) -> None:
     """Serves until SIGTERM or SIGINT."""
-    broker = Broker(folder)
-    server = await broker.serve(port)
-    ready = folder / "broker.json.new"
-    ready.write_text(json.dumps({"pid": os.getpid(), "port": broker.port}))
-    ready.replace(folder / "broker.json")
-    print(f"{WHAT} listening on {HOST}:{broker.port}, log in {folder}", flush=True)
-    expiry = asyncio.create_task(broker.expire_sessions())
+    broker, stopped = Broker(folder), asyncio.Event()
+    server = await asyncio.start_server(broker.connection, HOST, port, limit=1 << 20)
+    broker.port = server.sockets[0].getsockname()[1]
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, expiry.cancel)
-    await asyncio.wait([expiry])
-    server.close()
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    (folder / "broker.json.new").write_text(json.dumps({"pid": os.getpid(), "port": broker.port}))
+    (folder / "broker.json.new").replace(folder / "broker.json")
+    print(f"{WHAT} listening on {HOST}:{broker.port}, log in {folder}", flush=True)
+    while not stopped.is_set():
+        await asyncio.sleep(0.1)
+        broker.expire_sessions()
     (folder / "broker.json").unlink()
 
 

@@ -1,6 +1,7 @@
 """The node: connections, topics, records, groups; a handler an API, on aiokafka's own schemas, one version of each."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import shutil
@@ -9,6 +10,7 @@ import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -20,7 +22,7 @@ from aiokafka.protocol.types import Array, Bytes, String
 from .groups import Answer, Group
 from .log import PartitionLog
 
-HOST, NODE, TOPIC = "127.0.0.1", 0, 2
+HOST, NODE = "127.0.0.1", 0
 MAX_FRAME_BYTES = 100 * 1024 * 1024  # Apache Kafka's socket.request.max.bytes
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 NO_TRANSACTIONS = errors.UnsupportedVersionError("transactions are not supported: use Apache Kafka")
@@ -79,35 +81,28 @@ class Broker:
             offset.OffsetRequest_v2: self._list_offsets, metadata.MetadataRequest_v5: self._metadata,
             commit.OffsetCommitRequest_v3: self._commit, commit.OffsetFetchRequest_v3: self._committed,
             coordination.FindCoordinatorRequest_v1: self._find_coordinator,
-            group.JoinGroupRequest_v5: lambda request: self._group(request.group).join(request),
-            group.SyncGroupRequest_v3: lambda request: self._group(request.group).sync(request),
-            group.HeartbeatRequest_v1: lambda request: self._group(request.group).heartbeat(request),
-            group.LeaveGroupRequest_v1: lambda request: self._group(request.group).leave(request),
+            group.JoinGroupRequest_v5: lambda asked: self._group(asked.group).join(asked),
+            group.SyncGroupRequest_v3: lambda asked: self._group(asked.group).sync(asked),
+            group.HeartbeatRequest_v1: lambda asked: self._group(asked.group).heartbeat(asked),
+            group.LeaveGroupRequest_v1: lambda asked: self._group(asked.group).leave(asked),
             admin.CreateTopicsRequest_v3: self._create_topics, admin.DeleteTopicsRequest_v3: self._delete_topics,
             admin.DescribeConfigsRequest_v2: self._describe_configs,
             transaction.InitProducerIdRequest_v0: self._init_producer,
-            admin.ApiVersionRequest_v0: lambda request: (0, self.versions),
+            admin.ApiVersionRequest_v0: lambda asked: (0, self.versions),
         }
         self.spoken = {(api.API_KEY, api.API_VERSION): (api, handler) for api, handler in handlers.items()}
         self.versions = [(key, version, version) for key, version in sorted(self.spoken)]
 
-    async def serve(self, port: int) -> asyncio.Server:
-        server = await asyncio.start_server(self._connection, HOST, port, limit=1 << 20)
-        self.port = server.sockets[0].getsockname()[1]
-        return server
+    def expire_sessions(self) -> None:
+        """To be called a few times a second."""
+        for each_group in self.groups.values():
+            each_group.expire()
 
-    async def expire_sessions(self) -> None:
-        """Runs for ever."""
-        while True:
-            await asyncio.sleep(0.1)
-            for each_group in self.groups.values():
-                each_group.expire()
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Requests of one connection one after the other. What cannot be answered closes it, as in Apache Kafka."""
         try:
             while True:
-                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                size = int.from_bytes(await reader.readexactly(4))
                 if size > MAX_FRAME_BYTES:
                     raise ValueError(f"a frame of {size} bytes")
                 if answer := await self._answer(await reader.readexactly(size)):
@@ -155,7 +150,7 @@ class Broker:
     def _metadata(self, request: Any) -> Answer:
         names = list(self.topics) if request.topics is None else request.topics
         sizes = [(name, len(self.topics.get(name, ()))) for name in names]
-        topics = [
+        topics: list[Answer] = [
             (0 if size else errors.UnknownTopicOrPartitionError.errno, name, False,
              [(0, partition, NODE, [NODE], [NODE], []) for partition in range(size)])
             for name, size in sizes
@@ -183,25 +178,23 @@ class Broker:
         return 0, [(asked[0], *attempt((None,), create, *asked)) for asked in request.create_topic_requests]
 
     def _delete_topics(self, request: Any) -> Answer:
-        return 0, [(name, *attempt((), self._delete, name)) for name in request.topics]
+        def delete(name: str) -> Answer:
+            self._partition(name, 0)
+            self.kept.execute("DELETE FROM topics WHERE name = ?", (name,))
+            self.kept.execute("DELETE FROM offsets WHERE topic = ?", (name,))
+            for partition in self.topics.pop(name):
+                partition.close()
+            shutil.rmtree(self.folder / "topics" / name)
+            return ()
 
-    def _delete(self, name: str) -> Answer:
-        self._partition(name, 0)
-        self.kept.execute("DELETE FROM topics WHERE name = ?", (name,))
-        self.kept.execute("DELETE FROM offsets WHERE topic = ?", (name,))
-        for partition in self.topics.pop(name):
-            partition.close()
-        shutil.rmtree(self.folder / "topics" / name)
-        return ()
+        return 0, [(name, *attempt((), delete, name)) for name in request.topics]
 
     def _describe_configs(self, request: Any) -> Answer:
         def describe(kind: int, name: str, wanted: list[str] | None) -> Answer:
-            if kind != TOPIC:
-                raise errors.InvalidRequestError("only topics have configurations here")
             self._partition(name, 0)
             configs = {"cleanup.policy": "delete", **self.configs[name]}
-            kept = [(key, value, False, 1, False, []) for key, value in configs.items() if key in (wanted or configs)]
-            return None, kind, name, kept
+            asked_for: list[Answer] = [(k, v, False, 1, False, []) for k, v in configs.items() if k in (wanted or configs)]
+            return None, kind, name, asked_for
 
         return 0, [attempt((None, *asked[:2], []), describe, *asked) for asked in request.resources]
 
@@ -214,10 +207,6 @@ class Broker:
 
     def _produce(self, request: Any) -> Answer | None:
         def append(topic: str, partition: int, batch: bytes | None) -> Answer:
-            if request.transactional_id:
-                raise NO_TRANSACTIONS
-            if request.required_acks not in (-1, 0, 1):
-                raise errors.InvalidRequiredAcksError(f"acks={request.required_acks}")
             return *self._partition(topic, partition).append(batch or b""), 0
 
         topics = each(request, (-1, -1, -1), append)
@@ -225,40 +214,35 @@ class Broker:
 
     async def _fetch(self, request: Any) -> Answer:
         """Long poll: waits up to max_wait_time until min_bytes are there or a partition answers with an error."""
-        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-        deadline = loop.time() + request.max_wait_time / 1000
+        arrived, deadline = asyncio.Event(), monotonic() + request.max_wait_time / 1000
         while True:
-            topics, size, failed = self._read(request)
-            if failed or size >= request.min_bytes or loop.time() >= deadline:
+            topics = each(request, (-1, -1, [], b""), self._reader(request.max_bytes))
+            answers = [answer for _, partitions in topics for answer in partitions]
+            size, failed = sum(len(answer[-1]) for answer in answers), any(answer[1] for answer in answers)
+            remaining_s = deadline - monotonic()
+            if failed or size >= request.min_bytes or remaining_s <= 0:
                 return 0, topics
             logs = [self._partition(topic, p) for topic, asked in request.topics for p, *_ in asked]
             arrived.clear()
-            timer = loop.call_at(deadline, arrived.set)
             for partition in logs:
                 partition.waiting.add(arrived)
-            try:
-                await arrived.wait()
-            finally:
-                timer.cancel()
-                for partition in logs:
-                    partition.waiting.discard(arrived)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(arrived.wait(), remaining_s)
+            for partition in logs:
+                partition.waiting.discard(arrived)
 
-    def _read(self, request: Any) -> tuple[list[Answer], int, bool]:
-        """Topics of a Fetch response, their bytes, and whether a partition answers with an error."""
-        size = 0
-
+    def _reader(self, room: int) -> Callable[..., Answer]:
+        """A function that reads partitions up to `room` bytes together."""
         def read(topic: str, partition: int, offset: int, max_bytes: int) -> Answer:
-            nonlocal size
+            nonlocal room
             found = self._partition(topic, partition)
             if not 0 <= offset <= found.end_offset:
                 raise errors.OffsetOutOfRangeError(f"offset {offset}, the log ends at {found.end_offset}")
-            room = min(max_bytes, request.max_bytes - size)
-            data = found.read(offset, room) if room > 0 else b""
-            size += len(data)
+            data = found.read(offset, min(max_bytes, room)) if room > 0 else b""
+            room -= len(data)
             return found.end_offset, found.end_offset, [], data
 
-        topics = each(request, (-1, -1, [], b""), read)
-        return topics, size, any(code for _, answers in topics for _, code, *_ in answers)
+        return read
 
     def _list_offsets(self, request: Any) -> Answer:
         def list_offset(topic: str, partition: int, time_ms: int) -> Answer:
@@ -271,8 +255,6 @@ class Broker:
     # --- groups
 
     def _group(self, name: str) -> Group:
-        if not name:
-            raise errors.InvalidGroupIdError("empty group id")
         return self.groups.setdefault(name, Group(self._save_group(name)))
 
     def _save_group(self, name: str) -> Callable[[Answer], object]:

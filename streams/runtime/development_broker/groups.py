@@ -1,7 +1,5 @@
 """Consumer groups by Apache Kafka's classic protocol: rounds of joining, sessions, static membership (KIP-345)."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
@@ -57,7 +55,9 @@ class Group:
         """`kept`: what `save` got last. The members go on within a fresh session and notice nothing of a restart."""
         self.save = save
         self.generation, self.leader, self.protocol, self.type, members = kept
-        self.members = {member[0]: Member(*member, deadline=monotonic() + member[2]) for member in members}
+        self.members = {member[0]: Member(*member) for member in members}
+        for each in self:
+            each.renew()
         self.state = "stable" if members else "empty"
         self.announced: set[str] = set()  # ids given out by MEMBER_ID_REQUIRED
         self.round_ends = 0.0
@@ -150,13 +150,10 @@ class Group:
             self.leader = self.leader if self.leader in (member.id for member in joined) else joined[0].id
             offered = self.members[self.leader].protocols
             self.protocol = next(name for name in offered if all(name in member.protocols for member in self))
+            everyone = [(member.id, member.instance, member.protocols[self.protocol]) for member in self]
             for member in joined:
-                member.answer(self._joined(member))
-
-    def _joined(self, member: Member) -> Answer:
-        leads = member.id == self.leader
-        members = [(m.id, m.instance, m.protocols[self.protocol]) for m in self] if leads else []
-        return 0, 0, self.generation, self.protocol, self.leader, member.id, members
+                told = everyone if member.id == self.leader else []
+                member.answer((0, 0, self.generation, self.protocol, self.leader, member.id, told))
 
     def _become_empty(self) -> None:
         self.generation, self.state, self.leader = self.generation + 1, "empty", ""

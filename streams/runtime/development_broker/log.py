@@ -1,52 +1,45 @@
 """The append log of one partition: record batches (Kafka format v2) in one file, exactly as they are served."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import struct
 import time
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import deque, namedtuple
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aiokafka import errors
+from aiokafka.record.default_records import DefaultRecordBatch as Batch
 from aiokafka.record.util import calc_crc32c
 
-LAYOUT = struct.Struct(">qiibIhiqqqhii")  # the fixed head of a batch, 61 bytes
-Header = namedtuple(
-    "Header",
-    "base_offset length leader_epoch magic crc attributes last_offset_delta first_timestamp max_timestamp producer_id "
-    "producer_epoch base_sequence count",
-)
-AFTER_LENGTH, CRC_FROM = 12, 21  # `length` counts from the one, the checksum from the other
-LOG_APPEND_TIME, TRANSACTIONAL_OR_CONTROL = 0x08, 0x30
+HEAD_BYTES, AFTER_LENGTH, MAGIC_AT, CRC_AT, ATTRIBUTES_AT, MAX_TIME_AT, COUNT_AT = 61, 12, 16, 17, 21, 35, 57
+LOG_APPEND_TIME = 0x08
 SEQUENCES = 1 << 31  # sequence numbers wrap to 0 here
 
 
-def checksum(batch: bytes | bytearray) -> int:
-    return calc_crc32c(memoryview(batch)[CRC_FROM:])
+def size_of(head: bytes) -> int:
+    """Bytes of the batch that starts so."""
+    return AFTER_LENGTH + int.from_bytes(head[8:AFTER_LENGTH], signed=True)
 
 
-def last_sequence(head: Header) -> int:
-    return (head.base_sequence + head.count - 1) % SEQUENCES
+def last_sequence(batch: Batch) -> int:
+    return (batch.base_sequence + batch.last_offset_delta) % SEQUENCES
 
 
-def whole_batches(file: int) -> Iterator[tuple[Header, int]]:
-    """Header and size of each batch up to the first that is torn, corrupt or out of order."""
+def whole_batches(file: int) -> Iterator[tuple[Batch, int]]:
+    """Each batch and its size, up to the first that is torn, corrupt or out of order."""
     position, next_offset = 0, 0
-    while len(start := os.pread(file, LAYOUT.size, position)) == LAYOUT.size:
-        head = Header(*LAYOUT.unpack(start))
-        size = AFTER_LENGTH + head.length
-        if head.magic != 2 or size < LAYOUT.size or head.base_offset != next_offset:
+    while len(head := os.pread(file, HEAD_BYTES, position)) == HEAD_BYTES and (size := size_of(head)) >= HEAD_BYTES:
+        data = os.pread(file, size, position)
+        if len(data) != size or data[MAGIC_AT] != 2:
             return
-        batch = os.pread(file, size, position)
-        if len(batch) != size or checksum(batch) != head.crc:
+        batch = Batch(data)
+        if not batch.validate_crc() or batch.base_offset != next_offset:
             return
-        yield head, size
-        position, next_offset = position + size, head.base_offset + head.last_offset_delta + 1
+        yield batch, size
+        position, next_offset = position + size, batch.next_offset
 
 
 class Producer:
@@ -56,18 +49,18 @@ class Producer:
         self.epoch = epoch
         self.recent: deque[tuple[int, int, int]] = deque(maxlen=5)  # first sequence, last sequence, base offset
 
-    def original_offset(self, head: Header) -> int | None:
+    def original_offset(self, batch: Batch) -> int | None:
         """The offset that this batch already has, None if it is the next in sequence; else raises."""
-        if head.producer_epoch < self.epoch:
-            raise errors.InvalidProducerEpoch(f"epoch {head.producer_epoch} after {self.epoch}")
+        if batch.producer_epoch < self.epoch:
+            raise errors.InvalidProducerEpoch(f"epoch {batch.producer_epoch} after {self.epoch}")
         expected = 0
-        if head.producer_epoch == self.epoch:
+        if batch.producer_epoch == self.epoch:
             for first, last, offset in self.recent:
-                if (first, last) == (head.base_sequence, last_sequence(head)):
+                if (first, last) == (batch.base_sequence, last_sequence(batch)):
                     return offset
             expected = (self.recent[-1][1] + 1) % SEQUENCES
-        if head.base_sequence != expected:
-            raise errors.OutOfOrderSequenceNumber(f"sequence {head.base_sequence}, expected {expected}")
+        if batch.base_sequence != expected:
+            raise errors.OutOfOrderSequenceNumber(f"sequence {batch.base_sequence}, expected {expected}")
         return None
 
 
@@ -81,8 +74,8 @@ class PartitionLog:
         self.producers: dict[int, Producer] = {}
         self.starts, self.lasts = array("q", [0]), array("q")
         self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        for head, size in whole_batches(self.file):
-            self._index(head, size)
+        for batch, size in whole_batches(self.file):
+            self._index(batch, size)
         os.ftruncate(self.file, self.starts[-1])  # a torn batch was never acknowledged
 
     @property
@@ -90,60 +83,55 @@ class PartitionLog:
         """The offset that the next record gets."""
         return self.lasts[-1] + 1 if self.lasts else 0
 
-    def _index(self, head: Header, size: int) -> None:
-        offset = self.end_offset
+    def _index(self, batch: Batch, size: int) -> None:
+        offset, known = self.end_offset, self.producers.get(batch.producer_id)
         self.starts.append(self.starts[-1] + size)
-        self.lasts.append(offset + head.last_offset_delta)
-        if head.producer_id >= 0:
-            producer = self.producers.get(head.producer_id)
-            if producer is None or producer.epoch != head.producer_epoch:
-                producer = self.producers[head.producer_id] = Producer(head.producer_epoch)
-            producer.recent.append((head.base_sequence, last_sequence(head), offset))
+        self.lasts.append(offset + batch.last_offset_delta)
+        if batch.producer_id >= 0:
+            if known is None or known.epoch != batch.producer_epoch:
+                known = self.producers[batch.producer_id] = Producer(batch.producer_epoch)
+            known.recent.append((batch.base_sequence, last_sequence(batch), offset))
 
-    def append(self, batch: bytes) -> tuple[int, int]:
+    def append(self, data: bytes) -> tuple[int, int]:
         """Base offset and log append time (ms; -1: the producer's time stands) of one batch. Raises aiokafka errors.
 
         It returns when the page cache has the bytes: they survive a kill of this process, not a loss of power.
         """
-        head = self._checked(batch)
-        if producer := self.producers.get(head.producer_id):
-            offset = producer.original_offset(head)
+        batch = self._checked(data)
+        if producer := self.producers.get(batch.producer_id):
+            offset = producer.original_offset(batch)
             if offset is not None:
                 return offset, -1
-        offset, stored, now_ms = self.end_offset, bytearray(batch), -1
-        struct.pack_into(">qii", stored, 0, offset, head.length, 0)
+        offset, stored, now_ms = self.end_offset, bytearray(data), -1
+        struct.pack_into(">q", stored, 0, offset)
         if self.stamped:
             now_ms = time.time_ns() // 1_000_000
-            struct.pack_into(">h", stored, CRC_FROM, head.attributes | LOG_APPEND_TIME)
-            struct.pack_into(">q", stored, CRC_FROM + 14, now_ms)
-            struct.pack_into(">I", stored, CRC_FROM - 4, checksum(stored))
-        self._write(stored)
-        self._index(head, len(stored))
-        self.wake()
-        return offset, now_ms
-
-    def _checked(self, batch: bytes) -> Header:
-        if len(batch) < LAYOUT.size:
-            raise errors.CorruptRecordException(f"a batch of {len(batch)} bytes")
-        head = Header(*LAYOUT.unpack_from(batch))
-        if head.magic != 2:
-            raise errors.UnsupportedForMessageFormatError(f"message format {head.magic}, only 2 is known")
-        if len(batch) > self.max_bytes:
-            raise errors.MessageSizeTooLargeError(f"{len(batch)} bytes, max.message.bytes is {self.max_bytes}")
-        if head.attributes & TRANSACTIONAL_OR_CONTROL:
-            raise errors.InvalidRequestError("transactions are not supported: use Apache Kafka")
-        whole = AFTER_LENGTH + head.length == len(batch) and head.count == head.last_offset_delta + 1 > 0
-        if not whole or checksum(batch) != head.crc:
-            raise errors.CorruptRecordException("length, count or checksum of a batch is wrong")
-        return head
-
-    def _write(self, stored: bytearray) -> None:
+            struct.pack_into(">h", stored, ATTRIBUTES_AT, batch.attributes | LOG_APPEND_TIME)
+            struct.pack_into(">q", stored, MAX_TIME_AT, now_ms)
+            struct.pack_into(">I", stored, CRC_AT, calc_crc32c(memoryview(stored)[ATTRIBUTES_AT:]))
         try:
             if os.write(self.file, stored) != len(stored):
                 raise OSError("short write")
         except OSError as error:
             os.ftruncate(self.file, self.starts[-1])
             raise errors.KafkaStorageError(f"cannot write to the log: {error}") from error
+        self._index(batch, len(stored))
+        self.wake()
+        return offset, now_ms
+
+    def _checked(self, data: bytes) -> Batch:
+        if len(data) > self.max_bytes:
+            raise errors.MessageSizeTooLargeError(f"{len(data)} bytes, max.message.bytes is {self.max_bytes}")
+        if len(data) < HEAD_BYTES or size_of(data) != len(data):
+            raise errors.CorruptRecordException("not one whole batch")
+        if data[MAGIC_AT] != 2:
+            raise errors.UnsupportedForMessageFormatError(f"message format {data[MAGIC_AT]}, only 2 is known")
+        batch = Batch(data)
+        if not batch.validate_crc() or int.from_bytes(data[COUNT_AT:HEAD_BYTES]) != batch.last_offset_delta + 1:
+            raise errors.CorruptRecordException("the checksum or count of a batch is wrong")
+        if batch.is_transactional or batch.is_control_batch:
+            raise errors.InvalidRequestError("transactions are not supported: use Apache Kafka")
+        return batch
 
     def read(self, offset: int, max_bytes: int) -> bytes:
         """Whole batches from the one that holds `offset` on: one if there is any, more up to `max_bytes`."""
