@@ -48,7 +48,8 @@ def batch(partition: int, block: int) -> bytes:
 
 def call(partition: int, block: int) -> bytes:
     margin = decisions.Margin(1, 2, 3, 4, 5, 6, 7, 8, "stress", "row")
-    event = decisions.Call(block, f"{partition}-{block}", NAMES[partition][0], block, block, "healthy", "margin_call", margin)
+    account = NAMES[partition][0]
+    event = decisions.Call(block, f"{partition}-{block}", account, block, block, "healthy", "margin_call", margin)
     return encode(decisions.CallRecord(1, partition, block, block, (event,)))
 
 

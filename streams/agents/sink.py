@@ -1,0 +1,109 @@
+"""The sink's agent: public logs -> store. One process a store; the store itself is the checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from streams.runtime.exits import die
+from streams.runtime.machine import Headers, LogPosition, Machine, Output
+from streams.runtime.notes import note
+from streams.runtime.settings import RuntimeSettings
+from streams.runtime.worker import RoleApp, Runtime, make_app
+from streams.sink.errors import SinkFault, StoreError
+from streams.sink.query_socket import QueryServer
+from streams.sink.rows import TABLES
+from streams.sink.sink import Sink
+from streams.sink.store import ChdbStore
+
+
+class OpenStore:
+    """Store, sink and query socket of this process: the one unit of the role. Opened in the worker, after any fork."""
+
+    def __init__(self, folder: Path, epoch: str) -> None:
+        self.folder, self.epoch = folder, epoch
+
+    def open(self) -> None:
+        self.store = ChdbStore(self.folder)
+        self.sink = Sink(self.store, self.epoch)
+        self.server = QueryServer(self.folder, self.store, self.sink)
+        self.sink.start(lambda error: die("sink flush", error))
+
+    def close(self) -> None:
+        self.sink.stop()
+        self.server.close()
+        self.store.close()
+
+    def empty(self, unit: int) -> Machine:
+        return SinkMachine(self.sink)
+
+    def load(self, unit: int, raw: bytes) -> Machine:
+        raise SinkFault("the sink has no checkpoints but its store")
+
+    def unit_of(self, topic: str, partition: int) -> int:
+        return 0
+
+    def positions(self, unit: int, logs: frozenset[LogPosition]) -> dict[LogPosition, int]:
+        return self.sink.positions(logs)
+
+
+class SinkMachine:
+    """The shell's view of the sink. Every record runs in a worker thread: a flush takes as long as the disk does."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def positions(self) -> dict[LogPosition, int]:
+        return self._sink.positions()
+
+    def steps(
+        self, topic: str, partition: int, offset: int, value: bytes | None, headers: Headers
+    ) -> Iterator[list[Output]]:
+        if value is None:
+            raise SinkFault(f"{topic}/{partition} offset {offset} has no value")
+        self._sink.take(topic, partition, offset, value)
+        yield from ()
+
+    def is_long(self, topic: str, value: bytes | None) -> bool:
+        return True
+
+    def checkpoint_mark(self) -> int | None:
+        return None
+
+    def dump(self) -> bytes:
+        raise SinkFault("the sink has no checkpoints but its store")
+
+
+class SinkRuntime(Runtime):
+    """Opens the store before the group is joined, closes it last."""
+
+    async def start(self, app: RoleApp) -> None:
+        open_store: Any = self.factory
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, open_store.open)
+        except StoreError as error:
+            die(str(error))
+        note("store_open", folder=str(open_store.folder))
+        await super().start(app)
+
+    async def stop(self) -> None:
+        open_store: Any = self.factory
+        await super().stop()
+        await asyncio.get_running_loop().run_in_executor(None, partial(open_store.close))
+
+
+def make_sink(settings: RuntimeSettings, *, name: str, folder: Path, epoch: str) -> RoleApp:
+    """The Faust app of the sink. `epoch` names the run whose logs these are; the store refuses any other."""
+    open_store = OpenStore(folder, epoch)
+    return make_app(
+        "sink",
+        list(TABLES),
+        open_store,
+        settings,
+        name=name,
+        positions_source=open_store.positions,
+        runtime_class=SinkRuntime,
+    )
