@@ -193,8 +193,8 @@ class Broker:
         def describe(kind: int, name: str, wanted: list[str] | None) -> Answer:
             self._partition(name, 0)
             configs = {"cleanup.policy": "delete", **self.configs[name]}
-            asked_for: list[Answer] = [(k, v, False, 1, False, []) for k, v in configs.items() if k in (wanted or configs)]
-            return None, kind, name, asked_for
+            told: list[Answer] = [(k, v, False, 1, False, []) for k, v in configs.items() if k in (wanted or configs)]
+            return None, kind, name, told
 
         return 0, [attempt((None, *asked[:2], []), describe, *asked) for asked in request.resources]
 
