@@ -1,11 +1,12 @@
-"""Two toy roles for tests of the runtime, and a program that runs them under the supervisor.
+"""Toy roles for tests of the runtime, and a program that runs them under the supervisor.
 
 adder: a unit per partition of `numbers`; adds integers, sends every running sum (and numbers divisible by 7 early).
 pairer: one unit that reads all partitions of `sums` (repeats included) and sends the total of each round.
+replica: reads `totals` from the beginning in every life and copies them; it has no checkpoints and a dynamic name.
 
 python tests/integration/runtime_toy_machines.py BOOTSTRAP PREFIX FOLDER SESSION_S NAME [NAME...]
 
-Names: adder-0, adder-1, ..., pairer-0; adder-standby-0 is of the second group of adders.
+Names: adder-0, adder-1, ..., pairer-0, replica-0; adder-standby-0 is of the second group of adders.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from streams.runtime.machine import Headers, LogPosition, Output
+from streams.runtime.machine import Headers, LogPosition, Output, from_the_beginning
 from streams.runtime.once import Once
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.supervisor import Supervisor, WorkerSpec
 from streams.runtime.worker import make_app, run_worker
 
 PARTITIONS = 2
-TOPICS = {"numbers": PARTITIONS, "flags": PARTITIONS, "sums": PARTITIONS, "totals": 1}
+TOPICS = {"numbers": PARTITIONS, "flags": PARTITIONS, "sums": PARTITIONS, "totals": 1, "copies": 1}
 CHECKPOINT_TOPICS = {"adder.checkpoints": PARTITIONS, "pairer.checkpoints": 1}
 
 
@@ -40,6 +41,9 @@ class Toy:
     def moved(self, topic: str, at: int, offset: int) -> None:
         positions = {**self.positions(), (topic, at): offset + 1}
         self.state["positions"] = [[*log, next_offset] for log, next_offset in sorted(positions.items())]
+
+    def start(self) -> list[Output]:
+        return []
 
     def is_long(self, topic: str, value: bytes | None) -> bool:
         return value is not None and len(value) % 2 == 0
@@ -79,6 +83,32 @@ class Pairer(Toy):
 
     def checkpoint_mark(self) -> int | None:
         return self.state["round"]
+
+
+class Replica(Toy):
+    """Copies what it has not seen; its positions are the runtime's business."""
+
+    def steps(
+        self, topic: str, partition: int, offset: int, value: bytes | None, headers: Headers
+    ) -> Iterator[list[Output]]:
+        record = json.loads(value or b"{}")
+        if record["sequence"] == self.state["sequence"] + 1:
+            self.state["sequence"] += 1
+            yield [output("copies", 0, record["sequence"], record["number"])]
+
+    def checkpoint_mark(self) -> int | None:
+        return None
+
+
+class ReplicaFactory:
+    def empty(self, unit: int) -> Replica:
+        return Replica({"sequence": 0})
+
+    def load(self, unit: int, raw: bytes) -> Replica:
+        raise NotImplementedError("a replica has no checkpoints")
+
+    def unit_of(self, topic: str, partition: int) -> int:
+        return 0
 
 
 class AdderFactory:
@@ -138,7 +168,13 @@ def run_pairer(settings: RuntimeSettings, name: str) -> int:
     return run_worker(app)
 
 
-RUN = {"adder": run_adder, "pairer": run_pairer}
+def run_replica(settings: RuntimeSettings, name: str) -> int:
+    settings = replace(settings, static_membership=False)
+    app = make_app("replica", ["totals"], ReplicaFactory(), settings, name=name, positions_source=from_the_beginning)
+    return run_worker(app)
+
+
+RUN = {"adder": run_adder, "pairer": run_pairer, "replica": run_replica}
 
 
 def main(bootstrap: str, prefix: str, folder: str, session_s: str, *names: str) -> int:

@@ -276,3 +276,31 @@ async def test_a_worker_frozen_beyond_its_session_gives_way_and_comes_back(run: 
 
     await until(back)
     await require_plain_fold(run)
+
+
+async def test_workers_survive_a_broker_that_is_killed(run: Run, broker: Any) -> None:
+    await run.start(*NAMES)
+    await produce(run, 0, RECORDS // 3)
+    await reached(run, RECORDS // 6)
+    broker.kill()
+    broker.start()
+    await produce(run, RECORDS // 3, RECORDS)
+    await until(lambda: whole(run))
+    await require_plain_fold(run)
+
+
+async def test_a_replica_without_checkpoints_reads_everything_in_every_life(run: Run) -> None:
+    run.session_s = 2.0
+    await run.start(*NAMES, "replica-0")
+    for end in (RECORDS // 2, RECORDS):
+        await produce(run, end - RECORDS // 2, end)
+
+        async def copied(length: int = end) -> bool:
+            return len(await run.taken("copies", 0)) == length
+
+        await until(copied)
+        if end < RECORDS:
+            run.signal("replica-0", signal.SIGTERM)  # leaves the group: it is no static member
+    assert await run.taken("copies", 0) == await run.taken("totals", 0)
+    assert await run.length("copies") == RECORDS + RECORDS // 2
+    assert run.notes("die", "replica-0") == []
