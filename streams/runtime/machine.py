@@ -31,6 +31,10 @@ class Machine(Protocol):
         """Next offset wanted of every log read so far; a log that is missing starts at 0."""
         ...
 
+    def start(self) -> list[Output]:
+        """What to send when this machine begins, empty or loaded, before its first record (a sequencer's fence)."""
+        ...
+
     def steps(
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Headers
     ) -> Iterator[list[Output]]:

@@ -263,6 +263,7 @@ class Shell:
             held = self.units[number] = Unit(number, machine, cursor, self.settings.inbox_records)
             held.task = asyncio.create_task(self._work(held))
             self._taken_over(number, found)
+            await self._send_all(held, machine.start())
             return "checkpoint" if found else "empty"
         async with held.lock:
             held.forget_inbox()
@@ -273,6 +274,7 @@ class Shell:
             held.machine = self._load(number, found)
             held.cursor = dict(held.machine.positions())
             self._taken_over(number, found)
+            await self._send_all(held, held.machine.start())
             return "checkpoint"
 
     def _load(self, number: int, found: Checkpoint | None) -> Machine:

@@ -85,6 +85,9 @@ class Counter:
         yield [Output("sums", partition, b"%d" % self.count, b"%d" % self.total, (("kind", b"sum"),))]
         self.at[topic, partition] = offset + 1
 
+    def start(self) -> list[Output]:
+        return []
+
     def is_long(self, topic: str, value: bytes | None) -> bool:
         return value is not None and value.startswith(b"00")
 

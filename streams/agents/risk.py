@@ -1,0 +1,37 @@
+"""Risk agent: account.log -> warnings, calls, batches, blocks done. A unit per partition; workers share the partitions."""
+
+from __future__ import annotations
+
+import threading
+
+from schemas.topics import ACCOUNT_LOG, CHECKPOINTS
+from streams.engine.risk import Risk
+from streams.engine.tables import TableCache
+from streams.pipeline.config import PipelineConfig
+from streams.pipeline.scenario_store import ScenarioSets
+from streams.runtime.worker import make_app, run_worker
+
+
+class RiskFactory:
+    """Partitions of one worker share the tables of a barrier."""
+
+    def __init__(self, cache: TableCache) -> None:
+        self.cache = cache
+
+    def empty(self, unit: int) -> Risk:
+        return Risk(unit, self.cache, checkpoint_every=1)
+
+    def load(self, unit: int, raw: bytes) -> Risk:
+        return Risk.load(raw, self.cache)
+
+    def unit_of(self, topic: str, partition: int) -> int:
+        return partition
+
+
+def run(config: PipelineConfig, name: str) -> int:
+    """Run one risk worker until it is told to stop."""
+    cache = TableCache(ScenarioSets(config.bootstrap, config.prefix), threading.Lock())
+    app = make_app(
+        "risk", [ACCOUNT_LOG], RiskFactory(cache), config.settings(), name=name, checkpoint_topic=CHECKPOINTS
+    )
+    return run_worker(app)

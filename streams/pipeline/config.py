@@ -1,0 +1,48 @@
+"""What the workers of one installation must agree on; written once as JSON, read by every process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from streams.runtime.settings import RuntimeSettings
+
+
+class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`folder` holds logs and pid files of the workers, `store` is the analytics store ("": no sink), `gateway_port` 0: no
+    gateway.
+    """
+
+    bootstrap: str
+    prefix: str
+    folder: str
+    partitions: int = 4
+    risk_workers: int = 1
+    store: str = ""
+    gateway_port: int = 0
+    session_s: float = 6.0
+    checkpoint_every: int = 10
+    stall_s: float | None = None
+
+    def settings(self) -> RuntimeSettings:
+        """Timings of a worker."""
+        return RuntimeSettings(
+            bootstrap=self.bootstrap,
+            prefix=self.prefix,
+            session_s=self.session_s,
+            checkpoint_every=self.checkpoint_every,
+            stall_s=self.stall_s,
+            idle_allowed=True,
+        )
+
+
+def write_config(path: Path, config: PipelineConfig) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+
+
+def read_config(path: Path) -> PipelineConfig:
+    """Raises msgspec.ValidationError naming the field."""
+    return msgspec.json.decode(path.read_bytes(), type=PipelineConfig)

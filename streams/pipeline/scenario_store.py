@@ -1,0 +1,80 @@
+"""Scenario sets on their compacted topic: chunks under the broker's message limit, manifest last, named by digest."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+
+import orjson
+
+from oracles.scenario_set import ScenarioSet
+from schemas.topics import SCENARIO_SETS
+from streams.runtime.log_reader import LogReader
+from streams.runtime.producer import new_producer
+from streams.runtime.settings import RuntimeSettings
+
+CHUNK_BYTES = 500_000
+
+
+class ScenarioSetMissing(Exception):
+    """The log names a scenario set whose bytes are not on the broker."""
+
+
+async def publish_scenario_set(settings: RuntimeSettings, scenario_set: ScenarioSet) -> None:
+    """Append the set; publishing it again changes nothing."""
+    raw, digest = scenario_set.to_bytes(), scenario_set.digest
+    chunks = [raw[at : at + CHUNK_BYTES] for at in range(0, len(raw), CHUNK_BYTES)]
+    producer = new_producer(settings)
+    await producer.start()
+    try:
+        topic = settings.topic(SCENARIO_SETS)
+        for number, chunk in enumerate(chunks):
+            await producer.send_and_wait(topic, chunk, key=f"{digest}/{number}".encode(), partition=0)
+        manifest = orjson.dumps({"chunks": len(chunks), "bytes": len(raw)})
+        await producer.send_and_wait(topic, manifest, key=f"{digest}/manifest".encode(), partition=0)
+    finally:
+        await producer.stop()
+
+
+async def load_scenario_sets(bootstrap: str, prefix: str) -> dict[str, ScenarioSet]:
+    """Every whole set on the topic, by digest."""
+    settings = RuntimeSettings(bootstrap=bootstrap, prefix=prefix)
+    reader = LogReader(settings)
+    await reader.start()
+    try:
+        topic = settings.topic(SCENARIO_SETS)
+        low, high = await reader.bounds(topic, 0)
+        records = {r.key.decode(): r.value for r in await reader.read(topic, 0, low, high) if r.key and r.value}
+    finally:
+        await reader.stop()
+    found = {}
+    for key, value in records.items():
+        digest, _, part = key.rpartition("/")
+        if part == "manifest":
+            count = orjson.loads(value)["chunks"]
+            raw = b"".join(records.get(f"{digest}/{number}", b"") for number in range(count))
+            if hashlib.blake2b(raw, digest_size=32).hexdigest() == digest:
+                found[digest] = ScenarioSet.from_bytes(raw)
+    return found
+
+
+class ScenarioSets:
+    """Lookup by digest for the engine. What is not known yet is fetched on a thread and loop of its own: rare, and a
+    set's bytes are named by their digest, so the lookup is still a pure function."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self.bootstrap, self.prefix = bootstrap, prefix
+        self.known: dict[str, ScenarioSet] = {}
+
+    def __call__(self, digest: str) -> ScenarioSet:
+        if digest not in self.known:
+            fetch = threading.Thread(target=self._fetch, name="scenario-sets")
+            fetch.start()
+            fetch.join()
+        if digest not in self.known:
+            raise ScenarioSetMissing(f"scenario set {digest} is not in {self.prefix}{SCENARIO_SETS}: publish it first")
+        return self.known[digest]
+
+    def _fetch(self) -> None:
+        self.known.update(asyncio.run(load_scenario_sets(self.bootstrap, self.prefix)))

@@ -1,0 +1,51 @@
+"""`python -m streams.pipeline.workers CONFIG`: the supervisor process of a pipeline, and what it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from streams.pipeline.config import PipelineConfig, read_config
+from streams.runtime.supervisor import Supervisor, WorkerSpec
+
+SHELL_MODULES = ("streams.runtime.worker", "faust.app", "faust.transport.drivers.aiokafka", "faust.cli.worker")
+RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", "streams.simulate.warm_up")
+
+
+def worker_specs(config: PipelineConfig) -> list[WorkerSpec]:
+    """Every worker by its stable name."""
+    roles = ["sequencer", "enforcement"]
+    names = [(role, role) for role in roles]
+    names += [("risk", f"risk-{number}") for number in range(config.risk_workers)]
+    if config.store:
+        names.append(("sink", "sink"))
+    if config.gateway_port:
+        names.append(("gateway", "gateway"))
+    return [WorkerSpec(name, _target(role, config, name), warm=_warm_modules(role)) for role, name in names]
+
+
+def _warm_modules(role: str) -> tuple[str, ...]:
+    """What the parent may import before it forks; chDB must be opened only in its own process, so the sink's is not."""
+    return RISK_MODULES if role == "risk" else SHELL_MODULES
+
+
+def _target(role: str, config: PipelineConfig, name: str) -> Callable[[], int]:
+    def run() -> int:
+        import importlib
+
+        return int(importlib.import_module(f"streams.agents.{role}").run(config, name))
+
+    return run
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: python -m streams.pipeline.workers CONFIG.json", file=sys.stderr)
+        return 2
+    config = read_config(Path(sys.argv[1]))
+    return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
