@@ -1,4 +1,4 @@
-"""The gateway's agent: public logs -> WebSocket. Any number of gateways may run, each a replica in a group of its own."""
+"""The gateway's agent: public logs -> WebSocket. Any number may run, each a replica in a group of its own."""
 
 from __future__ import annotations
 
@@ -46,6 +46,9 @@ class GatewayMachine:
             self.gateway.hub.publish(topic, partition, value)
         self._positions[topic, partition] = offset + 1
         yield from ()
+
+    def start(self) -> list[Output]:
+        return []
 
     def is_long(self, topic: str, value: bytes | None) -> bool:
         return False

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import orjson
@@ -83,7 +83,7 @@ class Follower:
         self._from_oldest = from_oldest
         self._last: dict[int, int] = {}
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncGenerator[dict[str, Any], None]:
         """Params of the notifications. Ends only by an exception: GatewayUnreachable after patience_s without a gateway
         (at once if there never was one), GatewayRefusal."""
         while True:
@@ -110,7 +110,7 @@ class Follower:
                 await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
 
-    async def _follow(self, connection: Connection) -> AsyncIterator[dict[str, Any]]:
+    async def _follow(self, connection: Connection) -> AsyncGenerator[dict[str, Any], None]:
         answer = await connection.request("public/subscribe", channels=[self.channel])
         self._begin(answer["epoch"])
         for partition, bounds in answer["snapshot"][self.channel].items():
@@ -134,7 +134,7 @@ class Follower:
             self._last.clear()
         self.epoch = epoch
 
-    async def _missed(self, connection: Connection, partition: int, up_to: int) -> AsyncIterator[dict[str, Any]]:
+    async def _missed(self, connection: Connection, partition: int, up_to: int) -> AsyncGenerator[dict[str, Any], None]:
         """Events after the last seen one, up to and with `up_to`."""
         while self._last[partition] < up_to:
             wanted = self._last[partition] + 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 import threading
 
 import pyarrow as pa
 import pytest
 import samples
+from typer.testing import CliRunner
 
 from schemas import topics
+from streams.cli import query
 from streams.sink import queries
 from streams.sink.errors import QueryRefused, SinkFault, StoreBusy, StoreEmpty, StoreError
 from streams.sink.query_socket import QueryClient, QueryServer
@@ -246,6 +251,34 @@ def test_the_socket_answers_like_the_store(store, tmp_path) -> None:
                 client.ask("asof", block=9)
     finally:
         server.close()
+
+
+def test_the_command_asks_whoever_has_the_store_open(store, tmp_path) -> None:
+    server = QueryServer(tmp_path / "store", store, filled(store))
+    try:
+        ask = CliRunner()
+        found = json.loads(ask.invoke(query.app, ["latest", "--json", "--data", str(tmp_path)]).stdout.splitlines()[-1])
+        assert found == queries.latest(store)
+        table = ask.invoke(query.app, ["asof", "1", "--data", str(tmp_path)]).stdout
+        assert "Block 1: 3 accounts (1 healthy, 1 liquidatable, 1 margin call)" in table
+        assert "-30.00" in table
+        table = ask.invoke(query.app, ["account", "ann", "--data", str(tmp_path)]).stdout
+        assert "Margin calls: 1" in table
+        assert "Liquidations: none" in table
+        refused = ask.invoke(query.app, ["asof", "9", "--data", str(tmp_path)])
+        assert (refused.exit_code, "blocks 1 to 2" in refused.stderr) == (1, True)
+    finally:
+        server.close()
+
+
+def test_the_command_opens_a_store_that_nobody_has_open(store_process, tmp_path) -> None:
+    store_process.call("open", tmp_path / "store")
+    filled(store_process)
+    expected = queries.latest(store_process)
+    store_process.call("close")
+    command = [sys.executable, "-c", "from streams.cli.query import app; app()", "latest", "--json", "--data", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(told.stdout.splitlines()[-1]) == expected
 
 
 def test_a_store_is_open_once(store, tmp_path) -> None:
