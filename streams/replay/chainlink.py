@@ -22,7 +22,7 @@ from schemas.events import (
 from schemas.quantities import divide_half_even
 from schemas.risk_parameters import RiskParameters, parameters_document
 from streams.replay.blocks import BlockChain
-from streams.replay.files import SAMPLES, ReplayError, find_files, read_rows
+from streams.replay.files import SAMPLES, ReplayError, check_limit, find_files, read_rows
 from streams.replay.seeding import BUFFER_RULE, buffer_facts, seed_cash
 from streams.replay.volatility import scenario_set_of, staked_volatilities
 from streams.replay.world import BlockInputs, World
@@ -58,6 +58,7 @@ class Round(NamedTuple):
 
 def chainlink_world(source: Path | None, seed: int, scenarios: int, limit: int | None = None) -> World:
     """World of recorded rounds (None: the generated sample), the first `limit` slots if given."""
+    check_limit(limit)
     path, staked_path = _paths(source)
     rounds = read_rounds(path)
     slots = rounds_by_slot(rounds)[:limit]

@@ -29,7 +29,7 @@ from schemas.risk_parameters import RiskParameters, parameters_document
 from streams.replay.blocks import BlockChain
 from streams.replay.deribit_accounts import ACCOUNT_RULE, Chain, draw_books
 from streams.replay.deribit_records import WANTED, ChainRow, Snapshot, read_snapshots
-from streams.replay.files import SAMPLES, ReplayError, find_files, usd9
+from streams.replay.files import SAMPLES, ReplayError, check_limit, find_files, usd9
 from streams.replay.seeding import BUFFER_RULE, buffer_facts, seed_cash
 from streams.replay.volatility import option_volatilities, scenario_set_of
 from streams.replay.world import BlockInputs, World
@@ -50,6 +50,7 @@ SEEDING_RULE = (
 
 def deribit_world(source: Path | None, seed: int, scenarios: int, limit: int | None = None) -> World:
     """World of a folder of recorded snapshots (None: the generated sample), `limit` of them if given."""
+    check_limit(limit)
     paths = find_files(source, SAMPLES, PATTERN, WANTED)
     snapshots = read_snapshots(paths, limit)
     venue = Venue(snapshots)

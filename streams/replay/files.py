@@ -48,13 +48,22 @@ def read_lines(path: Path) -> Iterator[str]:
 def read_rows(path: Path, columns: tuple[str, ...], wanted: str) -> Iterator[dict[str, str]]:
     """Rows of a CSV file as dicts; ReplayError where one of `columns` is missing or a row is short."""
     reader = csv.DictReader(read_lines(path))
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise ReplayError(f"{path} has no column {', '.join(missing)}: {wanted} is expected")
-    for row in reader:
-        if any(row[name] is None for name in columns):
-            raise ReplayError(f"{path} line {reader.line_num} is cut off: fetch the file again")
-        yield row
+    try:
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ReplayError(f"{path} has no column {', '.join(missing)}: {wanted} is expected")
+        for row in reader:
+            if any(row[name] is None for name in columns):
+                raise ReplayError(f"{path} line {reader.line_num} is cut off: fetch the file again")
+            yield row
+    except csv.Error as error:
+        raise ReplayError(f"{path} is no CSV file ({error}): {wanted} is expected") from error
+
+
+def check_limit(limit: int | None) -> None:
+    """ReplayError where a limit leaves no block to replay."""
+    if limit is not None and limit < 1:
+        raise ReplayError(f"a replay of {limit} blocks has nothing to show: ask for 1 or more, or for all")
 
 
 def decimal(text: str, path: Path, line: int) -> Decimal:

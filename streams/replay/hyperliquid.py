@@ -22,7 +22,7 @@ from schemas.events import (
 from schemas.risk_parameters import RiskParameters, parameters_document
 from streams.replay import hyperliquid_records as records
 from streams.replay.blocks import BlockChain
-from streams.replay.files import SAMPLES, ReplayError, find_files, usd9
+from streams.replay.files import SAMPLES, ReplayError, check_limit, find_files, usd9
 from streams.replay.hyperliquid_records import CoinFill, FillBlock
 from streams.replay.seeding import BUFFER_RULE, buffer_facts, seed_cash
 from streams.replay.volatility import coin_volatilities, scenario_set_of
@@ -43,6 +43,7 @@ SEEDING_RULE = (
 
 def hyperliquid_world(source: Path | None, seed: int, scenarios: int, limit: int | None = None) -> World:
     """World of a recorded file of node fills (None: the generated sample), `limit` blocks of it if given."""
+    check_limit(limit)
     paths = find_files(source, SAMPLES, PATTERN, records.WANTED)
     if len(paths) > 1:
         names = ", ".join(str(path) for path in paths)

@@ -142,6 +142,19 @@ def test_later_round_of_a_slot_wins(tmp_path):
     assert slot_of(1_606_824_023 + 24) == 2
 
 
+@pytest.mark.parametrize("name", WORLDS)
+def test_limit_that_leaves_nothing(name):
+    with pytest.raises(ReplayError, match="ask for 1 or more"):
+        WORLDS[name](None, 7, 64, 0)
+
+
+def test_field_beyond_any_csv(tmp_path):
+    path = tmp_path / "rounds.csv"
+    path.write_text(ROUNDS + "1" * 200_000 + ",1,1700000015\n")
+    with pytest.raises(ReplayError, match="no CSV file"):
+        read_rounds(path)
+
+
 def test_two_recordings_in_one_folder(tmp_path):
     for name in ("a_node_fills.jsonl", "b_node_fills.jsonl"):
         (tmp_path / name).write_text(json.dumps(BLOCK))

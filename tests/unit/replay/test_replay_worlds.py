@@ -5,9 +5,14 @@ from collections import Counter
 import pytest
 from replay_invariants import checked_blocks, plain, run
 
+from schemas.margin_batch import decode_batch
+from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, ORACLE_TICKS
 from streams.replay.chainlink import chainlink_world
 from streams.replay.deribit import deribit_world
-from streams.replay.hyperliquid import hyperliquid_world
+from streams.replay.hyperliquid import Venue, hyperliquid_world
+from streams.replay.hyperliquid_records import is_spot, read_blocks
+from streams.replay.seeding import encode_all
+from streams.simulate.in_process import Pipeline
 
 WORLDS = {"hyperliquid": hyperliquid_world, "deribit": deribit_world, "chainlink": chainlink_world}
 SCENARIOS = 64
@@ -40,11 +45,6 @@ def test_equal_seeds_give_equal_worlds(name):
 @pytest.mark.parametrize("name", WORLDS)
 def test_first_margins_are_the_drawn_multiples(name):
     """Net liquidation value is k x initial margin at the first barrier, to a micro-USD."""
-    from schemas.margin_batch import decode_batch
-    from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, ORACLE_TICKS
-    from streams.replay.seeding import encode_all
-    from streams.simulate.in_process import Pipeline
-
     world = WORLDS[name](None, SEED, SCENARIOS, 5)
     genesis = next(iter(world.blocks))
     pipeline = Pipeline({world.scenario_set.digest: world.scenario_set}, partitions=1)
@@ -81,9 +81,6 @@ def test_recorded_fills_are_all_there(recorded_data):
 
 def test_recorded_perpetual_positions_continue(recorded_data):
     """Seed plus fills is the recorded startPosition at every fill of a perpetual, rounded to lots."""
-    from streams.replay.hyperliquid import Venue
-    from streams.replay.hyperliquid_records import is_spot, read_blocks
-
     blocks = read_blocks(next((recorded_data / "fills").glob("*node_fills*")))
     venue = Venue(blocks)
     held = {
