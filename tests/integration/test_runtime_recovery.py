@@ -206,13 +206,16 @@ def share(run: Run, name: str) -> list[str]:
     return sorted(restores[-1]["offsets"]) if restores else []
 
 
-async def test_a_drained_worker_hands_its_partitions_over_and_stays_away(run: Run) -> None:
-    await run.start(*NAMES)
-
-    async def shared_out() -> bool:
+async def shared_out(run: Run) -> None:
+    async def one_each() -> bool:
         return [len(share(run, name)) for name in ("adder-0", "adder-1")] == [1, 1]
 
-    await until(shared_out)
+    await until(one_each)
+
+
+async def test_a_drained_worker_hands_its_partitions_over_and_stays_away(run: Run) -> None:
+    await run.start(*NAMES)
+    await shared_out(run)
     await produce(run, 0, RECORDS // 2)
     await reached(run, RECORDS // 2)
     run.signal("adder-0", DRAIN_SIGNAL)
@@ -259,6 +262,7 @@ async def test_a_hot_standby_writes_the_same_bytes(run: Run) -> None:
 async def test_a_worker_frozen_beyond_its_session_gives_way_and_comes_back(run: Run) -> None:
     run.session_s = 2.0
     await run.start(*NAMES)
+    await shared_out(run)
     await produce(run, 0, RECORDS // 2)
     await reached(run, RECORDS // 2)
     run.signal("adder-0", signal.SIGSTOP)
