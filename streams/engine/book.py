@@ -49,6 +49,8 @@ class Book:
         """Apply packed events in order; Greeks move with the lots at once (int64[I,4] per lot). Returns rows touched."""
         rows = np.array([self._row(name) for name in events.names], np.int64)
         touched = rows[events.rows["account"]]
+        trades = events.rows["kind"] != records.CASH
+        self._make_room(touched[trades], events.rows["instrument"][trades].astype(np.int64), catalogue)
         for row, event in zip(touched.tolist(), events.rows.tolist(), strict=True):
             kind, _, _, instrument, _, lots, price_usd9, cash_usd6 = event
             self._add_cash(row, cash_usd6)
@@ -75,7 +77,7 @@ class Book:
         self, row: int, index: int, kind: int, lots: int, price_usd9: int, catalogue: Catalogue, greeks_usd9: np.ndarray
     ) -> None:
         instrument = catalogue.instruments[index]
-        at = self._leg(row << INSTRUMENT_BITS | index)
+        at = int(np.searchsorted(self.keys, row << INSTRUMENT_BITS | index))
         change = lots - int(self.lots[at]) if kind == records.COLLATERAL_SET else lots
         if kind == records.FILL:
             paid = notional_usd6(lots, price_usd9, instrument.lot_exponent)
@@ -85,26 +87,24 @@ class Book:
                 self._add_cash(row, -paid)
         self.lots[at] += change
         if index < len(greeks_usd9):
-            pair = self._pair(row << INSTRUMENT_BITS | instrument.underlying)
+            pair = int(np.searchsorted(self.pair_keys, row << INSTRUMENT_BITS | instrument.underlying))
             self.pair_greeks_usd9[pair] += change * greeks_usd9[index]
         if self.lots[at] == 0 and self.entry_usd6[at]:  # closed: the profit since entry becomes cash
             self._add_cash(row, -int(self.entry_usd6[at]))
             self.entry_usd6[at] = 0
 
-    def _leg(self, key: int) -> int:
-        at = int(np.searchsorted(self.keys, key))
-        if at == len(self.keys) or self.keys[at] != key:
-            self.keys = np.insert(self.keys, at, key)
-            self.lots = np.insert(self.lots, at, 0)
-            self.entry_usd6 = np.insert(self.entry_usd6, at, 0)
-        return at
-
-    def _pair(self, key: int) -> int:
-        at = int(np.searchsorted(self.pair_keys, key))
-        if at == len(self.pair_keys) or self.pair_keys[at] != key:
-            self.pair_keys = np.insert(self.pair_keys, at, key)
-            self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
-        return at
+    def _make_room(self, rows: np.ndarray, instruments: np.ndarray, catalogue: Catalogue) -> None:
+        """Legs and Greeks of every (row, instrument) that is to be traded, in one merge each."""
+        underlyings = catalogue.columns().underlying[instruments].astype(np.int64)
+        legs = _missing(self.keys, rows << INSTRUMENT_BITS | instruments)
+        at = np.searchsorted(self.keys, legs)
+        self.keys = np.insert(self.keys, at, legs)
+        self.lots = np.insert(self.lots, at, 0)
+        self.entry_usd6 = np.insert(self.entry_usd6, at, 0)
+        pairs = _missing(self.pair_keys, rows << INSTRUMENT_BITS | underlyings)
+        at = np.searchsorted(self.pair_keys, pairs)
+        self.pair_keys = np.insert(self.pair_keys, at, pairs)
+        self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
 
     # -- barrier
 
@@ -196,3 +196,12 @@ def payoff_usd9(kind: str, strike_usd9: int, price_usd9: int) -> int:
     if kind == "put":
         return max(strike_usd9 - price_usd9, 0)
     return price_usd9
+
+
+def _missing(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Sorted distinct `wanted` that are not in sorted `have`."""
+    wanted = np.unique(wanted)
+    at = np.searchsorted(have, wanted)
+    known = at < len(have)
+    known[known] = have[at[known]] == wanted[known]
+    return wanted[~known]
