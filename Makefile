@@ -1,7 +1,7 @@
 # DPME. `make help` lists the targets; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-kafka kafka-up kafka-down chaos bench lint clean
+.PHONY: help setup demo test test-fast test-kafka kafka-up kafka-down chaos lint clean
 
 VENV := .venv
 STAMP := $(VENV)/.stamp
@@ -59,9 +59,6 @@ kafka-down: ## stop it
 
 chaos: $(STAMP) ## kill, freeze and restart under load, compare every output: BROKER=dev|kafka SEED=n
 	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED)
-
-bench: $(STAMP) ## benchmarks at full size
-	$(BIN)/python -m pytest tests/bench -s
 
 clean: ## remove the environment, caches and broker data (not Kafka's jars)
 	@infra/kafka/kafka clean || true
