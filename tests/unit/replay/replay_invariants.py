@@ -57,8 +57,6 @@ def run(world: World) -> tuple[Counter, list[dict]]:
         for raw in pipeline.values(topic):
             counts.update(event.get("to", topic) for event in orjson.loads(raw)["events"])
     done = [orjson.loads(raw) for raw in pipeline.values("blocks.done")]
-    assert not any(record["halted"] for record in done)
+    assert [record["halted"] for record in done if record["halted"]] == []
     assert len(done) == 2 * world.block_count
-    counts["blocks"] = world.block_count
-    counts["wide"] = sum(record["wide"] for record in done[-1:])
     return counts, [orjson.loads(raw) for raw in pipeline.values("quarantine")]
