@@ -23,20 +23,16 @@ NUMBERS = [(index * 37) % 101 for index in range(60)]
 SUMS = list(itertools.accumulate(NUMBERS))
 
 
-class SlowOutputs:
-    """A producer whose outputs wait for `go_on`; checkpoint records pass at once."""
+class HeldOutputs:
+    """A producer whose outputs never leave, as if the process died with them; checkpoint records pass."""
 
     def __init__(self, producer: AIOKafkaProducer, held_topic: str) -> None:
-        self.producer, self.held_topic, self.go_on = producer, held_topic, asyncio.Event()
+        self.producer, self.held_topic = producer, held_topic
 
     async def send(self, topic: str, value: bytes | None = None, **where: Any) -> asyncio.Future[Any]:
-        if topic != self.held_topic:
-            return await self.producer.send(topic, value, **where)
-        return asyncio.ensure_future(self._later(topic, value, **where))
-
-    async def _later(self, topic: str, value: bytes | None, **where: Any) -> Any:
-        await self.go_on.wait()
-        return await (await self.producer.send(topic, value, **where))
+        if topic == self.held_topic:
+            return asyncio.get_running_loop().create_future()
+        return await self.producer.send(topic, value, **where)
 
 
 class World:
@@ -61,15 +57,13 @@ class World:
         producer = new_producer(self.settings)
         await producer.start()
         self.open.append(producer)
-        self.slow = SlowOutputs(producer, self.settings.topic("sums"))
-        if not hold:
-            self.slow.go_on.set()
+        self.producer = producer
         checkpoints = CheckpointReader(self.reader, self.settings.topic("adder.checkpoints"))
         return kind(
             settings=self.settings,
             name="adder-0",
             factory=toy.AdderFactory(),
-            producer=self.slow,
+            producer=HeldOutputs(producer, self.settings.topic("sums")) if hold else producer,
             first_between=self.first_between,
             gap_topics=gap_topics,
             checkpoint_topic="adder.checkpoints",
@@ -196,7 +190,7 @@ async def test_a_damaged_checkpoint_is_passed_over(
     records = await world.reader.read(topic, 0, *await world.reader.bounds(topic, 0))
     key = records[-1].key if damage.startswith("manifest") else records[-2].key
     value = b"?" if damage.endswith("altered") else None
-    await world.slow.producer.send_and_wait(topic, value, key=key, partition=0)
+    await world.producer.send_and_wait(topic, value, key=key, partition=0)
     heir = await world.life()
     assert await heir.restore([("numbers", 0)]) == {("numbers", 0): 20}
     assert ('"checkpoint_rejected"' in capfd.readouterr().err) == damage.startswith("chunk")
@@ -250,7 +244,7 @@ async def test_holes_that_transactions_leave_are_accepted_in_input_logs_only(
 async def test_a_record_that_was_skipped_is_told_from_a_hole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = await world.life(gap_topics=("numbers",))
     for number in NUMBERS[:5]:
-        await world.slow.producer.send_and_wait(world.settings.topic("numbers"), b"%d" % number, partition=0)
+        await world.producer.send_and_wait(world.settings.topic("numbers"), b"%d" % number, partition=0)
     deaths: list[str] = []
     monkeypatch.setattr(shell_module, "die", lambda reason, exception: deaths.append(str(exception)))
     await shell.restore([("numbers", 0)])
