@@ -9,11 +9,12 @@ from schemas import topics
 from streams.gateway.hub import RING_EVENTS, TOPICS, Hub, HubFault
 from streams.gateway.margins import MarginReplica
 from streams.gateway.server import DEFAULT_PORT, Gateway, GatewayError
+from streams.pipeline.config import PipelineConfig
 from streams.runtime.exits import die
 from streams.runtime.machine import Headers, LogPosition, Machine, Output
 from streams.runtime.notes import note
 from streams.runtime.settings import RuntimeSettings
-from streams.runtime.worker import RoleApp, Runtime, make_app
+from streams.runtime.worker import RoleApp, Runtime, make_app, run_worker
 
 
 class GatewayMachine:
@@ -98,3 +99,8 @@ def make_gateway(
     machine = GatewayMachine(Gateway(Hub(epoch), margins, host, port), margins)
     wanted = [*TOPICS, topics.MARGIN_BATCHES]
     return make_app(name, wanted, machine, settings, name=name, runtime_class=GatewayRuntime)
+
+
+def run(config: PipelineConfig, name: str) -> int:
+    """Run a gateway of a pipeline until it is told to stop."""
+    return run_worker(make_gateway(config.settings(), name=name, epoch=config.prefix, port=config.gateway_port))

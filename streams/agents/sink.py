@@ -8,16 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from streams.pipeline.config import PipelineConfig
 from streams.runtime.exits import die
 from streams.runtime.machine import Headers, LogPosition, Machine, Output
 from streams.runtime.notes import note
 from streams.runtime.settings import RuntimeSettings
-from streams.runtime.worker import RoleApp, Runtime, make_app
+from streams.runtime.worker import RoleApp, Runtime, make_app, run_worker
 from streams.sink.errors import SinkFault, StoreError
 from streams.sink.query_socket import QueryServer
 from streams.sink.rows import TABLES
 from streams.sink.sink import Sink
 from streams.sink.store import ChdbStore
+
+LOCK_WAIT_S = 20.0
 
 
 class OpenStore:
@@ -27,7 +30,7 @@ class OpenStore:
         self.folder, self.epoch = folder, epoch
 
     def open(self) -> None:
-        self.store = ChdbStore(self.folder)
+        self.store = ChdbStore(self.folder, wait_s=LOCK_WAIT_S)
         self.sink = Sink(self.store, self.epoch)
         self.server = QueryServer(self.folder, self.store, self.sink)
         self.sink.start(lambda error: die("sink flush", error))
@@ -66,6 +69,9 @@ class SinkMachine:
             raise SinkFault(f"{topic}/{partition} offset {offset} has no value")
         self._sink.take(topic, partition, offset, value)
         yield from ()
+
+    def start(self) -> list[Output]:
+        return []
 
     def is_long(self, topic: str, value: bytes | None) -> bool:
         return True
@@ -107,3 +113,8 @@ def make_sink(settings: RuntimeSettings, *, name: str, folder: Path, epoch: str)
         positions_source=open_store.positions,
         runtime_class=SinkRuntime,
     )
+
+
+def run(config: PipelineConfig, name: str) -> int:
+    """Run the sink of a pipeline until it is told to stop."""
+    return run_worker(make_sink(config.settings(), name=name, folder=Path(config.store), epoch=config.prefix))

@@ -28,7 +28,7 @@ _STYLES = {"healthy": "green", "margin_call": "yellow", "liquidatable": "red", "
 @app.command()
 def watch(
     channel: Annotated[str, typer.Argument(help=f"One of: {', '.join(CHANNELS)}.")],
-    data: Annotated[str, typer.Option("--data", help="Data folder of the run: says where its gateway is.")] = DEFAULT_DATA,
+    data: Annotated[str, typer.Option(help="Data folder of the run: says where its gateway is.")] = DEFAULT_DATA,
     url: Annotated[str, typer.Option("--url", help="Address of the gateway, instead of the one in --data.")] = "",
     replay: Annotated[bool, typer.Option("--replay", help="Begin with the oldest event the gateway keeps.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line: the params of the event.")] = False,

@@ -13,6 +13,7 @@ import socket
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ import orjson
 from streams.sink import queries
 from streams.sink.errors import QueryRefused, StoreBusy, StoreEmpty, StoreError
 from streams.sink.sink import Sink, standings
-from streams.sink.store import ChdbStore, Store
+from streams.sink.store import LOCK_POLL_S, ChdbStore, Store
 
 SOCKET_NAME = "query.sock"
 FRAME_MAX = 64 << 20
+START_LIMIT_S = 5.0
 _LENGTH = struct.Struct(">I")
 _KINDS = {kind.__name__: kind for kind in (StoreError, StoreBusy, StoreEmpty, QueryRefused)}
 _QUESTIONS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -99,12 +101,32 @@ class _Handler(socketserver.BaseRequestHandler):
 
 
 class QueryClient:
-    """Asks the store in `folder`: the process that has it open if there is one, else the folder itself."""
+    """Asks the store in `folder`: the process that has it open if there is one, else the folder itself.
 
-    def __init__(self, folder: Path | str) -> None:
+    attach_only: never open the folder here; StoreBusy then means that nobody answers (yet).
+    """
+
+    def __init__(self, folder: Path | str, attach_only: bool = False) -> None:
         self.folder = Path(folder)
+        self._store: ChdbStore | None = None
         self._socket = self._connected()
-        self._store = None if self._socket is not None else self._opened()
+        if self._socket is not None:
+            return
+        if attach_only:
+            raise StoreBusy(f"no process answers for the store {self.folder}")
+        self._open_or_connect()
+
+    def _open_or_connect(self) -> None:
+        """A sink that is just starting has the lock already and not yet the socket: try both for a while."""
+        limit = time.monotonic() + START_LIMIT_S
+        while self._socket is None and self._store is None:
+            try:
+                self._store = ChdbStore(self.folder, create=False)
+            except StoreBusy:
+                self._socket = self._connected()
+                if self._socket is None and time.monotonic() > limit:
+                    raise
+                time.sleep(0 if self._socket else LOCK_POLL_S)
 
     def _connected(self) -> socket.socket | None:
         found = socket.socket(socket.AF_UNIX)
@@ -115,15 +137,6 @@ class QueryClient:
             found.close()
             return None
         return found
-
-    def _opened(self) -> ChdbStore:
-        try:
-            return ChdbStore(self.folder, create=False)
-        except StoreBusy:
-            self._socket = self._connected()  # a sink that was just starting
-            if self._socket is None:
-                raise
-            return None  # type: ignore[return-value]
 
     def ask(self, method: str, **params: Any) -> Any:
         """The answer of one question. Raises StoreError or one of its kinds."""

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,7 @@ DATABASE = "dpme"
 _ONE_BLOCK = "max_threads=1, max_insert_threads=1, min_insert_block_size_rows=1000000000, min_insert_block_size_bytes=0"
 # chDB 26.9 does not report a write that fails in the middle of a part: it must not come to that.
 FREE_BYTES_MIN = 64 << 20
+LOCK_POLL_S = 0.05
 _DISK_WORDS = re.compile(r"NOT_ENOUGH_SPACE|CANNOT_WRITE|No space left|Read-only file")
 _QUESTION_WORDS = re.compile(
     r"UNKNOWN_|SYNTAX_ERROR|TYPE_MISMATCH|ILLEGAL_|NUMBER_OF_ARGUMENTS|NOT_AN_AGGREGATE|CANNOT_PARSE|BAD_ARGUMENTS"
@@ -64,13 +66,16 @@ def schema_statements() -> list[str]:
 class ChdbStore:
     """A Store in `folder`. Calls may come from any thread; they run one at a time. Ended by close(), or by a kill.
 
-    insert() refuses to write where less than `free_bytes_min` would be left of the disk.
+    insert() refuses to write where less than `free_bytes_min` would be left of the disk. `wait_s`: how long another
+    process may keep it (a `dpme query` that came while the sink was restarting).
     """
 
-    def __init__(self, folder: Path | str, create: bool = True, free_bytes_min: int = FREE_BYTES_MIN) -> None:
+    def __init__(
+        self, folder: Path | str, create: bool = True, free_bytes_min: int = FREE_BYTES_MIN, wait_s: float = 0.0
+    ) -> None:
         self.folder, self.free_bytes_min = Path(folder), free_bytes_min
         self._calls = threading.RLock()
-        self._lock_file = _lock(self.folder, create)
+        self._lock_file = _lock(self.folder, create, wait_s)
         try:
             self._session = _open_session(self.folder / "chdb")
             for statement in schema_statements():
@@ -127,7 +132,7 @@ class ChdbStore:
             os.close(self._lock_file)
 
 
-def _lock(folder: Path, create: bool) -> int:
+def _lock(folder: Path, create: bool, wait_s: float) -> int:
     """Hold `folder`/lock for the life of the process: the kernel lets go of it after a kill -9 too."""
     if not create and not (folder / "chdb").is_dir():
         raise StoreEmpty(f"there is no store in {folder}: run `dpme demo` or a replay first, or give its --data")
@@ -138,17 +143,27 @@ def _lock(folder: Path, create: bool) -> int:
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
         raise StoreError(f"the data folder {folder} {reason}: give another with --data") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    limit = time.monotonic() + wait_s
+    while not _locked(handle):
+        if time.monotonic() < limit:
+            time.sleep(LOCK_POLL_S)
+            continue
         owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(handle)
         raise StoreBusy(
             f"the store {folder} is open in process {owner}: ask it with `dpme query`, or stop it (one process a store)"
-        ) from error
+        )
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _open_session(folder: Path) -> Any:

@@ -86,7 +86,7 @@ def call_record(seq: int, block: int, first_event: int, accounts: list[str], par
 
 def warning_record(seq: int, block: int, first_event: int, account: str) -> bytes:
     greeks = (decisions.Greeks("BTC", 1, 2, 3, -4),)
-    event = decisions.Warning_(
+    event = decisions.MarginWarning(
         first_event, f"w-{first_event}", account, block, 1000 * block, "initial", "tick", 99, MARGIN, greeks
     )
     return encode(decisions.WarningRecord(1, 0, seq, block, (event,)))

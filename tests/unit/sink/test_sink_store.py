@@ -20,6 +20,7 @@ from streams.sink.errors import QueryRefused, SinkFault, StoreBusy, StoreEmpty, 
 from streams.sink.query_socket import QueryClient, QueryServer
 from streams.sink.rows import ARROW_SCHEMAS
 from streams.sink.sink import Sink, doubled, missing, standings
+from streams.sink.store import ChdbStore
 
 USD = 1_000_000
 
@@ -276,14 +277,16 @@ def test_the_command_opens_a_store_that_nobody_has_open(store_process, tmp_path)
     filled(store_process)
     expected = queries.latest(store_process)
     store_process.call("close")
-    command = [sys.executable, "-c", "from streams.cli.query import app; app()", "latest", "--json", "--data", str(tmp_path)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    command = [sys.executable, "-c", "from streams.cli.query import app; app()", "latest", "--json", "--data"]
+    told = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(told.stdout.splitlines()[-1]) == expected
 
 
 def test_a_store_is_open_once(store, tmp_path) -> None:
     with pytest.raises(StoreBusy, match=rf"open in process {store.process.pid}"):
-        QueryClient(tmp_path / "store")
+        ChdbStore(tmp_path / "store")
+    with pytest.raises(StoreBusy, match="no process answers"):
+        QueryClient(tmp_path / "store", attach_only=True)
 
 
 def test_a_full_disk_is_said_before_anything_is_written(store_process, tmp_path) -> None:
@@ -318,7 +321,5 @@ def test_folders_that_cannot_be_used(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreEmpty, match="run `dpme demo`"):
         QueryClient(tmp_path / "nowhere")
-    from streams.sink.store import ChdbStore
-
     with pytest.raises(StoreError, match=r"cannot be written .*--data"):
         ChdbStore(tmp_path / "file" / "store")
