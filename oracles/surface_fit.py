@@ -9,7 +9,8 @@ import numpy as np
 
 from kernels.implied_vol import CONVERGED, implied_vol
 from kernels.svi import total_variance
-from kernels.svi_fit import FITTED, fit_slice as fit_slice_kernel
+from kernels.svi_fit import FITTED
+from kernels.svi_fit import fit_slice as fit_slice_kernel
 from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9, USD9_PER_USD
 
 SliceE9 = tuple[int, int, int, int, int]
@@ -80,6 +81,6 @@ def volatility_level_e9(slices: list[Slice], time_ms: int) -> int:
         return 0
     nearest = min(alive, key=lambda s: (abs(s.expiry_ms - time_ms - LEVEL_HORIZON_MS), s.expiry_ms))
     values = [value / ONE_E9 for value in nearest[1:]]
-    variance = total_variance(*values, 0.0)
+    variance = total_variance(values[0], values[1], values[2], values[3], values[4], 0.0)
     years = (nearest.expiry_ms - time_ms) / MILLISECONDS_PER_YEAR
     return round(math.sqrt(max(variance, 0.0) / years) * ONE_E9)

@@ -68,16 +68,19 @@ class Catalogue:
         size = (len(self.underlyings), len(self.instruments))
         if self._columns is None or self._columns[0] != size:
             listed = self.instruments
-            self._columns = size, Columns(
-                np.array([KIND_CODES[i.kind] for i in listed], np.int8),
-                np.array([i.underlying for i in listed], np.int32),
-                np.array([i.expiry for i in listed], np.int32),
-                np.array([i.strike_usd9 for i in listed], np.int64),
-                np.array([i.lot_exponent for i in listed], np.int64),
-                np.array([i.collateral_factor_e6 for i in listed], np.int64),
-                np.array([e.expiry_ms for e in self.expiries], np.int64),
-                np.array([e.underlying for e in self.expiries], np.int32),
-                np.array([u.stable for u in self.underlyings], np.bool_),
+            self._columns = (
+                size,
+                Columns(
+                    np.array([KIND_CODES[i.kind] for i in listed], np.int8),
+                    np.array([i.underlying for i in listed], np.int32),
+                    np.array([i.expiry for i in listed], np.int32),
+                    np.array([i.strike_usd9 for i in listed], np.int64),
+                    np.array([i.lot_exponent for i in listed], np.int64),
+                    np.array([i.collateral_factor_e6 for i in listed], np.int64),
+                    np.array([e.expiry_ms for e in self.expiries], np.int64),
+                    np.array([e.underlying for e in self.expiries], np.int32),
+                    np.array([u.stable for u in self.underlyings], np.bool_),
+                ),
             )
         return self._columns[1]
 
@@ -94,8 +97,10 @@ class Catalogue:
             return "instrument is listed already"
         dated = listing["kind"] in ("future", "call", "put")
         if dated != (listing.get("expiry_ms") is not None):
-            return f"expiry_ms must be given for future, call and put only, not for {listing['kind']}" if not dated else (
-                f"expiry_ms is missing for a {listing['kind']}"
+            return (
+                f"expiry_ms must be given for future, call and put only, not for {listing['kind']}"
+                if not dated
+                else (f"expiry_ms is missing for a {listing['kind']}")
             )
         if (listing["kind"] in ("call", "put")) != (listing.get("strike_usd9") is not None):
             return "strike_usd9 must be given for call and put, and for nothing else"

@@ -43,7 +43,8 @@ def _decode_one(topic: str, plain: Any) -> tuple[Any, Refusal | None, dict | Non
 
 def _refusal(message: str, plain: dict) -> Refusal:
     """msgspec's message -> reason code and field."""
-    field = (_FIELD.search(message) or _NAMED.search(message) or [None, ""])[1]
+    found = _FIELD.search(message) or _NAMED.search(message)
+    field = found[1] if found else ""
     if "missing required field" in message:
         named = _NAMED.search(message)
         field = named[1] if named else field
@@ -51,7 +52,9 @@ def _refusal(message: str, plain: dict) -> Refusal:
     if field == "type":
         return Refusal(refusals.UNKNOWN_TYPE, f"type {plain.get('type')!r} is not an event of this topic", field)
     if field == "version":
-        return Refusal(refusals.UNKNOWN_VERSION, f"version {plain.get('version')!r}; this engine reads version 1", field)
+        return Refusal(
+            refusals.UNKNOWN_VERSION, f"version {plain.get('version')!r}; this engine reads version 1", field
+        )
     if "unknown field" in message:
         return Refusal(refusals.UNKNOWN_FIELD, message, field)
     if re.match(r"Expected `\w+`, got", message):

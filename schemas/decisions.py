@@ -53,7 +53,7 @@ class Cure(Struct, frozen=True):
     close_fraction_e6: int
 
 
-class Warning_(Struct, frozen=True, tag="margin_warning"):
+class MarginWarning(Struct, frozen=True, tag="margin_warning"):
     """Between barriers an account's Greeks estimate crossed its line, and the full expected shortfall confirmed it."""
 
     seq: int
@@ -106,11 +106,11 @@ class WarningRecord(Struct, frozen=True, tag="margin_warnings"):
     partition: int
     seq: int
     block: int
-    events: tuple[Warning_, ...]
+    events: tuple[MarginWarning, ...]
 
 
 class CallRecord(Struct, frozen=True, tag="margin_calls"):
-    """Changes of state of one block and partition; a block has one or two such records (those near their line first)."""
+    """Changes of state of one block and partition: one or two records a block (those near their line first)."""
 
     version: int
     partition: int

@@ -32,7 +32,7 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_
 # -- chain.blocks
 
 
-class Block(Event, tag="block"):
+class Block(Event, frozen=True, tag="block"):
     """A block of the chain, or of the venue. It closes when `event_count` account events naming it have been accepted
     or quarantined. `tick_count` and `listing_count`, where given, make the closing independent of arrival: the ticks in
     (time of the block before, time of this block], and the number of listing events ever produced, that it waits for.
@@ -47,7 +47,7 @@ class Block(Event, tag="block"):
     listing_count: Count | None = None
 
 
-class BlockClose(Event, tag="block_close"):
+class BlockClose(Event, frozen=True, tag="block_close"):
     """Closes an announced block with what has come, whatever its counts say."""
 
     number: BlockNumber
@@ -57,7 +57,7 @@ class BlockClose(Event, tag="block_close"):
 # -- account.fills
 
 
-class Fill(Event, tag="fill"):
+class Fill(Event, frozen=True, tag="fill"):
     """One side of a trade. `lots` is signed: positive bought."""
 
     id: Name
@@ -70,7 +70,7 @@ class Fill(Event, tag="fill"):
     fee_usd6: CashUsd6 = 0
 
 
-class CashMove(Event, tag="cash_move"):
+class CashMove(Event, frozen=True, tag="cash_move"):
     """Deposit (positive), withdrawal, transfer, funding, fee: cash of an account changes by `amount_usd6`."""
 
     id: Name
@@ -80,7 +80,7 @@ class CashMove(Event, tag="cash_move"):
     amount_usd6: CashUsd6
 
 
-class CollateralMove(Event, tag="collateral_move"):
+class CollateralMove(Event, frozen=True, tag="collateral_move"):
     """Collateral coins (an instrument of kind `spot`) change by `lots`, or are restated to `lots` (`mode` set)."""
 
     id: Name
@@ -97,7 +97,7 @@ AccountEvent = Fill | CashMove | CollateralMove
 # -- oracle.ticks
 
 
-class SpotTick(Event, tag="spot"):
+class SpotTick(Event, frozen=True, tag="spot"):
     """Index price of an underlying."""
 
     id: Name
@@ -107,7 +107,7 @@ class SpotTick(Event, tag="spot"):
     price_usd9: PriceUsd9
 
 
-class ForwardTick(Event, tag="forward"):
+class ForwardTick(Event, frozen=True, tag="forward"):
     """Forward (future) price of an underlying for an expiry, with the rate that discounts to it."""
 
     id: Name
@@ -119,7 +119,7 @@ class ForwardTick(Event, tag="forward"):
     rate_e9: Annotated[int, Meta(ge=-(10**9), le=10**9)] = 0
 
 
-class QuoteTick(Event, tag="quote"):
+class QuoteTick(Event, frozen=True, tag="quote"):
     """Mark of an option in USD, with bid and ask where there are any. SVI slices are fitted to these."""
 
     id: Name
@@ -131,8 +131,8 @@ class QuoteTick(Event, tag="quote"):
     ask_usd9: PriceUsd9 | None = None
 
 
-class SurfaceTick(Event, tag="surface"):
-    """An SVI slice of total variance, w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(strike/forward)."""
+class SurfaceTick(Event, frozen=True, tag="surface"):
+    """SVI slice of total variance, w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(strike/forward)."""
 
     id: Name
     source: Name
@@ -151,7 +151,7 @@ Tick = SpotTick | ForwardTick | QuoteTick | SurfaceTick
 # -- instruments
 
 
-class UnderlyingListing(Event, tag="underlying"):
+class UnderlyingListing(Event, frozen=True, tag="underlying"):
     """An underlying: a price index with a scenario factor. `stable` marks coins that the depeg stress row moves."""
 
     id: Name
@@ -159,7 +159,7 @@ class UnderlyingListing(Event, tag="underlying"):
     stable: bool = False
 
 
-class InstrumentListing(Event, tag="instrument"):
+class InstrumentListing(Event, frozen=True, tag="instrument"):
     """A contract, or a collateral coin (`spot`). The lot is 10**lot_exponent units, its smallest traded size."""
 
     id: Name
@@ -168,19 +168,19 @@ class InstrumentListing(Event, tag="instrument"):
     kind: Literal["spot", "perpetual", "future", "call", "put"]
     lot_exponent: Annotated[int, Meta(ge=-12, le=6)]
     expiry_ms: TimeMs | None = None
-    strike_usd9: Annotated[int, Meta(ge=0, le=PRICE_MAX_USD9)] | None = None
+    strike_usd9: PriceUsd9 | None = None
     collateral_factor_e6: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000_000
     settlement: Literal["cash"] = "cash"
 
 
-class ScenarioSetListing(Event, tag="scenario_set"):
+class ScenarioSetListing(Event, frozen=True, tag="scenario_set"):
     """From the next block on margins use the scenario set with this digest (its bytes are in `scenario.sets`)."""
 
     id: Name
     digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class ParametersListing(Event, tag="parameters"):
+class ParametersListing(Event, frozen=True, tag="parameters"):
     """From the next block on margins use this parameter document (see schemas/risk_parameters.py)."""
 
     id: Name

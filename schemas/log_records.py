@@ -1,14 +1,14 @@
 """Packed records of `market.log` and `account.log`: little-endian, documented field by field, version 1.
 
 Every record begins with the header (72 bytes): version u8, kind u8, partition u16 (0xFFFF: for every partition),
-count u32, number u64 (of the decision in market.log that this record belongs to), block u64, time_ms i64,
+entries u32, number u64 (of the decision in market.log that this record belongs to), block u64, time_ms i64,
 block hash 32 bytes, reserved u64. Payloads by kind:
 
 - LISTINGS: JSON array of listings, each with the indices it was given.
-- MARKET: a market tick. count spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW).
-- BARRIER: count = number of risk partitions; u32 x count accepted events of each partition; u32 spot rows, u32 expiry
+- MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW).
+- BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
   rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.
-- EVENTS: count events; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW.
+- EVENTS: `entries` events; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW.
 - FENCE: 16 bytes token of a sequencer that begins to write (market.log only; it has no number).
 """
 
@@ -48,7 +48,7 @@ class Header(NamedTuple):
 
     kind: int
     partition: int
-    count: int
+    entries: int
     number: int
     block: int
     time_ms: int
@@ -83,20 +83,27 @@ class RecordError(ValueError):
 
 
 def pack_header(
-    kind: int, number: int, block: int, time_ms: int, block_hash: bytes, *, count: int = 0, partition: int = EVERY_PARTITION
+    kind: int,
+    number: int,
+    block: int,
+    time_ms: int,
+    block_hash: bytes,
+    *,
+    entries: int = 0,
+    partition: int = EVERY_PARTITION,
 ) -> bytes:
     """The 72 bytes of a header."""
-    return HEADER.pack(VERSION, kind, partition, count, number, block, time_ms, block_hash, 0)
+    return HEADER.pack(VERSION, kind, partition, entries, number, block, time_ms, block_hash, 0)
 
 
 def read_header(raw: bytes) -> Header:
     """Header of a record; RecordError where the version or length is not ours."""
     if len(raw) < HEADER.size:
         raise RecordError(f"record of {len(raw)} bytes is shorter than a header")
-    version, kind, partition, count, number, block, time_ms, block_hash, _ = HEADER.unpack_from(raw)
+    version, kind, partition, entries, number, block, time_ms, block_hash, _ = HEADER.unpack_from(raw)
     if version != VERSION:
         raise RecordError(f"record version {version}; this engine reads version {VERSION}")
-    return Header(kind, partition, count, number, block, time_ms, block_hash)
+    return Header(kind, partition, entries, number, block, time_ms, block_hash)
 
 
 def pack_listings(header: bytes, listings: list[dict]) -> bytes:
@@ -108,19 +115,21 @@ def read_listings(raw: bytes) -> list[dict]:
 
 
 def pack_market(header: bytes, market: Market) -> bytes:
-    """`header` must carry count = number of spot rows."""
-    return b"".join((header, struct.pack("<II", len(market.expiries), 0), market.spots.tobytes(), market.expiries.tobytes()))
+    """`header` must carry entries = number of spot rows."""
+    return b"".join(
+        (header, struct.pack("<II", len(market.expiries), 0), market.spots.tobytes(), market.expiries.tobytes())
+    )
 
 
 def read_market(raw: bytes, header: Header) -> Market:
     expiries, _ = struct.unpack_from("<II", raw, HEADER.size)
     at = HEADER.size + 8
-    spots = _rows(raw, SPOT_ROW, header.count, at)
+    spots = _rows(raw, SPOT_ROW, header.entries, at)
     return Market(spots, _rows(raw, EXPIRY_ROW, expiries, at + spots.nbytes))
 
 
 def pack_barrier(header: bytes, barrier: Barrier) -> bytes:
-    """`header` must carry count = number of partitions."""
+    """`header` must carry entries = number of partitions."""
     market = barrier.market
     sizes = struct.pack(
         "<IIIB3x", len(market.spots), len(market.expiries), len(barrier.settlements), 1 if barrier.evaluate else 0
@@ -132,7 +141,7 @@ def pack_barrier(header: bytes, barrier: Barrier) -> bytes:
 
 
 def read_barrier(raw: bytes, header: Header) -> Barrier:
-    counts = _rows(raw, np.dtype("<u4"), header.count, HEADER.size)
+    counts = _rows(raw, np.dtype("<u4"), header.entries, HEADER.size)
     at = HEADER.size + counts.nbytes
     spots, expiries, settlements, evaluate = struct.unpack_from("<IIIB3x", raw, at)
     at += 16
@@ -143,7 +152,7 @@ def read_barrier(raw: bytes, header: Header) -> Barrier:
 
 
 def pack_events(header: bytes, events: Events) -> bytes:
-    """`header` must carry count = number of events and the partition."""
+    """`header` must carry entries = number of events and the partition."""
     encoded = [name.encode() for name in events.names]
     lengths = struct.pack(f"<I{len(encoded)}H", len(encoded), *map(len, encoded))
     head = header + lengths + b"".join(encoded)
@@ -158,7 +167,7 @@ def read_events(raw: bytes, header: Header) -> Events:
     for length in lengths:
         names.append(raw[at : at + length].decode())
         at += length
-    return Events(names, _rows(raw, EVENT_ROW, header.count, at + -at % 8))
+    return Events(names, _rows(raw, EVENT_ROW, header.entries, at + -at % 8))
 
 
 def _rows(raw: bytes, dtype: np.dtype, count: int, at: int) -> np.ndarray:

@@ -24,7 +24,7 @@ def divide_up(numerator: int, denominator: int) -> int:
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
-    """Nearest integer, ties to even (denominator > 0). Odd symmetric: both sides of a trade round to opposite amounts."""
+    """Nearest integer, ties to even (denominator > 0). Odd: both sides of a trade round to opposite amounts."""
     quotient, remainder = divmod(numerator, denominator)
     twice = 2 * remainder
     if twice > denominator or (twice == denominator and quotient & 1):

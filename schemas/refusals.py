@@ -28,7 +28,7 @@ REASONS = tuple(value for name, value in sorted(globals().items()) if name.isupp
 
 
 class Refusal(Struct, frozen=True):
-    """`reason` is one of REASONS; `field` the JSON path of the culprit, empty where there is none; `detail` for people."""
+    """`reason` is one of REASONS; `field` the JSON path of the culprit or empty; `detail` is for people."""
 
     reason: str
     detail: str

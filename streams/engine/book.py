@@ -46,7 +46,7 @@ class Book:
     # -- events
 
     def apply_events(self, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray) -> np.ndarray:
-        """Apply packed events in order; Greeks move with the lots at once (int64[I,4] per lot). Returns rows touched."""
+        """Apply packed events in order; Greeks (int64[I,4] per lot) move with the lots. Returns rows touched."""
         rows = np.array([self._row(name) for name in events.names], np.int64)
         touched = rows[events.rows["account"]]
         trades = events.rows["kind"] != records.CASH

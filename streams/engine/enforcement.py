@@ -26,7 +26,9 @@ class Enforcement:
     def __init__(self, partitions: int, checkpoint_every: int = 16) -> None:
         self.partitions = partitions
         self.checkpoint_every = checkpoint_every
-        self.read: dict[tuple[str, int], int] = {(t, p): 0 for t in (MARGIN_CALLS, BLOCKS_DONE) for p in range(partitions)}
+        self.read: dict[tuple[str, int], int] = {
+            (t, p): 0 for t in (MARGIN_CALLS, BLOCKS_DONE) for p in range(partitions)
+        }
         self.taken: dict[tuple[str, int], int] = dict.fromkeys(self.read, 0)
         self.done: list[int] = [-1] * partitions
         self.halted: list[bool] = [False] * partitions
@@ -105,9 +107,7 @@ class Enforcement:
     def _complete(self, block: int) -> bool:
         """Every living partition has done the block, and the calls that it announced have been read."""
         seen, due = self._counts(self.calls_seen, block), self._counts(self.calls_due, block)
-        return all(
-            self.halted[p] or (self.done[p] >= block and seen[p] == due[p]) for p in range(self.partitions)
-        )
+        return all(self.halted[p] or (self.done[p] >= block and seen[p] == due[p]) for p in range(self.partitions))
 
     def _liquidate(self, block: int, time_ms: int) -> list[Output]:
         flags = self.flags.pop(block, [])

@@ -23,9 +23,20 @@ class Candidate(NamedTuple):
     rank: int
     partition: int
     offset: int
-    index: int
+    place: int
     mark: bytes
     event: dict
+    own: bytes = b""  # its bytes where they are not just `event` in JSON again
+
+    @property
+    def name(self) -> str:
+        """Identity: ids are unique within a topic."""
+        return f"{self.rank}/{self.event['id']}"
+
+    @property
+    def raw(self) -> bytes:
+        """The event's own bytes."""
+        return self.own or orjson.dumps(self.event)
 
 
 class Refused(NamedTuple):
@@ -35,13 +46,25 @@ class Refused(NamedTuple):
     topic: str
     partition: int
     offset: int
-    index: int
+    place: int
     raw: bytes
 
 
 def content_mark(event: dict) -> bytes:
     """16 bytes that tell one content from another."""
     return hashlib.blake2b(orjson.dumps(event, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+
+
+def conflict(candidate: Candidate) -> Refusal:
+    """The refusal of an event whose id belongs to another."""
+    return Refusal(refusals.IDENTITY_CONFLICT, f"id {candidate.event['id']} was taken with other content", "id")
+
+
+def _own_bytes(raw: bytes, plain: dict | None, alone: bool) -> bytes:
+    """Bytes of an event as its producer wrote them; empty where writing `plain` again gives the same."""
+    if plain is None:
+        return raw
+    return raw if alone and raw != orjson.dumps(plain) else b""
 
 
 class Intake:
@@ -55,30 +78,30 @@ class Intake:
         self.blocks: dict[int, dict] = {}
         self.closes: set[int] = set()
         self.events: dict[int, dict[str, list[Candidate]]] = {}
-        self.flushed: dict[int, int] = {}  # block -> events of it that are in the log
+        self.flushed: dict[int, int] = {}  # block -> events of it that were taken out before its close
         self.refused: dict[int, set[bytes]] = {}  # block -> marks of refused events that named it
         self.ticks: dict[str, list[Candidate]] = {}
         self.refused_ticks: dict[bytes, int] = {}  # mark -> time
         self.listings: list[Candidate] = []
-        self.listing_marks: set[bytes] = set()
-        self.known: dict[str, tuple[bytes, int]] = {}  # id -> mark, block at which it was taken
+        self.listing_marks: dict[bytes, int] = {}  # of all listings ever -> place in their topic's order
+        self.known: dict[str, tuple[bytes, int]] = {}  # name -> mark, block at which it was taken
         self.repeats = 0
 
     # -- reading
 
     def read(self, topic: str, partition: int, offset: int, raw: bytes | None, lateness_ms: int) -> list[Refused]:
         """Judge one record; valid events wait, the others are returned."""
+        found = decode_inputs(topic, raw)
         out = []
-        for index, (event, refusal, plain) in enumerate(decode_inputs(topic, raw)):
+        for place, (_, refusal, plain) in enumerate(found):
+            own = _own_bytes(raw or b"", plain, alone=len(found) == 1)
             if refusal is None and plain is not None:
-                candidate = Candidate(INPUTS.index(topic), partition, offset, index, content_mark(plain), plain)
+                rank = INPUTS.index(topic)
+                candidate = Candidate(rank, partition, offset, place, content_mark(plain), plain, own)
                 refusal = self._take(topic, candidate, lateness_ms)
-            elif plain is not None:
-                self._count_refused(topic, plain)
             if refusal is not None:
-                own = raw or b"" if plain is None else orjson.dumps(plain)
-                out.append(Refused(refusal, topic, partition, offset, index, own))
-            del event
+                self._count_refused(topic, plain)
+                out.append(Refused(refusal, topic, partition, offset, place, own or orjson.dumps(plain)))
         return out
 
     def _take(self, topic: str, candidate: Candidate, lateness_ms: int) -> Refusal | None:
@@ -87,47 +110,55 @@ class Intake:
         if topic == INSTRUMENTS and candidate.mark in self.listing_marks:
             self.repeats += 1
             return None
-        repeat = self._known(candidate)
-        if repeat is not None:
-            return repeat or None
+        taken = self.known.get(candidate.name)
+        if taken is not None and taken[0] != candidate.mark:
+            return conflict(candidate)
+        if taken is not None:
+            self.repeats += 1
+            return None
         if topic == ACCOUNT_FILLS:
             return self._take_account_event(candidate)
         if topic == ORACLE_TICKS:
             return self._take_tick(candidate, lateness_ms)
-        self.listing_marks.add(candidate.mark)
+        self.listing_marks[candidate.mark] = len(self.listing_marks)
         self.listings.append(candidate)
-        self.listings.sort()
         return None
-
-    def _known(self, candidate: Candidate) -> Refusal | bool | None:
-        """None: never seen; False: the same again (dropped, counted); Refusal: the id is taken by other bytes."""
-        taken = self.known.get(candidate.event["id"])
-        if taken is None:
-            return None
-        if taken[0] == candidate.mark:
-            self.repeats += 1
-            return False
-        return Refusal(refusals.IDENTITY_CONFLICT, f"id {candidate.event['id']} was taken with other content", "id")
 
     def _take_block(self, event: dict) -> Refusal | None:
         number = event["number"]
-        if event["type"] == "block_close":
-            self.closes.add(number)
-            return None
         if self.closed is not None and number <= self.closed:
             if number == self.closed and event["hash"] != self.closed_hash:
-                return Refusal(refusals.BLOCK_CONFLICT, f"block {number} is closed with hash {self.closed_hash}", "hash")
+                return Refusal(
+                    refusals.BLOCK_CONFLICT, f"block {number} is closed with hash {self.closed_hash}", "hash"
+                )
             self.repeats += 1
             return None
-        known = self.blocks.setdefault(number, event)
-        if known != event:
+        known = self.blocks.get(number)
+        if event["type"] == "block_close":
+            return self._take_block_close(event, known)
+        if known is None:
+            self.blocks[number] = event
+        elif known == event:
+            self.repeats += 1
+        else:
             return Refusal(refusals.BLOCK_CONFLICT, f"block {number} was announced with other content", "number")
+        return None
+
+    def _take_block_close(self, event: dict, announced: dict | None) -> Refusal | None:
+        number = event["number"]
+        if announced is None:
+            return Refusal(refusals.BLOCK_UNKNOWN, f"block {number} was not announced", "number")
+        if announced["hash"] != event["hash"]:
+            return Refusal(refusals.BLOCK_CONFLICT, f"block {number} was announced as {announced['hash']}", "hash")
+        self.closes.add(number)
         return None
 
     def _take_account_event(self, candidate: Candidate) -> Refusal | None:
         block = candidate.event["block"]
         if self.closed is not None and block <= self.closed:
-            return Refusal(refusals.BLOCK_CLOSED, f"block {block} is closed; the open block is {self.closed + 1}", "block")
+            return Refusal(
+                refusals.BLOCK_CLOSED, f"block {block} is closed; the open block is {self.closed + 1}", "block"
+            )
         self._add(self.events.setdefault(block, {}), candidate)
         return None
 
@@ -146,14 +177,17 @@ class Intake:
         same_id.append(candidate)
         same_id.sort()
 
-    def _count_refused(self, topic: str, plain: dict) -> None:
+    def _count_refused(self, topic: str, plain: dict | None) -> None:
         """A refused event that names its block (a refused tick: its time) counts, or the block would wait for ever."""
-        if topic == ACCOUNT_FILLS and isinstance(plain.get("block"), int):
-            self.refused.setdefault(plain["block"], set()).add(content_mark(plain))
-        elif topic == ORACLE_TICKS and isinstance(plain.get("time_ms"), int):
-            self.refused_ticks[content_mark(plain)] = plain["time_ms"]
+        if plain is None:
+            return
+        mark, block, time_ms = content_mark(plain), plain.get("block"), plain.get("time_ms")
+        if topic == ACCOUNT_FILLS and isinstance(block, int) and (self.closed is None or block > self.closed):
+            self.refused.setdefault(block, set()).add(mark)
+        elif topic == ORACLE_TICKS and isinstance(time_ms, int) and time_ms > self.closed_time_ms:
+            self.refused_ticks[mark] = time_ms
         elif topic == INSTRUMENTS:
-            self.listing_marks.add(content_mark(plain))
+            self.listing_marks.setdefault(mark, len(self.listing_marks))
 
     # -- asking
 
@@ -167,7 +201,8 @@ class Intake:
         number = block["number"]
         if number in self.closes:
             return False
-        came = len(self.events.get(number, ())) + self.flushed.get(number, 0) + len(self.refused.get(number, ()))
+        waiting = sum(len(same_id) for same_id in self.events.get(number, {}).values())
+        came = waiting + self.flushed.get(number, 0) + len(self.refused.get(number, ()))
         if came < block["event_count"]:
             return True
         if block.get("listing_count") is not None and len(self.listing_marks) < block["listing_count"]:
@@ -176,7 +211,7 @@ class Intake:
 
     def _ticks_until(self, time_ms: int) -> int:
         low = self.closed_time_ms
-        came = sum(1 for c in self.ticks.values() if low < c[0].event["time_ms"] <= time_ms)
+        came = sum(1 for same_id in self.ticks.values() for c in same_id if low < c.event["time_ms"] <= time_ms)
         return came + sum(1 for t in self.refused_ticks.values() if low < t <= time_ms)
 
     def ticks_in_order(self, time_ms: int) -> list[Candidate]:
@@ -187,40 +222,50 @@ class Intake:
     # -- taking out
 
     def pop_events(self, block: int, until_ms: int | None) -> tuple[list[Candidate], list[Candidate]]:
-        """Events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers of id conflicts)."""
+        """Events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers)."""
         pool = self.events.get(block, {})
         due = [i for i, c in pool.items() if until_ms is None or c[0].event["time_ms"] <= until_ms]
         chosen, losers = self._pop(pool, due, block)
-        self.flushed[block] = self.flushed.get(block, 0) + len(chosen)
+        self.flushed[block] = self.flushed.get(block, 0) + len(chosen) + len(losers)
         return sorted(chosen, key=lambda c: (c.event["time_ms"], c.rank, c.event["id"])), losers
 
     def pop_ticks(self, until_ms: int, block: int) -> tuple[list[Candidate], list[Candidate]]:
-        """Ticks until `until_ms` in order -> (chosen, losers of id conflicts)."""
-        ordered = self.ticks_in_order(until_ms)
-        _, losers = self._pop(self.ticks, [c.event["id"] for c in ordered], block)
-        return ordered, losers
+        """Ticks until `until_ms` in order -> (chosen, losers)."""
+        chosen, losers = self._pop(self.ticks, [c.event["id"] for c in self.ticks_in_order(until_ms)], block)
+        self.refused_ticks.update((c.mark, c.event["time_ms"]) for c in losers)
+        return chosen, losers
 
-    def pop_listings(self, count: int, block: int) -> list[Candidate]:
-        """The first `count` waiting listings in the order of their topic."""
+    def listings_due(self, listing_count: int | None) -> list[Candidate]:
+        """Waiting listings, of the first `listing_count` of their topic if that is given."""
+        if listing_count is None:
+            return self.listings
+        return [c for c in self.listings if self.listing_marks[c.mark] < listing_count]
+
+    def pop_listings(self, count: int, block: int) -> tuple[list[Candidate], list[Candidate]]:
+        """The first `count` waiting listings in the order of their topic -> (chosen, losers of id conflicts)."""
         taken, self.listings = self.listings[:count], self.listings[count:]
-        for candidate in taken:
-            self.known[candidate.event["id"]] = (candidate.mark, block)
-        return taken
-
-    def _pop(self, pool: dict[str, list[Candidate]], ids: list[str], block: int) -> tuple[list[Candidate], list[Candidate]]:
         chosen, losers = [], []
-        for name in ids:
-            first, *others = pool.pop(name)
-            if name in self.known:  # the same id in a block before: this one lost
-                losers += [first, *others]
-                continue
-            self.known[name] = (first.mark, block)
-            chosen.append(first)
+        for candidate in taken:
+            first = self.known.setdefault(candidate.name, (candidate.mark, block))
+            (chosen if first[0] == candidate.mark else losers).append(candidate)
+        return chosen, losers
+
+    def _pop(
+        self, pool: dict[str, list[Candidate]], ids: list[str], block: int
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        chosen, losers = [], []
+        for event_id in ids:
+            first, *others = pool.pop(event_id)
             losers += others
+            if first.name in self.known:  # the same id in a block before: this one lost
+                losers.append(first)
+                continue
+            self.known[first.name] = (first.mark, block)
+            chosen.append(first)
         return chosen, losers
 
     def close(self, number: int) -> list[Candidate]:
-        """Block `number` is closed. Returns events of earlier numbers that can never be in a block (a first block only)."""
+        """Block `number` is closed. Returns events of earlier numbers, which no block takes (first block only)."""
         block = self.blocks.pop(number)
         self.closed, self.closed_time_ms, self.closed_hash = number, block["time_ms"], block["hash"]
         self.closes.discard(number)
@@ -229,7 +274,7 @@ class Intake:
             del self.blocks[gone]
         for kept in (self.flushed, self.refused):
             for gone in [b for b in kept if b <= number]:
-                del kept[gone]  # type: ignore[attr-defined]
+                del kept[gone]
         self.refused_ticks = {m: t for m, t in self.refused_ticks.items() if t > self.closed_time_ms}
         if number % 8 == 0:
             oldest = number - self.memory_blocks
@@ -249,7 +294,7 @@ class Intake:
         plain["refused_ticks"] = sorted(self.refused_ticks.items())
         plain["flushed"] = sorted(self.flushed.items())
         plain["known"] = sorted(self.known.items())
-        plain["listing_marks"] = sorted(self.listing_marks)
+        plain["listing_marks"] = sorted(self.listing_marks.items())
         return plain
 
     @classmethod
@@ -265,6 +310,6 @@ class Intake:
         intake.refused_ticks = dict(map(tuple, plain["refused_ticks"]))
         intake.flushed = dict(map(tuple, plain["flushed"]))
         intake.listings = [Candidate(*c) for c in plain["listings"]]
-        intake.listing_marks = set(plain["listing_marks"])
+        intake.listing_marks = dict(map(tuple, plain["listing_marks"]))
         intake.known = {i: (v[0], v[1]) for i, v in plain["known"]}
         return intake

@@ -1,7 +1,7 @@
 """Between barriers: where each account's NLV probably stands, by its Greeks, and which accounts to compute exactly.
 
-An estimate only chooses whom to look at; what is said is always the exact margin. Each account has two lines, IM and MM.
-A line that was reported is disarmed until the estimate is back above `rearm` x line, or until a barrier changes the
+An estimate only chooses whom to look at; what is said is always the exact margin. Each account has two lines, IM and
+MM. A line that was reported is disarmed until the estimate is back above `rearm` x line, or until a barrier changes the
 account's state.
 """
 
@@ -43,9 +43,13 @@ class Lines:
         """Exact numbers of a barrier replace the estimates; bool[A] `changed`: the account's state changed here."""
         self.fit_to(len(margins.state))
         self.base_usd6 = margins.nlv_usd6.astype(np.float64)
-        self.line_usd6 = np.stack([margins.initial_margin_usd6, margins.maintenance_margin_usd6], axis=1).astype(np.float64)
+        self.line_usd6 = np.stack([margins.initial_margin_usd6, margins.maintenance_margin_usd6], axis=1).astype(
+            np.float64
+        )
         self.traded[:] = False
-        fresh = np.stack([margins.state == HEALTHY, (margins.state == HEALTHY) | (margins.state == MARGIN_CALL)], axis=1)
+        fresh = np.stack(
+            [margins.state == HEALTHY, (margins.state == HEALTHY) | (margins.state == MARGIN_CALL)], axis=1
+        )
         self.armed = np.where(changed[:, None], fresh, self.armed & fresh)
         self.rearm(self.base_usd6, p)
 
@@ -66,7 +70,9 @@ class Lines:
         both = known & (now.spot_usd9 > 0)
         spot_move[both] = now.spot_usd9[both] / then.spot_usd9[both] - 1.0
         volatility_move = np.where(
-            (then.volatility_e9 > 0) & (now.volatility_e9 > 0), (now.volatility_e9 - then.volatility_e9) / float(ONE_E9), 0.0
+            (then.volatility_e9 > 0) & (now.volatility_e9 > 0),
+            (now.volatility_e9 - then.volatility_e9) / float(ONE_E9),
+            0.0,
         )
         change_usd9 = np.zeros(len(book.accounts))
         rows, underlyings = book.pair_keys >> INSTRUMENT_BITS, book.pair_keys & INSTRUMENT_MASK

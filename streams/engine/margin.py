@@ -1,10 +1,10 @@
 """The decision: terms -> maintenance and initial margin, state, cure. One pure function for every margin there is.
 
-    equity = cash + marks of positions + collateral at its price          (nothing haircut)
-    NLV    = cash + marks of positions + collateral at price x factor
-    risk   = max(expected shortfall, worst weighted stress loss, short-option minimum)
-    MM     = risk + add-ons,   IM = multiplier x risk + add-ons           (rounded up: against the account)
-    add-ons = charge on gross notional
+equity = cash + marks of positions + collateral at its price          (nothing haircut)
+NLV    = cash + marks of positions + collateral at price x factor
+risk   = max(expected shortfall, worst weighted stress loss, short-option minimum)
+MM     = risk + add-ons,   IM = multiplier x risk + add-ons           (rounded up: against the account)
+add-ons = charge on gross notional
 """
 
 from __future__ import annotations
@@ -89,9 +89,12 @@ def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tabl
     return Sums(nlv, equity, short, charge, wide)
 
 
-def _wide_sums(legs: Legs, account: int, base_usd6: int, tables: Tables, p: RiskParameters) -> tuple[int, int, int, int]:
+def _wide_sums(
+    legs: Legs, account: int, base_usd6: int, tables: Tables, p: RiskParameters
+) -> tuple[int, int, int, int]:
     begin, end = int(legs.account_ptr[account]), int(legs.account_ptr[account + 1])
-    totals, net = [0, 0, 0], {}
+    totals = [0, 0, 0]
+    net: dict[int, int] = {}
     for i, lots in zip(legs.leg_instrument[begin:end].tolist(), legs.leg_lots[begin:end].tolist(), strict=True):
         mark, haircut, notional = (int(v) for v in tables.columns_usd9[:, i])
         totals = [totals[0] + lots * mark, totals[1] + lots * haircut, totals[2] + abs(lots) * notional]

@@ -1,4 +1,4 @@
-"""What the sequencer proposes next: a pure reading of its state. Planning works on copies; only carrying out changes."""
+"""What the sequencer proposes next: a pure reading of its state (on copies: only carrying out changes it)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Step(NamedTuple):
     block: int
     time_ms: int
     block_hash: bytes
-    count: int
+    entries: int
     body: list[dict] | Market | Barrier
 
     def pack(self, number: int) -> bytes:
         """The record of market.log."""
-        header = records.pack_header(self.kind, number, self.block, self.time_ms, self.block_hash, count=self.count)
+        header = records.pack_header(self.kind, number, self.block, self.time_ms, self.block_hash, entries=self.entries)
         if self.kind == records.LISTINGS:
             return records.pack_listings(header, self.body)  # type: ignore[arg-type]
         if self.kind == records.MARKET:
@@ -62,16 +62,15 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
 
 
 def _close_step(state: Sequencer, ticks: TickState, number: int, time_ms: int, block_hash: bytes) -> Step:
-    barrier = Barrier(state.counts_at_close(number), ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True)
+    barrier = Barrier(
+        state.counts_at_close(number), ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True
+    )
     return Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)
 
 
 def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
     """Waiting listings as one step; a block that declares how many there are takes no later ones."""
-    waiting = state.intake.listings
-    if block is not None and block.get("listing_count") is not None:
-        beyond = len(state.intake.listing_marks) - block["listing_count"]
-        waiting = waiting[: max(0, len(waiting) - max(0, beyond))]
+    waiting = state.intake.listings_due(block.get("listing_count") if block is not None else None)
     if not waiting:
         return []
     number = state.intake.open_number() or 0
@@ -111,7 +110,8 @@ def _due(state: Sequencer, last: Market, spot_usd9: dict[int, int], time_ms: int
         return True
     step = state.parameters.market_tick_move_e6
     return any(
-        abs(spot_usd9[int(r["underlying"])] - int(r["spot_usd9"])) * ONE_E6 >= step * int(r["spot_usd9"]) for r in last.spots
+        abs(spot_usd9[int(r["underlying"])] - int(r["spot_usd9"])) * ONE_E6 >= step * int(r["spot_usd9"])
+        for r in last.spots
     )
 
 

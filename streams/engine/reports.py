@@ -16,8 +16,8 @@ from schemas.decisions import (
     CallRecord,
     Greeks,
     Margin,
+    MarginWarning,
     Position,
-    Warning_,
     WarningRecord,
 )
 from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
@@ -67,7 +67,7 @@ class Reporter:
         for warning in due:
             account = state.book.accounts[warning.row]
             events.append(
-                Warning_(
+                MarginWarning(
                     seq=self._next_event(MARGIN_WARNINGS),
                     id=f"{header.number}/{account}/{LINE_NAMES[warning.line]}",
                     account=account,

@@ -79,7 +79,7 @@ class Risk:
     def steps(
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
-        """Apply one record. A record that contradicts the log halts the partition, loudly: it says so in blocks.done."""
+        """Apply one record. One that contradicts the log halts the partition, loudly: it says so in blocks.done."""
         if not self.halted:
             try:
                 yield from self._apply(value or b"")
@@ -141,7 +141,7 @@ class Risk:
     def _events(self, header: records.Header, events: records.Events) -> list[Output]:
         if header.block != self.block + 1 and self.block >= 0:
             raise Fault(f"events of block {header.block} after block {self.block}")
-        self.events += header.count
+        self.events += header.entries
         tables = self._tables()
         if tables is None:
             self.book.apply_events(events, self.catalogue, np.zeros((0, 4), np.int64))
@@ -301,4 +301,3 @@ def _grown(margins: Margins, count: int) -> Margins:
     for old, new in zip(margins, grown, strict=True):
         new[: len(old)] = old
     return grown
-

@@ -1,7 +1,7 @@
 """Who is computed first at a barrier: everyone whom a certified bound cannot clear.
 
 By the sup bound (kernels/screening.py, theorem and proof there) an account's expected shortfall, and its worst weighted
-stress loss, have grown since the keyframe by at most what its lots can make of the extremes of its instruments' changes.
+stress loss, have grown since the keyframe by at most what its lots can make of the extremes of the changes of its rows.
 Short-option minimum, add-ons and NLV need no scenario and are exact. So IM <= multiplier * max(bounds) + add-ons; where
 NLV reaches that, the account is healthy for certain.
 """

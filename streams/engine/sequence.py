@@ -1,8 +1,8 @@
 """The sequencer: decides the order of an unordered world, and writes the decision down.
 
 Every decision (listings, market tick, block close) is a numbered record of `market.log`; the first record of a number
-wins. A decision is proposed, read back, and only then carried out: events into `account.log`, packed by partition, and a
-copy of the decision behind them. With each record travels the position vector of the inputs that were judged for it, so
+wins. A decision is proposed, read back, and only then carried out: events into `account.log`, packed by partition, and
+a copy of the decision behind them. With each record travels the position vector of the inputs that were judged for it, so
 that a restarted sequencer judges exactly the same inputs before it carries the decision out again, and writes the same
 bytes (`account.log` drops them by number). Which inputs were judged is all that matters, not how topics took turns.
 
@@ -29,7 +29,7 @@ from schemas.decisions import Quarantined
 from schemas.refusals import Refusal
 from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
-from streams.engine.intake import Candidate, Intake, Refused
+from streams.engine.intake import Candidate, Intake, Refused, conflict
 from streams.engine.output import Fault, Output
 from streams.engine.planning import Step, plan_block, plan_live_tick
 from streams.engine.tick_state import TickState
@@ -46,7 +46,9 @@ def partition_of(account: str, partitions: int) -> int:
 class Sequencer:
     """State and transition of the one writer of the logs. `token` names this life and takes no part in any decision."""
 
-    def __init__(self, partitions: int, input_partitions: dict[str, int], token: bytes, checkpoint_every: int = 16) -> None:
+    def __init__(
+        self, partitions: int, input_partitions: dict[str, int], token: bytes, checkpoint_every: int = 16
+    ) -> None:
         self.partitions = partitions
         self.token = token
         self.checkpoint_every = checkpoint_every
@@ -188,7 +190,9 @@ class Sequencer:
     def _list(self, header: records.Header) -> list[Output]:
         """Take the recorded number of waiting listings; those that the catalogue refuses go to quarantine."""
         out = []
-        for candidate in self.intake.pop_listings(header.count, header.block):
+        chosen, losers = self.intake.pop_listings(header.entries, header.block)
+        out += [_quarantine(c, conflict(c)) for c in losers]
+        for candidate in chosen:
             refusal = self.catalogue.refusal(candidate.event)
             if refusal is not None:
                 out.append(_quarantine(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
@@ -207,7 +211,7 @@ class Sequencer:
         closing = header.kind == records.BARRIER
         out = self._flush(header, None if closing else header.time_ms)
         chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
-        out += [_quarantine(c, _conflict(c)) for c in losers]
+        out += [_quarantine(c, conflict(c)) for c in losers]
         for candidate in chosen:
             refusal = self.ticks.absorb(candidate.event, self.catalogue)
             if refusal is not None:
@@ -233,7 +237,7 @@ class Sequencer:
     def _flush(self, header: records.Header, until_ms: int | None) -> list[Output]:
         """Events of the open block into one packed record a partition."""
         chosen, losers = self.intake.pop_events(header.block, until_ms)
-        out = [_quarantine(c, _conflict(c)) for c in losers]
+        out = [_quarantine(c, conflict(c)) for c in losers]
         rows: list[list[tuple[str, tuple]]] = [[] for _ in range(self.partitions)]
         for candidate in chosen:
             refusal = self._event_refusal(candidate.event)
@@ -265,7 +269,9 @@ class Sequencer:
             return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {event['instrument']} is not listed", "instrument")
         instrument = self.catalogue.instruments[index]
         if event["type"] == "collateral_move" and instrument.kind != "spot":
-            return Refusal(refusals.WRONG_KIND, f"{event['instrument']} is a {instrument.kind}, no collateral", "instrument")
+            return Refusal(
+                refusals.WRONG_KIND, f"{event['instrument']} is a {instrument.kind}, no collateral", "instrument"
+            )
         if instrument.expiry in self.ticks.settled:
             return Refusal(refusals.INSTRUMENT_EXPIRED, f"{event['instrument']} is settled", "instrument")
         return None
@@ -330,20 +336,15 @@ def quarantined(refused: Refused) -> Output:
     refusal = refused.refusal
     value = Quarantined(
         1, refusal.reason, refusal.field, refusal.detail, refused.topic, refused.partition, refused.offset,
-        refused.index, base64.b64encode(refused.raw).decode(),
+        refused.place, base64.b64encode(refused.raw).decode(),
     )  # fmt: skip
-    key = f"{refused.topic}/{refused.partition}/{refused.offset}/{refused.index}"
+    key = f"{refused.topic}/{refused.partition}/{refused.offset}/{refused.place}"
     return Output(QUARANTINE, 0, key.encode(), encode(value))
 
 
 def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
-    origin = (INPUTS[candidate.rank], candidate.partition, candidate.offset, candidate.index)
-    return quarantined(Refused(refusal, *origin, encode(candidate.event)))
-
-
-def _conflict(candidate: Candidate) -> Refusal:
-    detail = f"id {candidate.event['id']} was taken with other content"
-    return Refusal(refusals.IDENTITY_CONFLICT, detail, "id")
+    origin = (INPUTS[candidate.rank], candidate.partition, candidate.offset, candidate.place)
+    return quarantined(Refused(refusal, *origin, candidate.raw))
 
 
 def _pack_events(header: records.Header, partition: int, found: list[tuple[str, tuple]]) -> bytes:
@@ -354,7 +355,13 @@ def _pack_events(header: records.Header, partition: int, found: list[tuple[str, 
         row["kind"], row["account"], row["instrument"] = kind, index[account], instrument
         row["lots"], row["price_usd9"], row["cash_usd6"] = lots, price, cash
     head = records.pack_header(
-        records.EVENTS, header.number, header.block, header.time_ms, header.block_hash, count=len(rows), partition=partition
+        records.EVENTS,
+        header.number,
+        header.block,
+        header.time_ms,
+        header.block_hash,
+        entries=len(rows),
+        partition=partition,
     )
     return records.pack_events(head, records.Events(names, rows))
 
@@ -365,5 +372,3 @@ def _vector_bytes(vector: Vector) -> bytes:
 
 def _vector(raw: bytes) -> Vector:
     return {(t, p): o for t, p, o in msgspec.json.decode(raw)}
-
-

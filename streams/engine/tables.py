@@ -126,7 +126,7 @@ def _columns(instruments: InstrumentTable, market: MarketTable) -> np.ndarray:
 def _digest(pnl: PnlTable, stress: np.ndarray) -> str:
     h = hashlib.blake2b(digest_size=16)
     for part in (pnl.values, pnl.exponent, stress):
-        h.update(memoryview(np.ascontiguousarray(part)).cast("B"))
+        h.update(np.ascontiguousarray(part).view(np.uint8).data)
     return h.hexdigest()
 
 

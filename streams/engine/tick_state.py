@@ -19,7 +19,7 @@ OPTION_KINDS = ("call", "put")
 
 
 class TickState:
-    """Latest values per underlying, expiry and instrument (by catalogue index); dicts, because listings come any time."""
+    """Latest values per underlying, expiry and instrument, by catalogue index (dicts: listings come any time)."""
 
     def __init__(self) -> None:
         self.spot_usd9: dict[int, int] = {}
@@ -136,7 +136,9 @@ class TickState:
         spots = np.zeros(len(self.spot_usd9), SPOT_ROW)
         for row, underlying in enumerate(sorted(self.spot_usd9)):
             spots[row] = (underlying, 0, self.spot_usd9[underlying], self.volatility_e9.get(underlying, 0))
-        listed = [e for e in range(len(catalogue.expiries)) if e not in self.settled and self.forward_usd9(e, catalogue)]
+        listed = [
+            e for e in range(len(catalogue.expiries)) if e not in self.settled and self.forward_usd9(e, catalogue)
+        ]
         expiries = np.zeros(len(listed), EXPIRY_ROW)
         for row, expiry in enumerate(listed):
             surface = self.surface.get(expiry, (0, 0, 0, 0, 1))
@@ -176,7 +178,8 @@ class TickState:
     def to_plain(self) -> dict:
         """Plain value, equal for equal states."""
         return {
-            name: sorted(value) if isinstance(value, set) else sorted(value.items()) for name, value in vars(self).items()
+            name: sorted(value) if isinstance(value, set) else sorted(value.items())
+            for name, value in vars(self).items()
         } | {"quotes": sorted((e, sorted(q.items())) for e, q in self.quotes.items())}
 
     @classmethod

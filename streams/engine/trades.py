@@ -50,7 +50,9 @@ def trade_effects(
         moved = abs(lots - before_lots.get(key, 0))
         index = key & INSTRUMENT_MASK
         if moved:
-            rise[key >> INSTRUMENT_BITS] += moved * bound_usd9[index] / USD9_PER_USD6 if index < len(bound_usd9) else np.inf
+            rise[key >> INSTRUMENT_BITS] += (
+                moved * bound_usd9[index] / USD9_PER_USD6 if index < len(bound_usd9) else np.inf
+            )
     return TradeEffects(rows, change, rise)
 
 

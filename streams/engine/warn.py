@@ -27,7 +27,12 @@ class WarningDue(NamedTuple):
 
 
 def exact_now(
-    book: Book, rows: np.ndarray, catalogue: Catalogue, market: RecordedMarket, p: RiskParameters, scenarios: ScenarioTable
+    book: Book,
+    rows: np.ndarray,
+    catalogue: Catalogue,
+    market: RecordedMarket,
+    p: RiskParameters,
+    scenarios: ScenarioTable,
 ) -> Margins:
     """Full margins of `rows` at `market`: only the instruments they hold are repriced."""
     slices = [book.leg_slice(row) for row in rows.tolist()]

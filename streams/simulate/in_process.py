@@ -32,7 +32,7 @@ INPUT_PARTITIONS = {topic: FILL_PARTITIONS if topic == ACCOUNT_FILLS else 1 for 
 
 
 class Pipeline:
-    """Sequencer, risk of every partition and enforcement, fed record by record; `logs[topic, partition]` are the values."""
+    """Sequencer, risk and enforcement, fed record by record; `logs[topic, partition]` are the values."""
 
     def __init__(self, scenario_sets: Mapping[str, ScenarioSet], partitions: int = 4) -> None:
         self.partitions = partitions
