@@ -14,6 +14,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas import log_records as records
 from schemas.codec import decode_output
+from schemas.decisions import INSOLVENT, LIQUIDATABLE
 from schemas.margin_batch import decode_batch
 from schemas.topics import (
     ACCOUNT_LOG,
@@ -29,6 +30,7 @@ from streams.runtime.once import Once
 from streams.runtime.settings import RuntimeSettings
 
 Listener = Callable[[str, dict[str, Any]], None]
+FLAGS = (LIQUIDATABLE, INSOLVENT)
 EVENT_KINDS = {MARGIN_WARNINGS: "margin_warning", MARGIN_CALLS: "margin_call", LIQUIDATIONS: "liquidation"}
 
 
@@ -53,7 +55,6 @@ class Observer:
         self.last_call_ms: dict[tuple[int, int], int] = {}
         self.done_ms: dict[tuple[int, int], int] = {}
         self.done: dict[int, dict[int, dict]] = defaultdict(dict)  # block -> partition -> blocks.done
-        self.liquidated_block = -1
         self.batches: dict[int, Any] = {}  # partition -> latest table
         self.wide_accounts: set[str] = set()
         self.quarantined: set[bytes] = set()
@@ -137,9 +138,8 @@ class Observer:
                 self.last_call_ms[value["block"], partition] = timestamp_ms
             for event in value["events"]:
                 self.counts[EVENT_KINDS[topic]] += 1
+                self.counts["flag"] += event.get("to") in FLAGS
                 self.listener(EVENT_KINDS[topic], event)
-            if topic == LIQUIDATIONS:
-                self.liquidated_block = value["block"]
 
     def _take_batch(self, partition: int, value: dict[str, Any]) -> None:
         table = value["table"]
@@ -227,13 +227,14 @@ class Observer:
         return sum(done["accounts"] for done in self.done[block].values())
 
     def nearest(self, count: int) -> list[dict[str, Any]]:
-        """Accounts with the smallest NLV / IM of the latest batches, lowest first."""
+        """Accounts whose NLV is nearest to their IM in the latest batches, by distance of NLV / IM from 1."""
         rows = []
         for table in self.batches.values():
             initial = table.column("initial_margin_usd6").to_numpy()
             nlv = table.column("nlv_usd6").to_numpy()
             ratio = np.divide(nlv, initial, out=np.full(len(nlv), np.inf), where=initial > 0)
-            for place in np.argsort(ratio, kind="stable")[:count].tolist():
+            for place in np.argsort(np.abs(ratio - 1), kind="stable")[:count].tolist():
                 if np.isfinite(ratio[place]):
                     rows.append({**table.slice(place, 1).to_pylist()[0], "ratio": float(ratio[place])})
-        return sorted(rows, key=lambda row: (row["ratio"], row["account"]))[:count]
+        nearest = sorted(rows, key=lambda row: (abs(row["ratio"] - 1), row["account"]))[:count]
+        return sorted(nearest, key=lambda row: (row["ratio"], row["account"]))
