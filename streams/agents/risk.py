@@ -1,4 +1,4 @@
-"""Risk agent: account.log -> warnings, calls, batches, blocks done. A unit per partition; workers share the partitions."""
+"""Risk agent: account.log -> warnings, calls, batches, blocks done. A unit per partition, shared by workers."""
 
 from __future__ import annotations
 

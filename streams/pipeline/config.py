@@ -11,8 +11,10 @@ from streams.runtime.settings import RuntimeSettings
 
 
 class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`folder` holds logs and pid files of the workers, `store` is the analytics store ("": no sink), `gateway_port` 0: no
-    gateway.
+    """What every worker is started with.
+
+    `folder` holds logs and pid files of the workers; `store` is the analytics store, "" for no sink; `gateway_port` is
+    0 for no gateway.
     """
 
     bootstrap: str

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +34,7 @@ from streams.sink.current_run import CurrentRun, read_current_run, write_current
 START_LIMIT_S = 120.0
 BLOCK_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
+GATEWAY_PORT = 8765
 NEAREST = 15
 
 
@@ -66,6 +70,7 @@ class RunReport:
 
 def run_world(world: World, options: RunOptions, listener: Listener) -> RunReport:
     """Run to the world's last block. Ctrl-C ends it early, and the report is of what was done until then."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it retries by itself; what fails for good is raised
     with claimed(options.data):
         return asyncio.run(_run(world, options, listener))
 
@@ -75,7 +80,7 @@ def claimed(data: Path) -> Iterator[None]:
     """The data folder belongs to one run at a time."""
     try:
         data.mkdir(parents=True, exist_ok=True)
-        lock: IO[str] = open(data / "run.lock", "w")
+        lock: IO[str] = open(data / "run.lock", "w")  # noqa: SIM115 - held over the yield below
     except OSError as error:
         raise RunError(f"cannot write to {data}: {error.strerror}; choose another folder with --data") from error
     with lock:
@@ -99,6 +104,8 @@ async def _run(world: World, options: RunOptions, listener: Listener) -> RunRepo
             try:
                 last, wall_s = await _feed(world, options, feeder, observer, listener)
                 rss_mb = _rss_mb(Path(config.folder))
+            except TimeoutError as error:
+                raise RunError(f"the pipeline stands still: see the workers' logs in {config.folder}") from error
             finally:
                 await feeder.stop()
                 reading.cancel()
@@ -142,7 +149,7 @@ async def _prepare(world: World, options: RunOptions, bootstrap: str) -> Pipelin
         partitions=options.partitions,
         risk_workers=options.risk_workers,
         store=str(run_folder / "store") if options.sink else "",
-        gateway_port=free_port() if options.gateway else 0,
+        gateway_port=_gateway_port() if options.gateway else 0,
         session_s=options.session_s,
     )
     settings = config.settings()
@@ -152,6 +159,13 @@ async def _prepare(world: World, options: RunOptions, bootstrap: str) -> Pipelin
     write_config(Path(config.folder) / "config.json", config)
     write_current_run(options.data, _current_run(config, options))
     return config
+
+
+def _gateway_port() -> int:
+    """The documented port if it is free, else any."""
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", GATEWAY_PORT)):
+        return GATEWAY_PORT
+    return free_port()
 
 
 def _current_run(config: PipelineConfig, options: RunOptions) -> CurrentRun:
@@ -204,25 +218,28 @@ async def _feed(
 ) -> tuple[int, float]:
     """Send block after block -> (number of the last one, seconds from the first barrier on)."""
     await feeder.send_listings(world)
-    last, sent, started = -1, 0, 0.0
+    last, started = -1, 0.0
     with _interruptible() as interrupted:
-        for inputs in world.blocks:
+        for place, inputs in enumerate(world.blocks):
             began = time.monotonic()
+            last = inputs.block.number
             await _send(feeder, inputs)
-            last, sent = inputs.block.number, sent + 1
-            listener("block_sent", {"block": last, "time_ms": inputs.block.time_ms, "count": sent})
-            await observer.wait_for(lambda number=last: observer.is_done(number), START_LIMIT_S if sent == 1 else BLOCK_LIMIT_S)  # type: ignore[misc]
+            listener("block_sent", {"block": last, "time_ms": inputs.block.time_ms, "count": place + 1})
+            await observer.wait_for(partial(observer.is_done, last), BLOCK_LIMIT_S if place else START_LIMIT_S)
             started = started or time.monotonic()
+            if not interrupted.is_set() and options.paced_ms is not None:
+                await _pause(interrupted, options.paced_ms / 1e3 - (time.monotonic() - began))
             if interrupted.is_set():
                 break
-            if options.paced_ms is not None:
-                rest_s = options.paced_ms / 1e3 - (time.monotonic() - began)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(interrupted.wait(), max(0.0, rest_s))
     if last < 0:
         raise RunError(f"{world.name} has no blocks")
     await observer.wait_for(observer.is_enforced, BLOCK_LIMIT_S)
     return last, time.monotonic() - started
+
+
+async def _pause(interrupted: asyncio.Event, rest_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(interrupted.wait(), max(0.0, rest_s))
 
 
 async def _send(feeder: Feeder, inputs: BlockInputs) -> None:

@@ -8,20 +8,13 @@ readers drop what they have seen (`streams.runtime.once`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from streams.engine.output import Output
 
 LogPosition = tuple[str, int]  # (topic without prefix, partition)
 Headers = tuple[tuple[str, bytes], ...]
-
-
-class Output(NamedTuple):
-    """A record to send. `topic` is without prefix; the shell adds the header `owner` (who wrote it)."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
+__all__ = ["Headers", "LogPosition", "Machine", "MachineFactory", "Output", "PositionsSource", "from_the_beginning"]
 
 
 class Machine(Protocol):
