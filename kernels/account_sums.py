@@ -27,7 +27,8 @@ def portfolio_sums(
 
     columns_usd9 int64[3,I] per lot: mark, mark after the collateral factor, notional (0 for collateral coins).
     option_expiry int32[I]: expiry of an option, -1 for anything else. out_usd9 int64[A,4]: sum lots*mark,
-    sum lots*haircut mark, sum |lots|*notional, sum over expiries of max(0, -sum lots*notional of its options).
+    sum lots*haircut mark (debts: mark), sum |lots|*notional,
+    sum over expiries of max(0, -net option notional).
     out_magnitude f64[A]: sum |lots| * the largest column, an upper bound of every partial sum.
     """
     net = np.zeros(max(expiries, 1), np.int64)
@@ -38,7 +39,7 @@ def portfolio_sums(
         for leg in range(begin, end):
             i, lots = leg_instrument[leg], leg_lots[leg]
             equity += lots * columns_usd9[0, i]
-            haircut += lots * columns_usd9[1, i]
+            haircut += lots * columns_usd9[1 if lots > 0 else 0, i]  # a debt has no haircut
             gross += abs(lots) * columns_usd9[2, i]
             largest = max(abs(columns_usd9[0, i]), columns_usd9[2, i])
             magnitude += abs(np.float64(lots)) * np.float64(largest)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from msgspec import Struct
+
+from schemas.risk_parameters import parse_parameters
 
 
 class Underlying(Struct, frozen=True):
@@ -89,6 +92,8 @@ class Catalogue:
         kind = listing["type"]
         if kind == "underlying":
             return "underlying is listed already" if listing["underlying"] in self.underlying_index else None
+        if kind == "parameters":
+            return _parameters_refusal(listing["document"])
         if kind != "instrument":
             return None
         if listing["underlying"] not in self.underlying_index:
@@ -163,3 +168,11 @@ class Catalogue:
         for listing in listings:
             catalogue.apply(listing)
         return catalogue
+
+
+def _parameters_refusal(document: dict) -> str | None:
+    try:
+        parse_parameters(document)
+    except msgspec.ValidationError as error:
+        return f"parameter document: {error}"
+    return None

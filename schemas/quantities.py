@@ -16,6 +16,7 @@ MILLISECONDS_PER_YEAR = 365 * 86_400 * 1_000
 PRICE_MAX_USD9 = 10**17  # 100 million USD a unit
 LOTS_MAX = 2**40
 CASH_MAX_USD6 = 2**53
+LOT_VALUE_MAX_USD6 = 10**12  # a million USD: the lot is the smallest traded size
 
 
 def divide_up(numerator: int, denominator: int) -> int:

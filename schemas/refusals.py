@@ -21,6 +21,7 @@ UNKNOWN_UNDERLYING = "unknown_underlying"
 UNKNOWN_EXPIRY = "unknown_expiry"
 WRONG_KIND = "wrong_kind"
 INSTRUMENT_EXPIRED = "instrument_expired"
+INSTRUMENT_UNPRICED = "instrument_unpriced"
 LISTING_REFUSED = "listing_refused"
 POSITION_LIMIT = "position_limit"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-RatioE6 = Annotated[int, Meta(ge=0, le=10_000_000)]
+RatioE6 = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
 class StressRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,7 +20,7 @@ class StressRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weight_e6: Annotated[int, Meta(ge=0, le=1_000_000)]
     spot_move_e6: Annotated[int, Meta(gt=-1_000_000, le=10_000_000)]
     volatility_move_e6: Annotated[int, Meta(gt=-1_000_000, le=10_000_000)] = 0
-    rate_shift_e6: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
+    rate_shift_e6: Annotated[int, Meta(ge=-100_000, le=100_000)] = 0
     scope: Literal["all", "stable"] = "all"
 
 
@@ -53,10 +55,12 @@ def default_stress_rows() -> tuple[StressRow, ...]:
 class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Version document; the defaults are those of the design (margin section)."""
 
-    version: int = 1
+    version: Annotated[int, Meta(ge=1, lt=2**31)] = 1
     expected_shortfall_level_e6: Annotated[int, Meta(ge=900_000, lt=1_000_000)] = 990_000
     initial_margin_multiplier_e6: Annotated[int, Meta(ge=1_000_000, le=2_000_000)] = 1_250_000
-    stress_rows: tuple[StressRow, ...] = msgspec.field(default_factory=default_stress_rows)
+    stress_rows: Annotated[tuple[StressRow, ...], Meta(min_length=1, max_length=1_000)] = msgspec.field(
+        default_factory=default_stress_rows
+    )
     short_option_minimum_e6: RatioE6 = 10_000
     gross_notional_charge_e6: RatioE6 = 500
     rearm_ratio_e6: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_050_000
@@ -70,6 +74,12 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def parse_parameters(document: dict) -> RiskParameters:
     """Document -> parameters; raises msgspec.ValidationError naming the field."""
     return msgspec.convert(document, RiskParameters)
+
+
+@lru_cache(maxsize=16)
+def parameters_digest(parameters: RiskParameters) -> str:
+    """Identity of a document by its content: a version number alone proves nothing."""
+    return hashlib.blake2b(msgspec.json.encode(parameters), digest_size=16).hexdigest()
 
 
 def parameters_document(parameters: RiskParameters) -> dict:

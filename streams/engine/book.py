@@ -19,7 +19,9 @@ from streams.engine.output import Fault
 INSTRUMENT_BITS = 24
 INSTRUMENT_MASK = (1 << INSTRUMENT_BITS) - 1
 LINEAR_KINDS = ("perpetual", "future")
-CASH_LIMIT_USD6 = 2**62
+CASH_LIMIT_USD6 = 2**60
+ENTRY_LIMIT_USD6 = 2**59
+LOTS_LIMIT = 2**60
 
 
 class Legs(NamedTuple):
@@ -68,10 +70,13 @@ class Book:
         return row
 
     def _add_cash(self, row: int, amount_usd6: int) -> None:
-        cash = int(self.cash_usd6[row]) + amount_usd6
-        if abs(cash) > CASH_LIMIT_USD6:
-            raise Fault(f"cash of {self.accounts[row]} leaves its range: {cash} micro-USD")
-        self.cash_usd6[row] = cash
+        self.cash_usd6[row] = self._within(int(self.cash_usd6[row]) + amount_usd6, CASH_LIMIT_USD6, row)
+
+    def _within(self, value: int, limit: int, row: int) -> int:
+        """Single events are bounded by the sequencer; that many of them that a sum leaves int64 are a fault."""
+        if abs(value) > limit:
+            raise Fault(f"cash, entry cost or lots of {self.accounts[row]} leave their range: {value}")
+        return value
 
     def _trade(
         self, row: int, index: int, kind: int, lots: int, price_usd9: int, catalogue: Catalogue, greeks_usd9: np.ndarray
@@ -82,10 +87,10 @@ class Book:
         if kind == records.FILL:
             paid = notional_usd6(lots, price_usd9, instrument.lot_exponent)
             if instrument.kind in LINEAR_KINDS:
-                self.entry_usd6[at] += paid
+                self.entry_usd6[at] = self._within(int(self.entry_usd6[at]) + paid, ENTRY_LIMIT_USD6, row)
             else:
                 self._add_cash(row, -paid)
-        self.lots[at] += change
+        self.lots[at] = self._within(int(self.lots[at]) + change, LOTS_LIMIT, row)
         if index < len(greeks_usd9):
             pair = int(np.searchsorted(self.pair_keys, row << INSTRUMENT_BITS | instrument.underlying))
             self.pair_greeks_usd9[pair] += change * greeks_usd9[index]

@@ -31,7 +31,7 @@ class Enforcement:
         }
         self.taken: dict[tuple[str, int], int] = dict.fromkeys(self.read, 0)
         self.done: list[int] = [-1] * partitions
-        self.halted: list[bool] = [False] * partitions
+        self.halted: list[int | None] = [None] * partitions  # block in which a partition halted
         self.flags: dict[int, list[dict]] = {}
         self.times: dict[int, int] = {}  # blocks done by somebody, not yet acted on -> time
         self.calls_seen: dict[int, list[int]] = {}  # block -> per partition, events of margin.calls read
@@ -79,10 +79,11 @@ class Enforcement:
         self.flags.setdefault(block, []).extend(flagged)
 
     def _take_done(self, partition: int, record: dict) -> None:
-        if record["halted"]:
-            self.halted[partition] = True
-            return
         block = record["block"]
+        if record["halted"]:
+            self.halted[partition] = block
+            self._counts(self.calls_due, block)[partition] = record["calls"]
+            return
         self.done[partition] = block
         self.times[block] = record["time_ms"]
         self._counts(self.calls_due, block)[partition] = record["calls"]
@@ -105,9 +106,12 @@ class Enforcement:
         return out
 
     def _complete(self, block: int) -> bool:
-        """Every living partition has done the block, and the calls that it announced have been read."""
+        """Every partition has done the block or halted in it or before, and the calls it announced have been read."""
         seen, due = self._counts(self.calls_seen, block), self._counts(self.calls_due, block)
-        return all(self.halted[p] or (self.done[p] >= block and seen[p] == due[p]) for p in range(self.partitions))
+        for p, halted in enumerate(self.halted):
+            if (halted is None and self.done[p] < block) or seen[p] != due[p]:
+                return False
+        return True
 
     def _liquidate(self, block: int, time_ms: int) -> list[Output]:
         flags = self.flags.pop(block, [])
@@ -117,8 +121,13 @@ class Enforcement:
         events = [self._event(flag, time_ms) for flag in ordered]
         self.record_seq += 1
         record = {
-            "type": "liquidations", "version": 1, "partition": 0, "seq": self.record_seq, "block": block, "events": events,
-        }  # fmt: skip
+            "type": "liquidations",
+            "version": 1,
+            "partition": 0,
+            "seq": self.record_seq,
+            "block": block,
+            "events": events,
+        }
         return [Output(LIQUIDATIONS, 0, str(block).encode(), encode(record))]
 
     def _event(self, flag: dict, time_ms: int) -> dict:

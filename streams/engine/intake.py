@@ -244,7 +244,8 @@ class Intake:
     def pop_listings(self, count: int, block: int) -> tuple[list[Candidate], list[Candidate]]:
         """The first `count` waiting listings in the order of their topic -> (chosen, losers of id conflicts)."""
         taken, self.listings = self.listings[:count], self.listings[count:]
-        chosen, losers = [], []
+        chosen: list[Candidate] = []
+        losers: list[Candidate] = []
         for candidate in taken:
             first = self.known.setdefault(candidate.name, (candidate.mark, block))
             (chosen if first[0] == candidate.mark else losers).append(candidate)

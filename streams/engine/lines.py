@@ -42,7 +42,8 @@ class Lines:
     def at_barrier(self, margins: Margins, changed: np.ndarray, p: RiskParameters) -> None:
         """Exact numbers of a barrier replace the estimates; bool[A] `changed`: the account's state changed here."""
         self.fit_to(len(margins.state))
-        self.base_usd6 = margins.nlv_usd6.astype(np.float64)
+        nlv_usd6 = margins.nlv_usd6.astype(np.float64)
+        self.base_usd6 = np.where(margins.wide, np.nan, nlv_usd6)  # sums of Greeks may not fit: always look exactly
         self.line_usd6 = np.stack([margins.initial_margin_usd6, margins.maintenance_margin_usd6], axis=1).astype(
             np.float64
         )
@@ -51,7 +52,7 @@ class Lines:
             [margins.state == HEALTHY, (margins.state == HEALTHY) | (margins.state == MARGIN_CALL)], axis=1
         )
         self.armed = np.where(changed[:, None], fresh, self.armed & fresh)
-        self.rearm(self.base_usd6, p)
+        self.rearm(nlv_usd6, p)
 
     def rearm(self, estimate_usd6: np.ndarray, p: RiskParameters) -> None:
         """Arm what stands above `rearm_ratio` x line again."""

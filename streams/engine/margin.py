@@ -52,13 +52,14 @@ class Margins(NamedTuple):
 
 class Sums(NamedTuple):
     """Per account without any scenario: nlv, equity, short-option minimum and add-ons in micro-USD (exact), and whether
-    an account is out of the fast range (its entries are then exact too, from Python integers)."""
+    an account is out of the fast range: `exact` has its four numbers as Python integers (the arrays: saturated)."""
 
     nlv_usd6: np.ndarray
     equity_usd6: np.ndarray
     short_minimum_usd9: np.ndarray
     add_ons_usd9: np.ndarray
     wide: np.ndarray
+    exact: dict[int, tuple[int, int, int, int]]
 
 
 def empty_margins(count: int) -> Margins:
@@ -84,9 +85,10 @@ def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tabl
     short = _ratio_up(out[:, 3], p.short_option_minimum_e6)
     charge = _ratio_up(out[:, 2], p.gross_notional_charge_e6)
     wide = magnitude >= SUM_LIMIT
-    for a in np.flatnonzero(wide).tolist():
-        equity[a], nlv[a], short[a], charge[a] = _wide_sums(legs, a, int(base[a]), tables, p)
-    return Sums(nlv, equity, short, charge, wide)
+    exact = {a: _wide_sums(legs, a, int(base[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
+    for a, values in exact.items():
+        nlv[a], equity[a], short[a], charge[a] = map(_saturated, values)
+    return Sums(nlv, equity, short, charge, wide, exact)
 
 
 def _wide_sums(
@@ -97,23 +99,26 @@ def _wide_sums(
     net: dict[int, int] = {}
     for i, lots in zip(legs.leg_instrument[begin:end].tolist(), legs.leg_lots[begin:end].tolist(), strict=True):
         mark, haircut, notional = (int(v) for v in tables.columns_usd9[:, i])
-        totals = [totals[0] + lots * mark, totals[1] + lots * haircut, totals[2] + abs(lots) * notional]
+        totals = [
+            totals[0] + lots * mark,
+            totals[1] + lots * (haircut if lots > 0 else mark),
+            totals[2] + abs(lots) * notional,
+        ]
         expiry = int(tables.option_expiry[i])
         if expiry >= 0:
             net[expiry] = net.get(expiry, 0) + lots * notional
     short = sum(max(0, -value) for value in net.values())
     return (
-        _in_range(base_usd6 + totals[0] // USD9_PER_USD6),
-        _in_range(base_usd6 + totals[1] // USD9_PER_USD6),
-        _in_range(divide_up(short * p.short_option_minimum_e6, ONE_E6)),
-        _in_range(divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6)),
+        base_usd6 + totals[1] // USD9_PER_USD6,
+        base_usd6 + totals[0] // USD9_PER_USD6,
+        divide_up(short * p.short_option_minimum_e6, ONE_E6),
+        divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6),
     )
 
 
-def _in_range(value: int) -> int:
-    if abs(value) >= VALUE_LIMIT:
-        raise Fault(f"an account's value leaves the range of int64: {value}")
-    return value
+def _saturated(value: int) -> int:
+    """What is shown of a number that does not fit int64; decisions use the number itself."""
+    return min(max(value, -VALUE_LIMIT), VALUE_LIMIT)
 
 
 def _ratio_up(values_usd9: np.ndarray, ratio_e6: int) -> np.ndarray:
@@ -167,32 +172,42 @@ def states(margins: Margins, a: np.ndarray) -> np.ndarray:
 
 
 def _compute_wide(legs: Legs, account: int, sums: Sums, tables: Tables, p: RiskParameters, into: Margins) -> None:
-    """The same decision in Python integers; results are stored as int64 micro-USD."""
+    """The same decision in Python integers; what does not fit int64 is stored saturated."""
     leg = slice(int(legs.account_ptr[account]), int(legs.account_ptr[account + 1]))
     terms = account_terms_wide(
         legs.leg_instrument[leg], legs.leg_lots[leg], tables.pnl, tables.scenarios.weights, tables.tail_mass,
         tables.stress, tables.stress_weight_e6,
     )  # fmt: skip
-    short, add_ons = int(sums.short_minimum_usd9[account]), int(sums.add_ons_usd9[account])
+    fitting = tuple(int(column[account]) for column in sums[:4])
+    nlv, equity, short, add_ons = sums.exact.get(account, fitting)
     found = [terms.es_usd9, terms.stress_usd9, short]
     risk = max(found)
     into.binding[account] = found.index(risk)
     into.stress_row[account] = terms.stress_row
-    initial = divide_up(risk * p.initial_margin_multiplier_e6, ONE_E6) + add_ons
+    maintenance = divide_up(risk + add_ons, USD9_PER_USD6)
+    initial = divide_up(divide_up(risk * p.initial_margin_multiplier_e6, ONE_E6) + add_ons, USD9_PER_USD6)
+    into.nlv_usd6[account], into.equity_usd6[account] = _saturated(nlv), _saturated(equity)
+    into.maintenance_margin_usd6[account], into.initial_margin_usd6[account] = map(_saturated, (maintenance, initial))
     for column, value in (
-        (into.maintenance_margin_usd6, risk + add_ons),
-        (into.initial_margin_usd6, initial),
         (into.expected_shortfall_usd6, terms.es_usd9),
         (into.stress_loss_usd6, terms.stress_usd9),
         (into.short_option_minimum_usd6, short),
         (into.add_ons_usd6, add_ons),
     ):
-        column[account] = _in_range(divide_up(value, USD9_PER_USD6))
+        column[account] = _saturated(divide_up(value, USD9_PER_USD6))
     into.es_usd9[account] = into.stress_usd9[account] = VALUE_LIMIT  # no keyframe: the screen takes it first
-    into.nlv_usd6[account], into.equity_usd6[account] = sums.nlv_usd6[account], sums.equity_usd6[account]
+    into.tail_threshold[account] = NO_TAIL_THRESHOLD
     into.wide[account] = True
-    one = np.array([account])
-    into.state[one] = states(into, one)
+    into.state[account] = _state_of(nlv, equity, maintenance, initial)
+
+
+def _state_of(nlv: int, equity: int, maintenance: int, initial: int) -> int:
+    """`states` for one account of any size."""
+    if equity < 0:
+        return INSOLVENT
+    if nlv < maintenance:
+        return LIQUIDATABLE
+    return HEALTHY if nlv >= initial else MARGIN_CALL
 
 
 def _up_usd6(values_usd9: np.ndarray) -> np.ndarray:

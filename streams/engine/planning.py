@@ -11,8 +11,13 @@ from schemas.log_records import Barrier, Market
 from schemas.quantities import ONE_E6
 
 if TYPE_CHECKING:
+    from streams.engine.intake import Candidate
     from streams.engine.sequence import Sequencer
     from streams.engine.tick_state import TickState
+
+TICK_AHEAD_MAX_MS = (
+    3_600_000  # live: a tick further ahead of the last block waits; a wrong clock must not set the market
+)
 
 
 class Step(NamedTuple):
@@ -42,10 +47,9 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
         return listings
     number, time_ms, block_hash = block["number"], block["time_ms"], bytes.fromhex(block["hash"][2:])
     steps = []
-    ticks = state.ticks.copy()
-    last = ticks.rows(state.catalogue)
-    last_tick_ms = state.last_tick_ms
-    for group_ms, group in _groups(state.intake.ticks_in_order(time_ms)):
+    ticks, tally = state.ticks.copy(), Tally(state, number)
+    last, last_tick_ms = ticks.rows(state.catalogue), state.last_tick_ms
+    for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.intake.closed_time_ms):
         for event in group:
             ticks.absorb(event, state.catalogue)
         if state.intake.closed is None or not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
@@ -56,16 +60,29 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
         if not len(changed.spots) and not len(changed.expiries):
             continue
         steps.append(Step(records.MARKET, number, group_ms, block_hash, len(changed.spots), changed))
+        tally.take(group_ms, ticks)
         last, last_tick_ms = rows, group_ms
     ticks.fitted(state.catalogue, time_ms)
-    return [*steps, _close_step(state, ticks, number, time_ms, block_hash)]
+    tally.take(None, ticks)
+    barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True)
+    return [*steps, Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)]
 
 
-def _close_step(state: Sequencer, ticks: TickState, number: int, time_ms: int, block_hash: bytes) -> Step:
-    barrier = Barrier(
-        state.counts_at_close(number), ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True
-    )
-    return Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)
+class Tally:
+    """Accepted events of the open block by partition: those in the log, and those that the steps planned put there."""
+
+    def __init__(self, state: Sequencer, number: int) -> None:
+        self.state = state
+        self.accepted = state.accepted.copy()
+        self.waiting = [c[0] for c in state.intake.events.get(number, {}).values()]
+
+    def take(self, until_ms: int | None, ticks: TickState) -> None:
+        """Count what a step until `until_ms` (None: the close) takes, judged by the market of that step."""
+        due = [c for c in self.waiting if until_ms is None or c.event["time_ms"] <= until_ms]
+        self.waiting = [c for c in self.waiting if until_ms is not None and c.event["time_ms"] > until_ms]
+        for candidate in due:
+            if candidate.name not in self.state.intake.known and not self.state.event_refusal(candidate.event, ticks):
+                self.accepted[self.state.partition_of(candidate.event["account"])] += 1
 
 
 def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
@@ -84,7 +101,9 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     listings = plan_listings(state, None)
     if listings:
         return listings
-    candidates = state.intake.ticks_in_order(2**62)
+    candidates = state.intake.ticks_in_order(state.intake.closed_time_ms + TICK_AHEAD_MAX_MS)
+    if not candidates:
+        return []
     ticks = state.ticks.copy()
     last = ticks.rows(state.catalogue)
     for candidate in candidates:
@@ -97,10 +116,11 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     return [Step(records.MARKET, state.intake.closed + 1, time_ms, records.NO_HASH, len(changed.spots), changed)]
 
 
-def _groups(candidates: list) -> list[tuple[int, list[dict]]]:
+def _groups(candidates: list[Candidate], closed_time_ms: int) -> list[tuple[int, list[dict]]]:
+    """Ticks by their time; those that are older than the last close are one group, at its time."""
     groups: dict[int, list[dict]] = {}
     for candidate in candidates:
-        groups.setdefault(candidate.event["time_ms"], []).append(candidate.event)
+        groups.setdefault(max(candidate.event["time_ms"], closed_time_ms), []).append(candidate.event)
     return list(groups.items())
 
 

@@ -75,7 +75,7 @@ class Reporter:
                     time_ms=header.time_ms,
                     line=LINE_NAMES[warning.line],
                     trigger=warning.trigger,
-                    estimate_usd6=_whole(estimate_usd6[warning.row]),
+                    estimate_usd6=_whole(estimate_usd6[warning.row], warning),
                     margin=margin_of(warning.exact, warning.place, names),
                     greeks=greeks_of(state, warning.row),
                 )
@@ -159,8 +159,8 @@ class Reporter:
         """The partition stands still from here on, and why."""
         done = BlockDone(
             version=VERSION, partition=self.partition, seq=self._next(BLOCKS_DONE), block=block, block_hash="",
-            time_ms=0, accounts=0, events=0, evaluated=False, first=0, wide=0, warnings=0, calls=0, states={},
-            state_digest="", table_digest="", scenario_digest="", parameter_version=0, halted=reason,
+            time_ms=0, accounts=0, events=0, evaluated=False, first=0, wide=0, warnings=0, calls=self.block_calls,
+            states={}, state_digest="", table_digest="", scenario_digest="", parameter_version=0, halted=reason,
         )  # fmt: skip
         return self._output(BLOCKS_DONE, block, encode(done))
 
@@ -215,6 +215,6 @@ def greeks_of(state: Risk, row: int) -> tuple[Greeks, ...]:
     return tuple(found)
 
 
-def _whole(value: float) -> int:
-    """Estimates are shown to the micro-USD; one that is not finite is shown as the lowest number there is."""
-    return round(float(value)) if np.isfinite(value) else -(2**63)
+def _whole(estimate_usd6: float, warning: WarningDue) -> int:
+    """Estimates are shown to the micro-USD; where there is none (wide accounts) the exact NLV stands for it."""
+    return round(float(estimate_usd6)) if np.isfinite(estimate_usd6) else int(warning.exact.nlv_usd6[warning.place])

@@ -17,7 +17,7 @@ import numpy as np
 
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
+from schemas.risk_parameters import RiskParameters, parameters_digest, parameters_document, parse_parameters
 from schemas.topics import ACCOUNT_LOG
 from streams.engine.book import Book
 from streams.engine.lines import Lines
@@ -44,6 +44,7 @@ class Risk:
         self.next_offset = 0
         self.number = 0  # of the last decision applied
         self.block = -1
+        self.opened = 0  # latest block that a record spoke of
         self.halted = ""
         self.catalogue = Catalogue()
         self.parameters = RiskParameters()
@@ -51,7 +52,7 @@ class Risk:
         self.market = RecordedMarket()  # now: last tick or barrier
         self.keyframe = RecordedMarket()  # at the last barrier
         self.keyframe_instruments = 0
-        self.keyframe_identity = ("", 0)  # scenario set and parameters the keyframe's margins were computed with
+        self.keyframe_identity = ("", "")  # scenario set and parameters the keyframe's margins were computed with
         self.book = Book()
         self.margins = empty_margins(0)
         self.lines = Lines()
@@ -83,15 +84,18 @@ class Risk:
         if not self.halted:
             try:
                 yield from self._apply(value or b"")
-            except (Fault, records.RecordError, IndexError, KeyError) as fault:
+            except (Fault, ValueError, LookupError, ArithmeticError) as fault:
                 self.halted = f"offset {offset}: {type(fault).__name__}: {fault}"
-                yield [self.reporter.halted(self.block + 1, self.halted)]
+                yield [self.reporter.halted(max(self.block + 1, self.opened), self.halted)]
         self.next_offset = offset + 1
 
     def _apply(self, raw: bytes) -> Iterator[list[Output]]:
         header = records.read_header(raw)
+        if header.partition not in (self.partition, records.EVERY_PARTITION):
+            raise Fault(f"record of partition {header.partition} in the log of partition {self.partition}")
         if self._is_repeat(header, raw):
             return
+        self.opened = max(self.opened, header.block)
         if header.kind == records.EVENTS:
             yield self._events(header, records.read_events(raw, header))
             return
@@ -170,7 +174,8 @@ class Risk:
         if not len(crossed):
             return []
         exact = exact_now(self.book, crossed, self.catalogue, self.market, self.parameters, self._scenarios())
-        due = warnings_due(self.lines, crossed, estimate, exact)
+        trigger = "tick" if rows is None else "fill"
+        due = warnings_due(self.lines, crossed, estimate, exact, trigger)
         self.warned += len(due)
         return self.reporter.warnings(self, header, due, estimate) if due else []
 
@@ -220,7 +225,7 @@ class Risk:
 
     def _keyframe_tables(self) -> Tables | None:
         """Tables of the last barrier, if its margins may bound the new ones: same scenarios, same parameters."""
-        if self.keyframe_identity != (self.scenario_digest, self.parameters.version):
+        if self.keyframe_identity != (self.scenario_digest, parameters_digest(self.parameters)):
             return None
         if self.keyframe_instruments != len(self.catalogue.instruments):
             return None
@@ -229,7 +234,7 @@ class Risk:
     def _take_keyframe(self, tables: Tables, changed: np.ndarray) -> None:
         self.keyframe = self.market.copy()
         self.keyframe_instruments = len(self.catalogue.instruments)
-        self.keyframe_identity = (self.scenario_digest, self.parameters.version)
+        self.keyframe_identity = (self.scenario_digest, parameters_digest(self.parameters))
         self.book.rebuild_greeks(self.catalogue, tables.greeks_usd9)
         self.lines.at_barrier(self.margins, changed, self.parameters)
 
@@ -285,7 +290,7 @@ class Risk:
 
 
 _SCALARS = (
-    "partition", "checkpoint_every", "next_offset", "number", "block", "halted", "scenario_digest",
+    "partition", "checkpoint_every", "next_offset", "number", "block", "opened", "halted", "scenario_digest",
     "keyframe_instruments", "events", "warned",
 )  # fmt: skip
 

@@ -2,12 +2,13 @@
 
 Every decision (listings, market tick, block close) is a numbered record of `market.log`; the first record of a number
 wins. A decision is proposed, read back, and only then carried out: events into `account.log`, packed by partition, and
-a copy of the decision behind them. With each record travels the position vector of the inputs that were judged for it, so
-that a restarted sequencer judges exactly the same inputs before it carries the decision out again, and writes the same
-bytes (`account.log` drops them by number). Which inputs were judged is all that matters, not how topics took turns.
+a copy of the decision behind them. With each record travels the position vector of the inputs judged for it, so that a
+restarted sequencer judges exactly the same inputs before it carries the decision out again, and writes the same bytes
+(`account.log` drops them by number). Which inputs were judged is all that matters, not how topics took turns.
 
-A sequencer begins with a fence, a record with its token: what stands before it in the log is carried out first, and
-a sequencer that reads another's fence after its own has been replaced and stops.
+A sequencer begins with a fence, a record with its token: what stands before it in the log is carried out first, and a
+sequencer that reads another's fence after its own has been replaced and stops. A decision behind a fence that names
+another token is void for every reader: its writer was frozen, or its last request was still under way, and is too late.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import numpy as np
 
 from schemas import log_records as records
 from schemas import refusals
-from schemas.catalogue import Catalogue
+from schemas.catalogue import Catalogue, Instrument
 from schemas.codec import encode
 from schemas.decisions import Quarantined
+from schemas.quantities import CASH_MAX_USD6, LOT_VALUE_MAX_USD6, notional_usd6
 from schemas.refusals import Refusal
 from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
@@ -67,7 +69,11 @@ class Sequencer:
         self.recorded: deque[tuple[bytes, Vector]] = deque()
         self.proposed: deque[bytes] = deque()
         self.fenced = False
+        self.holder = b""  # token of the last fence read: only its decisions count
         self._mark: int | None = None
+
+    def partition_of(self, account: str) -> int:
+        return partition_of(account, self.partitions)
 
     # -- machine
 
@@ -105,7 +111,10 @@ class Sequencer:
     def _read_back(self, raw: bytes, headers: dict[str, bytes]) -> list[Output]:
         header = records.read_header(raw)
         if header.kind == records.FENCE:
+            self.holder = raw[records.HEADER.size :]
             return self._read_fence(raw[records.HEADER.size :])
+        if headers.get("token", self.holder) != self.holder:
+            return []  # by a writer whose fence is not the last one
         expected = self.number + len(self.recorded) + 1
         if header.number < expected:
             return []  # a repeat: the first record of a number wins
@@ -157,7 +166,8 @@ class Sequencer:
         steps = self._plan()
         positions = _vector_bytes(self.judged)
         self.proposed.extend(step.pack(self.number + 1 + i) for i, step in enumerate(steps))
-        return [Output(MARKET_LOG, 0, None, raw, (("positions", positions),)) for raw in self.proposed]
+        headers = (("positions", positions), ("token", self.token))
+        return [Output(MARKET_LOG, 0, None, raw, headers) for raw in self.proposed]
 
     def _plan(self) -> list[Step]:
         block = self.intake.open_number()
@@ -207,9 +217,9 @@ class Sequencer:
         self.intake.memory_blocks = self.parameters.identity_memory_blocks
 
     def _market(self, header: records.Header, raw: bytes) -> list[Output]:
-        """A market tick or a close: events until then go first, then ticks are absorbed as the record has them."""
+        """A market tick or a close: ticks are absorbed as the record has them, and events until then go before it."""
         closing = header.kind == records.BARRIER
-        out = self._flush(header, None if closing else header.time_ms)
+        out = []
         chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
         out += [_quarantine(c, conflict(c)) for c in losers]
         for candidate in chosen:
@@ -219,9 +229,10 @@ class Sequencer:
         self.last_tick_ms = header.time_ms
         if not closing:
             self.ticks.record(records.read_market(raw, header))
-            return out
+            return out + self._flush(header, header.time_ms)
         barrier = records.read_barrier(raw, header)
         self.ticks.record(barrier.market)
+        out += self._flush(header, None)
         self.ticks.settle(barrier.settlements)
         return out + self._close(header)
 
@@ -240,7 +251,7 @@ class Sequencer:
         out = [_quarantine(c, conflict(c)) for c in losers]
         rows: list[list[tuple[str, tuple]]] = [[] for _ in range(self.partitions)]
         for candidate in chosen:
-            refusal = self._event_refusal(candidate.event)
+            refusal = self.event_refusal(candidate.event, self.ticks)
             if refusal is not None:
                 out.append(_quarantine(candidate, refusal))
             else:
@@ -252,16 +263,8 @@ class Sequencer:
             Output(ACCOUNT_LOG, p, None, _pack_events(header, p, found)) for p, found in enumerate(rows) if found
         ]
 
-    def counts_at_close(self, number: int) -> np.ndarray:
-        """Events of the open block by partition: those in the log, and those that its close will put there."""
-        counts = self.accepted.copy()
-        for name, candidates in self.intake.events.get(number, {}).items():
-            event = candidates[0].event
-            if name not in self.intake.known and self._event_refusal(event) is None:
-                counts[partition_of(event["account"], self.partitions)] += 1
-        return counts
-
-    def _event_refusal(self, event: dict) -> Refusal | None:
+    def event_refusal(self, event: dict, ticks: TickState) -> Refusal | None:
+        """Why an event cannot be taken into the book at this market; None if it can."""
         if event["type"] == "cash_move":
             return None
         index = self.catalogue.instrument_index.get(event["instrument"])
@@ -269,12 +272,13 @@ class Sequencer:
             return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {event['instrument']} is not listed", "instrument")
         instrument = self.catalogue.instruments[index]
         if event["type"] == "collateral_move" and instrument.kind != "spot":
-            return Refusal(
-                refusals.WRONG_KIND, f"{event['instrument']} is a {instrument.kind}, no collateral", "instrument"
-            )
-        if instrument.expiry in self.ticks.settled:
+            detail = f"{event['instrument']} is a {instrument.kind}, no collateral"
+            return Refusal(refusals.WRONG_KIND, detail, "instrument")
+        if instrument.expiry in ticks.settled:
             return Refusal(refusals.INSTRUMENT_EXPIRED, f"{event['instrument']} is settled", "instrument")
-        return None
+        if event["type"] == "fill" and not ticks.is_priced(instrument, self.catalogue):
+            return Refusal(refusals.INSTRUMENT_UNPRICED, f"{event['instrument']} has no price yet", "instrument")
+        return _size_refusal(event, instrument, ticks.spot_usd9.get(instrument.underlying, 0))
 
     def _event_row(self, event: dict) -> tuple:
         """(kind, instrument, lots, price_usd9, cash_usd6) of an accepted event."""
@@ -305,6 +309,8 @@ class Sequencer:
             "read": [[*tp, o] for tp, o in self.read.items()],
             "judged": [[*tp, o] for tp, o in self.judged.items()],
             "market_offset": self.market_offset,
+            "holder": self.holder,
+            "recorded": [[raw, _vector_bytes(vector)] for raw, vector in self.recorded],
             "inbox": [[*tp, list(waiting)] for tp, waiting in self.inbox.items()],
         }
         return msgspec.msgpack.encode(plain)
@@ -322,11 +328,12 @@ class Sequencer:
         state.catalogue = Catalogue.from_listings(plain["catalogue"])
         state.ticks = TickState.from_plain(plain["ticks"])
         state.intake = Intake.from_plain(plain["intake"])
-        for name in ("number", "declared", "last_tick_ms", "market_offset"):
+        for name in ("number", "declared", "last_tick_ms", "market_offset", "holder"):
             setattr(state, name, plain[name])
         state.accepted = np.array(plain["accepted"], np.int64)
         state.read = {(t, p): o for t, p, o in plain["read"]}
         state.judged = {(t, p): o for t, p, o in plain["judged"]}
+        state.recorded = deque((record, _vector(vector)) for record, vector in plain["recorded"])
         state.inbox = {(t, p): deque((o, v) for o, v in waiting) for t, p, waiting in plain["inbox"]}
         return state
 
@@ -345,6 +352,17 @@ def quarantined(refused: Refused) -> Output:
 def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
     origin = (INPUTS[candidate.rank], candidate.partition, candidate.offset, candidate.place)
     return quarantined(Refused(refusal, *origin, candidate.raw))
+
+
+def _size_refusal(event: dict, instrument: Instrument, spot_usd9: int) -> Refusal | None:
+    """Bounds of one event, so that no single one brings an account out of the range of its integers."""
+    for price_usd9 in (event.get("price_usd9", 0), spot_usd9):
+        if notional_usd6(1, price_usd9, instrument.lot_exponent) > LOT_VALUE_MAX_USD6:
+            detail = f"a lot of {instrument.symbol} is worth more than {LOT_VALUE_MAX_USD6} micro-USD"
+            return Refusal(refusals.POSITION_LIMIT, detail, "instrument")
+        if abs(notional_usd6(event["lots"], price_usd9, instrument.lot_exponent)) > CASH_MAX_USD6:
+            return Refusal(refusals.POSITION_LIMIT, f"worth more than {CASH_MAX_USD6} micro-USD", "lots")
+    return None
 
 
 def _pack_events(header: records.Header, partition: int, found: list[tuple[str, tuple]]) -> bytes:

@@ -26,7 +26,7 @@ from kernels.stress import StressShocks, stress_table
 from oracles.scenario_set import ScenarioSet
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD
-from schemas.risk_parameters import RiskParameters
+from schemas.risk_parameters import RiskParameters, parameters_digest
 from streams.engine.market import RecordedMarket
 
 ScenarioLookup = Callable[[str], ScenarioSet]
@@ -154,7 +154,7 @@ class TableCache:
         self, catalogue: Catalogue, market: RecordedMarket, parameters: RiskParameters, scenario_digest: str
     ) -> Tables:
         """Tables of a market, computed once."""
-        key = (market.digest(catalogue), parameters.version, scenario_digest)
+        key = (market.digest(catalogue), parameters_digest(parameters), scenario_digest)
         with self.lock:
             if key not in self.kept:
                 self.kept[key] = build_tables(catalogue, market, parameters, self.scenarios(scenario_digest, catalogue))

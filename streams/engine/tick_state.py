@@ -10,12 +10,15 @@ import numpy as np
 
 from oracles.surface_fit import Quote, Slice, fit_slice, volatility_level_e9
 from schemas import refusals
-from schemas.catalogue import Catalogue
+from schemas.catalogue import Catalogue, Instrument
 from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
-from schemas.quantities import ONE_E9, PRICE_MAX_USD9, divide_half_even
+from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9, PRICE_MAX_USD9, divide_half_even
 from schemas.refusals import Refusal
 
 OPTION_KINDS = ("call", "put")
+TENOR_MAX_MS = 10 * MILLISECONDS_PER_YEAR
+CARRY_MAX = 10
+DISCOUNT_MAX_E9 = ONE_E9 // 2
 
 
 class TickState:
@@ -52,10 +55,13 @@ class TickState:
         if underlying is None:
             return Refusal(refusals.UNKNOWN_UNDERLYING, f"underlying {tick['underlying']} is not listed", "underlying")
         if kind == "spot":
-            return self._spot(tick, underlying, catalogue)
+            self._spot(tick, underlying, catalogue)
+            return None
         expiry = catalogue.expiry_index.get((underlying, tick["expiry_ms"]))
         if expiry is None:
             return Refusal(refusals.UNKNOWN_EXPIRY, f"no instrument expires at {tick['expiry_ms']}", "expiry_ms")
+        if tick["expiry_ms"] - tick["time_ms"] > TENOR_MAX_MS:
+            return Refusal(refusals.OUT_OF_RANGE, "more than ten years to expiry", "expiry_ms")
         if kind == "forward":
             return self._forward(tick, underlying, expiry)
         self.surface[expiry] = (tick["a_e9"], tick["b_e9"], tick["rho_e9"], tick["m_e9"], tick["sigma_e9"])
@@ -77,6 +83,11 @@ class TickState:
         spot = self.spot_usd9.get(underlying)
         if spot is None:
             return Refusal(refusals.UNKNOWN_UNDERLYING, "a forward before the first index price", "underlying")
+        if not spot // CARRY_MAX <= tick["price_usd9"] <= spot * CARRY_MAX:
+            return Refusal(refusals.OUT_OF_RANGE, f"a forward beyond {CARRY_MAX} times its index", "price_usd9")
+        remaining_ms = max(tick["expiry_ms"] - tick["time_ms"], 0)
+        if abs(tick.get("rate_e9", 0)) * remaining_ms > DISCOUNT_MAX_E9 * MILLISECONDS_PER_YEAR:
+            return Refusal(refusals.OUT_OF_RANGE, "rate times time to expiry is above one half", "rate_e9")
         self.carry_e9[expiry] = divide_half_even(tick["price_usd9"] * ONE_E9, spot)
         self.rate_e9[expiry] = tick.get("rate_e9", 0)
         self.unfitted.add(expiry)
@@ -89,6 +100,8 @@ class TickState:
         instrument = catalogue.instruments[index]
         if instrument.kind not in OPTION_KINDS:
             return Refusal(refusals.WRONG_KIND, f"a quote is for options, {tick['instrument']} is a {instrument.kind}")
+        if catalogue.expiries[instrument.expiry].expiry_ms - tick["time_ms"] > TENOR_MAX_MS:
+            return Refusal(refusals.OUT_OF_RANGE, "more than ten years to expiry", "instrument")
         values = (tick["mark_usd9"], tick.get("bid_usd9") or 0, tick.get("ask_usd9") or 0)
         self.quotes.setdefault(instrument.expiry, {})[index] = values
         self.unfitted.add(instrument.expiry)
@@ -126,6 +139,15 @@ class TickState:
 
     # -- rows
 
+    def is_priced(self, instrument: Instrument, catalogue: Catalogue) -> bool:
+        """Has it a price, as the risk tables will see it (`RecordedMarket.instrument_table`)?"""
+        if instrument.expiry < 0:
+            return instrument.underlying in self.spot_usd9
+        slice_known = any(self.surface.get(instrument.expiry, (0, 0))[:2])
+        return self.forward_usd9(instrument.expiry, catalogue) > 0 and (
+            slice_known or instrument.kind not in OPTION_KINDS
+        )
+
     def forward_usd9(self, expiry: int, catalogue: Catalogue) -> int:
         """Index times carry; the index itself where no forward was ever told."""
         spot = self.spot_usd9.get(catalogue.expiries[expiry].underlying, 0)
@@ -153,7 +175,8 @@ class TickState:
         for row in market.expiries:
             expiry = int(row["expiry"])
             if row["b_e9"] or row["a_e9"]:
-                self.surface[expiry] = tuple(int(row[n]) for n in ("a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9"))  # type: ignore[assignment]
+                a, b, rho, m, sigma = (int(row[n]) for n in ("a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9"))
+                self.surface[expiry] = (a, b, rho, m, sigma)
         self.unfitted.clear()
 
     def settlements(self, catalogue: Catalogue, time_ms: int) -> np.ndarray:
@@ -170,7 +193,7 @@ class TickState:
             expiry = int(row["expiry"])
             self.settled.add(expiry)
             for kept in (self.surface, self.quotes, self.carry_e9, self.rate_e9, self.frozen_usd9):
-                kept.pop(expiry, None)  # type: ignore[attr-defined]
+                kept.pop(expiry, None)
             self.unfitted.discard(expiry)
 
     # -- checkpoint

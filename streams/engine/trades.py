@@ -58,13 +58,14 @@ def trade_effects(
 
 def _nlv_usd6(book: Book, rows: np.ndarray, tables: Tables) -> np.ndarray:
     """NLV of some accounts at the tables' marks, float64; legs listed since then count nothing yet."""
-    haircut = tables.columns_usd9[1].astype(np.float64)
+    mark, haircut = tables.columns_usd9[:2].astype(np.float64)
     out = np.zeros(len(rows))
     for n, row in enumerate(rows.tolist()):
         leg = book.leg_slice(row)
         index = book.keys[leg] & INSTRUMENT_MASK
         listed = index < len(haircut)
-        value = book.lots[leg][listed].astype(np.float64) * haircut[index[listed]] / USD9_PER_USD6
+        lots, listed_index = book.lots[leg][listed], index[listed]
+        value = lots * np.where(lots > 0, haircut[listed_index], mark[listed_index]) / USD9_PER_USD6
         total = float(book.cash_usd6[row]) - float(book.entry_usd6[leg].sum())
         for part in value.tolist():
             total += part

@@ -49,7 +49,9 @@ def exact_now(
     return margins
 
 
-def warnings_due(lines: Lines, rows: np.ndarray, estimate_usd6: np.ndarray, exact: Margins) -> list[WarningDue]:
+def warnings_due(
+    lines: Lines, rows: np.ndarray, estimate_usd6: np.ndarray, exact: Margins, trigger: str
+) -> list[WarningDue]:
     """Confirmed crossings of armed lines; the exact numbers replace the estimates of all `rows`.
 
     A fall through both lines at once is one warning, of the lower line.
@@ -58,7 +60,6 @@ def warnings_due(lines: Lines, rows: np.ndarray, estimate_usd6: np.ndarray, exac
     for place, row in enumerate(rows.tolist()):
         nlv = int(exact.nlv_usd6[place])
         limits = (int(exact.initial_margin_usd6[place]), int(exact.maintenance_margin_usd6[place]))
-        trigger = "fill" if lines.traded[row] else "tick"
         lines.base_usd6[row] += nlv - estimate_usd6[row]
         lines.line_usd6[row] = limits
         if nlv < limits[MM] and lines.armed[row, MM]:
