@@ -1,0 +1,191 @@
+"""One run on a broker: topics, supervised workers, the producer, who torments them, and everything read back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, PUBLIC_OUTPUTS, QUARANTINE, topic_specs
+from streams.pipeline.config import PipelineConfig, write_config
+from streams.pipeline.feed import Feeder
+from streams.pipeline.observe import Observer
+from streams.pipeline.scenario_store import publish_scenario_set
+from streams.pipeline.workers import worker_specs
+from streams.replay.world import BlockInputs, World
+from streams.runtime.kafka_process import Broker
+from streams.runtime.log_reader import LogReader
+from streams.runtime.settings import RuntimeSettings
+from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
+from tests.chaos.acts import Tormentor
+from tests.chaos.feeding import BadProducer
+from tests.chaos.verdict import Recorded
+
+STAMPED = {"message.timestamp.type": "LogAppendTime"}
+START_LIMIT_S, STOP_LIMIT_S = 120.0, 30.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run goes. script: acts in their order, None: by chance; mutant: a name of `mutant_workers`, "" for none."""
+
+    seed: int
+    interval_s: float
+    disturbed: bool = True
+    partitions: int = 4
+    risk_workers: int = 3
+    session_s: float = 6.0
+    checkpoint_every: int = 10
+    sink: bool = False
+    mutant: str = ""
+    script: tuple[tuple[str, str], ...] | None = None
+    end_limit_s: float = 90.0
+
+
+@dataclass
+class Outcome:
+    """What a run left behind. failure: why it could not be finished, "" if it was."""
+
+    recorded: Recorded
+    producer: BadProducer
+    tormentor: Tormentor
+    failure: str
+    deaths: list[str]
+    lives: Counter[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+async def run(world: World, blocks: list[BlockInputs], broker: Broker, folder: Path, plan: Plan) -> Outcome:
+    """Feed the blocks while the workers are disturbed, wait until all is calm and done, and read everything back."""
+    shutil.rmtree(folder, ignore_errors=True)
+    config = PipelineConfig(
+        bootstrap=broker.address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
+        partitions=plan.partitions, risk_workers=plan.risk_workers, session_s=plan.session_s,
+        checkpoint_every=plan.checkpoint_every, store=str(folder / "store") if plan.sink else "",
+    )  # fmt: skip
+    settings = config.settings()
+    specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(plan.partitions)]
+    await ensure_topics(broker.address, specs)
+    try:
+        await publish_scenario_set(settings, world.scenario_set)
+        write_config(Path(config.folder) / "config.json", config)
+        return await _run(world, blocks, config, plan)
+    finally:
+        await delete_topics(broker.address, [spec.name for spec in specs])
+
+
+async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, plan: Plan) -> Outcome:
+    settings, marks = config.settings(), [time.monotonic()]
+    observer, feeder = Observer(settings, plan.partitions, lambda *_: None), Feeder(settings)
+    producer = BadProducer(feeder, observer, plan.seed, plan.disturbed)
+    names = [spec.name for spec in worker_specs(config)]
+    tormentor = Tormentor(Path(config.folder), names, plan.seed, plan.session_s)
+    with workers(config, plan.mutant):
+        reading = asyncio.create_task(observer.run())
+        await feeder.start()
+        failure = ""
+        try:
+            await producer.begin(world, blocks[0])
+            await observer.wait_for(lambda: observer.is_done(blocks[0].block.number), START_LIMIT_S)
+            marks.append(time.monotonic())
+            await _torment(producer, world, blocks[1:], tormentor, plan)
+            marks.append(time.monotonic())
+            await observer.wait_for(lambda: _complete(observer, blocks, producer), plan.end_limit_s)
+        except Exception as error:  # what a run must never end with: told in the verdict
+            failure = f"{type(error).__name__}: {error}"
+        marks.append(time.monotonic())
+        await feeder.stop()
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    recorded = await read_back(settings, plan.partitions)
+    outcome = Outcome(recorded, producer, tormentor, failure, *_lives(Path(config.folder)))
+    outcome.seconds = dict(zip(("start", "disturbed", "catch_up"), (b - a for a, b in zip(marks, marks[1:]))))
+    return outcome
+
+
+async def _torment(
+    producer: BadProducer, world: World, blocks: list[BlockInputs], tormentor: Tormentor, plan: Plan
+) -> None:
+    """Feed; a script may outlast the feeding, chance ends with it."""
+    script = list(plan.script) if plan.script is not None else None
+    acting = asyncio.create_task(tormentor.run(script if plan.disturbed else []))
+    try:
+        await producer.run(world, blocks, plan.interval_s)
+        if script is not None:
+            await acting
+    finally:
+        acting.cancel()
+        await asyncio.gather(acting, return_exceptions=True)
+
+
+def _complete(observer: Observer, blocks: list[BlockInputs], producer: BadProducer) -> bool:
+    last = blocks[-1].block.number
+    return observer.is_done(last) and observer.is_enforced() and producer.garbage.keys() <= observer.quarantined
+
+
+@contextlib.contextmanager
+def workers(config: PipelineConfig, mutant: str = "") -> Iterator[None]:
+    """The supervisor with all workers; stopped at the end, and dead with this process."""
+    module = ["tests.chaos.mutant_workers", mutant] if mutant else ["streams.pipeline.workers"]
+    root, folder = Path(__file__).parents[2], Path(config.folder)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with open(folder / "supervisor.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module, str(folder / "config.json")],
+            cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def read_back(settings: RuntimeSettings, partitions: int) -> Recorded:
+    """Every record of the logs and inputs, as the broker has them."""
+    reader = LogReader(settings)
+    await reader.start()
+    try:
+        recorded: Recorded = {}
+        for spec in topic_specs(partitions):
+            if spec.name in (*INPUTS, *PUBLIC_OUTPUTS, ACCOUNT_LOG, MARKET_LOG, QUARANTINE):
+                for partition in range(spec.partitions):
+                    topic = settings.topic(spec.name)
+                    bounds = await reader.bounds(topic, partition)
+                    recorded[spec.name, partition] = await reader.read(topic, partition, *bounds)
+        return recorded
+    finally:
+        await reader.stop()
+
+
+def _lives(folder: Path) -> tuple[list[str], Counter[str]]:
+    """(reasons of workers that ended themselves, lives of each worker)."""
+    deaths = []
+    for path in sorted(folder.glob("*.log")):
+        for one in notes(path):
+            if one["event"] == "die":
+                deaths.append(f"{path.stem}: {one['reason']} ({one['code']}) {one['exception'] or ''}"[:200])
+    lives = Counter(one["worker"] for one in notes(folder / "supervisor.log") if one["event"] == "ended")
+    return deaths, lives
+
+
+def notes(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a log."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.startswith('{"event"')]

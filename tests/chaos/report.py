@@ -1,0 +1,69 @@
+"""A run's outcome as the JSON object that `python -m tests.chaos` ends with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
+from streams.replay.world import BlockInputs, World
+from tests.chaos import expected, verdict
+from tests.chaos.arena import Outcome
+from tests.chaos.expected import Values
+
+
+def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Values, partitions: int) -> dict[str, Any]:
+    """Equal to the engine over the logs, to the calm run; logs equal to the sequencer over inputs and decisions."""
+    recorded = outcome.recorded
+    taken = verdict.take(recorded)
+    logs = {p: [r.value for r in recorded[ACCOUNT_LOG, p]] for p in range(partitions)}
+    compared = {
+        "calm": verdict.differences(taken.values, calm),
+        "engine": verdict.differences(taken.values, expected.derived_outputs(world, logs, partitions)),
+        "logs": _logs_differ(outcome, logs, partitions),
+        "quarantine": _quarantine_differs(outcome),
+    }
+    made = verdict.summary(taken, compared)
+    made["equal"] = made["equal"] and not outcome.failure
+    gaps = verdict.barrier_gaps(recorded)
+    acts = outcome.tormentor.acts
+    signals = outcome.tormentor.signals
+    return {
+        **made,
+        "kills": signals["SIGKILL"],
+        "longest_gap_s": verdict.longest(gaps),
+        "longest_block_s": verdict.longest(verdict.block_gaps(recorded, outcome.producer.sent_s)),
+        "freezes": signals["SIGSTOP"],
+        "stops": signals["SIGTERM"],
+        "blocks": len(blocks),
+        "records": sum(map(len, taken.values.values())),
+        "log_repeats": sum(len(log) - len(expected.without_repeats(log)) for log in logs.values()),
+        "quarantined": len({r.key for r in recorded[QUARANTINE, 0]}),
+        **outcome.producer.count,
+        "differences": {name: list(found) for name, found in compared.items() if any(found)},
+        "gaps_s": verdict.by_kind(acts, gaps),
+        "block_s": verdict.by_kind(acts, verdict.block_gaps(recorded, outcome.producer.sent_s)),
+        "deaths": outcome.deaths,
+        "lives": dict(sorted(outcome.lives.items())),
+        "failure": outcome.failure,
+        "seconds": {name: round(span, 1) for name, span in outcome.seconds.items()},
+    }
+
+
+def _logs_differ(outcome: Outcome, logs: dict[int, list[bytes]], partitions: int) -> tuple[int, int]:
+    """account.log without its repeats against what a sequencer writes that only carries out market.log."""
+    recorded = outcome.recorded
+    inputs = {log: [r.value for r in found] for log, found in recorded.items() if log[0] in INPUTS}
+    market_log = [(r.value, dict(r.headers)) for r in recorded[MARKET_LOG, 0]]
+    derived = expected.derived_logs(inputs, market_log, partitions).account_log
+    found = {(ACCOUNT_LOG, p): expected.without_repeats(log) for p, log in logs.items()}
+    return verdict.differences(found, {(ACCOUNT_LOG, p): expected.without_repeats(log) for p, log in derived.items()})
+
+
+def _quarantine_differs(outcome: Outcome) -> tuple[int, int]:
+    """(garbage that is not in quarantine, one origin with two contents)."""
+    first: dict[bytes, bytes] = {}
+    twofold = 0
+    for record in outcome.recorded[QUARANTINE, 0]:
+        twofold += first.setdefault(record.key, record.value) != record.value
+    missing = [key for key in outcome.producer.garbage if key not in first]
+    return len(missing), twofold
