@@ -30,7 +30,9 @@ class RiskFactory:
 
 def run(config: PipelineConfig, name: str) -> int:
     """Run one risk worker until it is told to stop."""
-    cache = TableCache(ScenarioSets(config.bootstrap, config.prefix), threading.Lock())
+    scenario_sets = ScenarioSets(config.bootstrap, config.prefix)
+    scenario_sets.fetch()  # before the first block asks for one
+    cache = TableCache(scenario_sets, threading.Lock())
     app = make_app(
         "risk", [ACCOUNT_LOG], RiskFactory(cache), config.settings(), name=name, checkpoint_topic=CHECKPOINTS
     )

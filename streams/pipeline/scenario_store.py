@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 
 import orjson
+from aiokafka.errors import KafkaError
 
 from oracles.scenario_set import ScenarioSet
 from schemas.topics import SCENARIO_SETS
@@ -15,6 +17,7 @@ from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 
 CHUNK_BYTES = 500_000
+FETCH_LIMIT_S = 15.0
 
 
 class ScenarioSetMissing(Exception):
@@ -69,12 +72,18 @@ class ScenarioSets:
 
     def __call__(self, digest: str) -> ScenarioSet:
         if digest not in self.known:
-            fetch = threading.Thread(target=self._fetch, name="scenario-sets")
-            fetch.start()
-            fetch.join()
+            self.fetch()
         if digest not in self.known:
             raise ScenarioSetMissing(f"scenario set {digest} is not in {self.prefix}{SCENARIO_SETS}: publish it first")
         return self.known[digest]
 
+    def fetch(self) -> None:
+        """Take what is on the topic now; nothing while the broker or the topic is away (then a lookup says so)."""
+        fetching = threading.Thread(target=self._fetch, name="scenario-sets")
+        fetching.start()
+        fetching.join()
+
     def _fetch(self) -> None:
-        self.known.update(asyncio.run(load_scenario_sets(self.bootstrap, self.prefix)))
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            loading = load_scenario_sets(self.bootstrap, self.prefix)
+            self.known.update(asyncio.run(asyncio.wait_for(loading, FETCH_LIMIT_S)))
