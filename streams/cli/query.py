@@ -97,18 +97,27 @@ def _show_margins(console: Console, found: dict[str, Any]) -> None:
     states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(found["states"].items()))
     console.print(f"Block {found['block']}: {found['accounts']} accounts ({states}). Nearest their line, USD:")
     console.print(_margin_table(found["margins"], "account"))
+    for halt in found["halted"]:
+        where = f"partition {halt['partition']} stands still since block {halt['block']}"
+        console.print(f"{where}: {halt['reason']}", style="bold red", markup=False)
 
 
 def _margin_table(rows: list[dict[str, Any]], first: str) -> Table:
     table = Table(first.capitalize(), "State")
-    for name in ("NLV", "IM", "MM", "NLV - IM"):
+    for name in ("NLV", "IM", "MM", "NLV - IM", "NLV / IM"):
         table.add_column(name, justify="right")
     table.add_column("Binding")
     for row in rows:
         money = ("nlv_usd6", "initial_margin_usd6", "maintenance_margin_usd6", "headroom_usd6")
         state = f"[{_STATE_STYLES[row['state']]}]{row['state'].replace('_', ' ')}[/]"
-        table.add_row(str(row[first]), state, *(usd(row[name]) for name in money), row["binding"].replace("_", " "))
+        amounts = [usd(row[name]) for name in money]
+        table.add_row(str(row[first]), state, *amounts, _ratio(row), row["binding"].replace("_", " "))
     return table
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    initial = row["initial_margin_usd6"]
+    return f"{row['nlv_usd6'] / initial:.3f}" if initial > 0 else "-"
 
 
 def _show_account(console: Console, found: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ _WRAPPED = re.compile(r"\s*(SELECT|WITH|FROM)\b", re.IGNORECASE)
 
 
 def latest(store: Store, limit: int = 20, partitions: int | None = None) -> dict[str, Any]:
-    """Margins at the newest block that all partitions have done: those nearest their line first."""
+    """Margins at the newest block that all partitions have done: the least NLV for its IM first."""
     _first, last = _blocks(store, partitions)
     return _margins_at(store, last, limit)
 
@@ -81,13 +81,17 @@ def sql(store: Store, text: str, limit: int = 1000) -> dict[str, Any]:
 def _blocks(store: Store, partitions: int | None) -> tuple[int, int]:
     """First block that any partition has, newest that all have done and whose margins are all here.
 
-    blocks.done and margin.batches are two logs: a block may be reported before its margins have been stored.
+    blocks.done and margin.batches are two logs: a block may be reported before its margins have been stored. A halted
+    partition holds the newest block back.
     """
+    held = f"SELECT log_partition, max(block) AS newest FROM {DATABASE}.margins GROUP BY log_partition"
+    awaited = (
+        "SELECT log_partition, block, halted, evaluated AND accounts > 0 AND block > newest AS awaited "
+        f"FROM {DATABASE}.blocks_done LEFT JOIN ({held}) AS held USING log_partition"
+    )
     found = store.query(
-        "SELECT log_partition, min(block) AS first, max(block) AS last, minIf(block, awaited) AS missing, "
-        "countIf(awaited) AS late FROM (SELECT log_partition, block, evaluated AND accounts > 0 AND block > newest "
-        f"AS awaited FROM {DATABASE}.blocks_done LEFT JOIN (SELECT log_partition, max(block) AS newest "
-        f"FROM {DATABASE}.margins GROUP BY log_partition) AS held USING log_partition) GROUP BY log_partition"
+        "SELECT log_partition, min(block) AS first, maxIf(block, halted = '') AS last, "
+        f"minIf(block, awaited) AS missing, countIf(awaited) AS late FROM ({awaited}) GROUP BY log_partition"
     )
     if not found:
         raise StoreEmpty("the store has no block yet: start `dpme demo` or a replay with this --data, or wait a second")
@@ -107,17 +111,23 @@ def _margins_at(store: Store, block: int, limit: int) -> dict[str, Any]:
     )
     parameters: dict[str, str | int] = {"block": block, "limit": _checked_limit(limit)}
     counts = store.query(f"SELECT toString(state) AS state, count() AS accounts {at} GROUP BY state", parameters)
-    rows = store.query(f"SELECT {_MARGIN} {at} ORDER BY headroom_usd6, account LIMIT {{limit:UInt32}}", parameters)
+    nearest = "ORDER BY nlv_usd6 / greatest(initial_margin_usd6, 1), account LIMIT {limit:UInt32}"
+    rows = store.query(f"SELECT {_MARGIN} {at} {nearest}", parameters)
     done = store.query(
-        f"SELECT any(block_hash) AS block_hash, any(time_ms) AS time_ms FROM {DATABASE}.blocks_done "
+        f"SELECT max(block_hash) AS block_hash, max(time_ms) AS time_ms FROM {DATABASE}.blocks_done "
         "WHERE block = {block:Int64}",
         parameters,
+    )
+    halted = store.query(
+        f"SELECT log_partition AS partition, block, halted AS reason FROM {DATABASE}.blocks_done WHERE halted != '' "
+        "ORDER BY block, partition"
     )
     return {
         "block": block,
         **done[0],
         "accounts": sum(row["accounts"] for row in counts),
         "states": {row["state"]: row["accounts"] for row in counts},
+        "halted": halted,
         "margins": rows,
     }
 

@@ -24,7 +24,9 @@ def margin_batch(seq: int, block: int, accounts: list[str], nlv_usd6: list[int],
     return encode_batch(BatchHead(partition, seq, block, HASH, 1000 * block), accounts, columns)
 
 
-def block_done(seq: int, block: int, accounts: int, partition: int = 0, evaluated: bool = True) -> bytes:
+def block_done(
+    seq: int, block: int, accounts: int, partition: int = 0, evaluated: bool = True, halted: str = ""
+) -> bytes:
     return encode(
         decisions.BlockDone(
             version=1,
@@ -45,6 +47,7 @@ def block_done(seq: int, block: int, accounts: int, partition: int = 0, evaluate
             table_digest="bb",
             scenario_digest="cc",
             parameter_version=1,
+            halted=halted,
         )
     )
 

@@ -185,6 +185,15 @@ def test_a_skipped_block_shows_the_margins_before_it(store) -> None:
     assert {row["account"]: row["block"] for row in found["margins"]} == {"ann": 3, "bob": 3, "o'neil": 2}
 
 
+def test_a_halted_partition_holds_the_newest_block_back(store) -> None:
+    sink = filled(store)
+    sink.take(topics.BLOCKS_DONE, 1, 2, samples.block_done(3, 3, 0, 1, evaluated=False, halted="count mismatch"))
+    sink.flush()
+    found = queries.latest(store)
+    assert found["block"] == 2
+    assert found["halted"] == [{"partition": 1, "block": 3, "reason": "count mismatch"}]
+
+
 def test_account_tells_margins_and_events(store) -> None:
     filled(store)
     found = queries.account(store, "ann")
