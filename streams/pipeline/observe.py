@@ -59,6 +59,7 @@ class Observer:
         self.wide_accounts: set[str] = set()
         self.quarantined: set[bytes] = set()
         self.event_records: set[tuple[int, int]] = set()
+        self.ends: dict[str, int] = {}  # "topic/partition" of an output -> offset after the last record read
         self.changed = asyncio.Condition()
         self.failure: Exception | None = None
 
@@ -99,7 +100,9 @@ class Observer:
         topic, partition = self.settings.short(record.topic), record.partition
         if topic == ACCOUNT_LOG:
             self._take_log(partition, record)
-        elif topic == QUARANTINE:
+            return
+        self.ends[f"{topic}/{partition}"] = record.offset + 1
+        if topic == QUARANTINE:
             self.quarantined.add(record.key or b"")
         else:
             self._take_output(topic, partition, record)

@@ -30,10 +30,14 @@ from streams.replay.world import BlockInputs, World
 from streams.runtime.kafka_process import Broker, DevelopmentBroker, KafkaBroker, answers, free_port
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
 from streams.sink.current_run import CurrentRun, read_current_run, write_current_run
+from streams.sink.errors import StoreError
+from streams.sink.query_socket import QueryClient
 
 START_LIMIT_S = 120.0
 BLOCK_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
+STORE_LIMIT_S = 60.0
+POLL_S = 0.1
 GATEWAY_PORT = 8765
 NEAREST = 15
 
@@ -103,6 +107,7 @@ async def _run(world: World, options: RunOptions, listener: Listener) -> RunRepo
             await feeder.start()
             try:
                 last, wall_s = await _feed(world, options, feeder, observer, listener)
+                await _until_stored(config, observer)
                 rss_mb = _rss_mb(Path(config.folder))
             except TimeoutError as error:
                 raise RunError(f"the pipeline stands still: see the workers' logs in {config.folder}") from error
@@ -240,6 +245,24 @@ async def _feed(
 async def _pause(interrupted: asyncio.Event, rest_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(interrupted.wait(), max(0.0, rest_s))
+
+
+async def _until_stored(config: PipelineConfig, observer: Observer) -> None:
+    """The sink has written everything that was observed."""
+    if not config.store:
+        return
+    async with asyncio.timeout(STORE_LIMIT_S):
+        while not await asyncio.to_thread(_is_stored, config.store, observer.ends):
+            await asyncio.sleep(POLL_S)
+
+
+def _is_stored(store: str, ends: dict[str, int]) -> bool:
+    try:
+        with QueryClient(store, attach_only=True) as client:
+            stored = client.ask("stored")
+    except StoreError:  # the sink is not there yet, or just being restarted
+        return False
+    return all(stored.get(log, 0) >= end for log, end in ends.items())
 
 
 async def _send(feeder: Feeder, inputs: BlockInputs) -> None:
