@@ -81,7 +81,7 @@ class Intake:
         self.flushed: dict[int, int] = {}  # block -> events of it that were taken out before its close
         self.refused: dict[int, set[bytes]] = {}  # block -> marks of refused events that named it
         self.ticks: dict[str, list[Candidate]] = {}
-        self.refused_ticks: dict[bytes, int] = {}  # mark -> time
+        self.gone_ticks: dict[bytes, int] = {}  # refused or taken out before the close -> time: they count all the same
         self.listings: list[Candidate] = []
         self.listing_marks: dict[bytes, int] = {}  # of all listings ever -> place in their topic's order
         self.known: dict[str, tuple[bytes, int]] = {}  # name -> mark, block at which it was taken
@@ -185,7 +185,7 @@ class Intake:
         if topic == ACCOUNT_FILLS and isinstance(block, int) and (self.closed is None or block > self.closed):
             self.refused.setdefault(block, set()).add(mark)
         elif topic == ORACLE_TICKS and isinstance(time_ms, int) and time_ms > self.closed_time_ms:
-            self.refused_ticks[mark] = time_ms
+            self.gone_ticks[mark] = time_ms
         elif topic == INSTRUMENTS:
             self.listing_marks.setdefault(mark, len(self.listing_marks))
 
@@ -212,7 +212,7 @@ class Intake:
     def _ticks_until(self, time_ms: int) -> int:
         low = self.closed_time_ms
         came = sum(1 for same_id in self.ticks.values() for c in same_id if low < c.event["time_ms"] <= time_ms)
-        return came + sum(1 for t in self.refused_ticks.values() if low < t <= time_ms)
+        return came + sum(1 for t in self.gone_ticks.values() if low < t <= time_ms)
 
     def ticks_in_order(self, time_ms: int) -> list[Candidate]:
         """Chosen candidates of ticks until `time_ms` by (time, source, id)."""
@@ -232,7 +232,7 @@ class Intake:
     def pop_ticks(self, until_ms: int, block: int) -> tuple[list[Candidate], list[Candidate]]:
         """Ticks until `until_ms` in order -> (chosen, losers)."""
         chosen, losers = self._pop(self.ticks, [c.event["id"] for c in self.ticks_in_order(until_ms)], block)
-        self.refused_ticks.update((c.mark, c.event["time_ms"]) for c in losers)
+        self.gone_ticks.update((c.mark, c.event["time_ms"]) for c in chosen + losers)
         return chosen, losers
 
     def listings_due(self, listing_count: int | None) -> list[Candidate]:
@@ -276,7 +276,7 @@ class Intake:
         for kept in (self.flushed, self.refused):
             for gone in [b for b in kept if b <= number]:
                 del kept[gone]
-        self.refused_ticks = {m: t for m, t in self.refused_ticks.items() if t > self.closed_time_ms}
+        self.gone_ticks = {m: t for m, t in self.gone_ticks.items() if t > self.closed_time_ms}
         if number % 8 == 0:
             oldest = number - self.memory_blocks
             self.known = {i: v for i, v in self.known.items() if v[1] > oldest}
@@ -292,7 +292,7 @@ class Intake:
         plain["events"] = sorted((b, sorted(pool.items())) for b, pool in self.events.items())
         plain["ticks"] = sorted(self.ticks.items())
         plain["refused"] = sorted((b, sorted(marks)) for b, marks in self.refused.items())
-        plain["refused_ticks"] = sorted(self.refused_ticks.items())
+        plain["gone_ticks"] = sorted(self.gone_ticks.items())
         plain["flushed"] = sorted(self.flushed.items())
         plain["known"] = sorted(self.known.items())
         plain["listing_marks"] = sorted(self.listing_marks.items())
@@ -308,7 +308,7 @@ class Intake:
         intake.events = {b: {i: [Candidate(*c) for c in cs] for i, cs in pool} for b, pool in plain["events"]}
         intake.ticks = {i: [Candidate(*c) for c in cs] for i, cs in plain["ticks"]}
         intake.refused = {b: set(marks) for b, marks in plain["refused"]}
-        intake.refused_ticks = dict(map(tuple, plain["refused_ticks"]))
+        intake.gone_ticks = dict(map(tuple, plain["gone_ticks"]))
         intake.flushed = dict(map(tuple, plain["flushed"]))
         intake.listings = [Candidate(*c) for c in plain["listings"]]
         intake.listing_marks = dict(map(tuple, plain["listing_marks"]))

@@ -1,0 +1,130 @@
+"""The sequencer over every order of arrival and over restarts at any moment: one account.log."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from engine_worlds import Inputs, LogStore, interleaved, new_sequencer, random_world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.topics import ACCOUNT_LOG, MARKET_LOG, QUARANTINE
+from streams.engine.output import Fault
+from streams.engine.sequence import Sequencer
+
+SEEDS = st.integers(0, 2**32)
+
+
+@given(SEEDS, SEEDS)
+@settings(max_examples=15)
+def test_declared_logs_are_independent_of_arrival(world_seed: int, order_seed: int) -> None:
+    inputs = random_world(world_seed % 20)
+    calm = inputs.pipeline()
+    shuffled = inputs.pipeline(order=interleaved(inputs, random.Random(order_seed)))
+    assert shuffled.logs[MARKET_LOG, 0][1:] == calm.logs[MARKET_LOG, 0][1:]
+    for partition in range(4):
+        assert shuffled.logs[ACCOUNT_LOG, partition] == calm.logs[ACCOUNT_LOG, partition]
+    assert sorted(shuffled.values(QUARANTINE)) == sorted(calm.values(QUARANTINE))
+
+
+@given(SEEDS, SEEDS, st.booleans())
+@settings(max_examples=25)
+def test_restarts_at_any_moment_write_one_account_log(world_seed: int, seed: int, declared: bool) -> None:
+    """Kills between proposal and read-back, with proposals outstanding, with a step's outputs half sent, while caught
+    up or catching up; the next life begins with the last checkpoint, or with nothing."""
+    inputs, rng = random_world(world_seed % 20, declared=declared), random.Random(seed)
+    store = LogStore(inputs)
+    restarted = _run_with_kills(store, rng)
+    logs = store.account_logs(4)
+    if declared:
+        calm = inputs.pipeline()
+        assert logs == [calm.logs[ACCOUNT_LOG, partition] for partition in range(4)]
+        assert store.decisions() == calm.logs[MARKET_LOG, 0][1:]
+    else:
+        assert len(store.decisions()) >= restarted.number > 0
+        closed = [_all_closed(log) for log in logs]
+        assert closed == [closed[0]] * 4
+
+
+def _all_closed(log: list[bytes]) -> list[bytes]:
+    return [value for value in log if value[1] == 3]
+
+
+def _run_with_kills(store: LogStore, rng: random.Random) -> Sequencer:
+    machine, checkpoint, kills = _born(store, None, 0), None, 0
+    while logs := store.readable(machine):
+        outputs = store.feed(machine, rng.choice(logs))
+        if kills < 8 and rng.random() < 0.06:
+            store.append(outputs[: rng.randrange(len(outputs) + 1)])
+            kills += 1
+            machine = _born(store, checkpoint, kills)
+            continue
+        store.append(outputs)
+        if rng.random() < 0.15:
+            checkpoint = machine.dump()
+            assert Sequencer.load(checkpoint, b"x").dump() == checkpoint
+    return machine
+
+
+def _born(store: LogStore, checkpoint: bytes | None, life: int) -> Sequencer:
+    token = f"life {life}".encode()
+    machine = Sequencer.load(checkpoint, token) if checkpoint is not None else new_sequencer(token)
+    store.append(machine.start())
+    return machine
+
+
+@given(SEEDS)
+@settings(max_examples=10)
+def test_two_sequencers_at_once_write_one_account_log(seed: int) -> None:
+    """Each fences the other out in turn; the one that was fenced out stops, and what it still sends is void."""
+    rng, inputs = random.Random(seed), random_world(seed % 20)
+    store, lives = LogStore(inputs), 2
+    machines = [_born(store, None, 0), _born(store, None, 1)]
+    while any(store.readable(m) for m in machines):
+        n = rng.choice([n for n, m in enumerate(machines) if store.readable(m)])
+        try:
+            store.append(store.feed(machines[n], rng.choice(store.readable(machines[n]))))
+        except Fault:
+            if lives == 6:  # they would go on for ever
+                machines.pop(n)
+                continue
+            machines[n] = _born(store, None, lives)
+            lives += 1
+    calm = inputs.pipeline()
+    assert store.account_logs(4) == [calm.logs[ACCOUNT_LOG, partition] for partition in range(4)]
+
+
+def test_late_record_of_a_replaced_writer_is_void() -> None:
+    """A frozen sequencer's proposal arrives behind the fence of its successor, which has a checkpoint by then."""
+    inputs = random_world(1)
+    store = LogStore(inputs)
+    frozen = _born(store, None, 0)
+    held: list = []
+    while logs := store.readable(frozen):
+        outputs = store.feed(frozen, logs[0])
+        if frozen.number >= 2 and (found := [o for o in outputs if o.topic == MARKET_LOG]):
+            held = found
+            break
+        store.append(outputs)
+    assert held
+    successor = _born(store, frozen.dump(), 1)
+    while logs := [log for log in store.readable(successor) if log != (MARKET_LOG, 0)]:
+        store.append(store.feed(successor, logs[0]))
+    while not successor.proposed:
+        store.append(store.feed(successor, (MARKET_LOG, 0)))
+    checkpoint = successor.dump()  # it has judged more than the frozen one had
+    store.append(held)
+    store.run(successor, random.Random(1))
+    again = _born(store, checkpoint, 2)
+    store.run(again, random.Random(2))
+    assert store.account_logs(4) == [inputs.pipeline().logs[ACCOUNT_LOG, p] for p in range(4)]
+
+
+def test_fence_of_another_ends_a_sequencer() -> None:
+    store = LogStore(Inputs())
+    first = _born(store, None, 0)
+    store.run(first, random.Random(0))
+    store.append(new_sequencer(b"other").start())
+    with pytest.raises(Fault, match="taken over"):
+        store.run(first, random.Random(0))
