@@ -60,6 +60,10 @@ def conflict(candidate: Candidate) -> Refusal:
     return Refusal(refusals.IDENTITY_CONFLICT, f"id {candidate.event['id']} was taken with other content", "id")
 
 
+def _json(plain: dict | None) -> bytes:
+    return b"" if plain is None else orjson.dumps(plain)
+
+
 def _own_bytes(raw: bytes, plain: dict | None, alone: bool) -> bytes:
     """Bytes of an event as its producer wrote them; empty where writing `plain` again gives the same."""
     if plain is None:
@@ -101,7 +105,7 @@ class Intake:
                 refusal = self._take(topic, candidate, lateness_ms)
             if refusal is not None:
                 self._count_refused(topic, plain)
-                out.append(Refused(refusal, topic, partition, offset, place, own or orjson.dumps(plain)))
+                out.append(Refused(refusal, topic, partition, offset, place, own or _json(plain)))
         return out
 
     def _take(self, topic: str, candidate: Candidate, lateness_ms: int) -> Refusal | None:

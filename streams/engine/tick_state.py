@@ -99,7 +99,8 @@ class TickState:
             return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {tick['instrument']} is not listed", "instrument")
         instrument = catalogue.instruments[index]
         if instrument.kind not in OPTION_KINDS:
-            return Refusal(refusals.WRONG_KIND, f"a quote is for options, {tick['instrument']} is a {instrument.kind}")
+            detail = f"a quote is for options, {tick['instrument']} is a {instrument.kind}"
+            return Refusal(refusals.WRONG_KIND, detail, "instrument")
         if catalogue.expiries[instrument.expiry].expiry_ms - tick["time_ms"] > TENOR_MAX_MS:
             return Refusal(refusals.OUT_OF_RANGE, "more than ten years to expiry", "instrument")
         values = (tick["mark_usd9"], tick.get("bid_usd9") or 0, tick.get("ask_usd9") or 0)
