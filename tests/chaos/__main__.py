@@ -17,12 +17,13 @@ from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker
 from tests.chaos import arena
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
-from tests.chaos.mutant_workers import MUTANTS
+from tests.chaos.mutant_workers import CHECKPOINT_EVERY, MUTANTS, SCRIPTS
 from tests.chaos.report import report
 from tests.chaos.verdict import take
 from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
+SECONDS, MUTANT_SECONDS = 75.0, 10.0
 
 
 def main() -> int:
@@ -42,16 +43,18 @@ def main() -> int:
 
 async def chaos(broker: Broker, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The disturbed run, and with --calm an undisturbed one on the same broker."""
-    blocks_wanted = max(2, int(arguments.seconds * BLOCKS_PER_S))
-    world = chaos_world(arguments.seed, blocks_wanted, events=arguments.events)
+    seconds = arguments.seconds or (MUTANT_SECONDS if arguments.mutant else SECONDS)
+    world = chaos_world(arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events)
     blocks = list(world.blocks)
     plan = Plan(
-        arguments.seed, 1 / BLOCKS_PER_S, session_s=arguments.session, sink=arguments.sink, mutant=arguments.mutant
-    )
+        arguments.seed, 1 / BLOCKS_PER_S, session_s=arguments.session, sink=arguments.sink, mutant=arguments.mutant,
+        script=SCRIPTS.get(arguments.mutant), checkpoint_every=CHECKPOINT_EVERY.get(arguments.mutant, 10),
+    )  # fmt: skip
     print(f"chaos: {len(blocks)} blocks on {broker.address}, seed {arguments.seed}", file=sys.stderr)
     outcome = await arena.run(world, blocks, broker, folder / "run", plan)
     calm = calm_outputs(world, blocks, plan.partitions)
-    found = {"broker": arguments.broker, "seed": arguments.seed, **report(world, blocks, outcome, calm, plan.partitions)}
+    found = {"broker": arguments.broker, "seed": arguments.seed}
+    found |= report(world, blocks, outcome, calm, plan.partitions)
     if arguments.calm:
         quiet = Plan(arguments.seed, 0.0, disturbed=False, risk_workers=1)
         undisturbed = await arena.run(world, blocks, broker, folder / "calm", quiet)
@@ -64,7 +67,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--broker", choices=("dev", "kafka"), default="dev")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=75.0, help="of feeding, at %g blocks a second" % BLOCKS_PER_S)
+    parser.add_argument("--seconds", type=float, help=f"of feeding ({SECONDS:g}), at {BLOCKS_PER_S:g} blocks a second")
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")

@@ -86,8 +86,8 @@ class Tormentor:
         self.frozen.discard(pid)
 
     def _signal(self, pid: int | None, number: signal.Signals) -> None:
-        if pid is not None and pid not in self.frozen or number == signal.SIGSTOP:
-            _send(pid or 0, number)
+        if pid is not None and (pid not in self.frozen or number == signal.SIGSTOP):
+            _send(pid, number)
             self.signals[number.name] += 1
 
     def _pid(self, name: str) -> int | None:

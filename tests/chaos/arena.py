@@ -15,6 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from streams.runtime.kafka_process import Broker
 from streams.runtime.log_reader import LogReader
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
+from streams.sink.errors import StoreError
+from streams.sink.query_socket import QueryClient
+from streams.sink.rows import TABLES
 from tests.chaos.acts import Tormentor
 from tests.chaos.feeding import BadProducer
 from tests.chaos.verdict import Recorded
@@ -64,6 +68,7 @@ class Outcome:
     failure: str
     deaths: list[str]
     lives: Counter[str]
+    store_wrong: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -103,6 +108,8 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
             await _torment(producer, world, blocks[1:], tormentor, plan)
             marks.append(time.monotonic())
             await observer.wait_for(lambda: _complete(observer, blocks, producer), plan.end_limit_s)
+            if config.store:
+                await asyncio.wait_for(_stored(config, plan.partitions), plan.end_limit_s)
         except Exception as error:  # what a run must never end with: told in the verdict
             failure = f"{type(error).__name__}: {error}"
         marks.append(time.monotonic())
@@ -111,7 +118,10 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
         await asyncio.gather(reading, return_exceptions=True)
     recorded = await read_back(settings, plan.partitions)
     outcome = Outcome(recorded, producer, tormentor, failure, *_lives(Path(config.folder)))
-    outcome.seconds = dict(zip(("start", "disturbed", "catch_up"), (b - a for a, b in zip(marks, marks[1:]))))
+    spans = [end - begun for begun, end in pairwise(marks)]
+    if config.store:
+        outcome.store_wrong = await asyncio.to_thread(store_wrong, Path(config.store))
+    outcome.seconds = dict(zip(("start", "disturbed", "catch_up"), spans, strict=False))
     return outcome
 
 
@@ -133,6 +143,38 @@ async def _torment(
 def _complete(observer: Observer, blocks: list[BlockInputs], producer: BadProducer) -> bool:
     last = blocks[-1].block.number
     return observer.is_done(last) and observer.is_enforced() and producer.garbage.keys() <= observer.quarantined
+
+
+async def _stored(config: PipelineConfig, partitions: int) -> None:
+    """Wait until the sink says that it has everything that the outputs' logs hold now."""
+    reader = LogReader(config.settings())
+    await reader.start()
+    try:
+        logs = [
+            (spec.name, p) for spec in topic_specs(partitions) if spec.name in TABLES for p in range(spec.partitions)
+        ]
+        names = {(config.settings().topic(topic), p): f"{topic}/{p}" for topic, p in logs}
+        wanted = {names[log]: end for log, end in (await reader.ends(names)).items()}
+    finally:
+        await reader.stop()
+    while True:
+        with contextlib.suppress(StoreError), QueryClient(Path(config.store), attach_only=True) as client:
+            found = client.ask("stored")
+            if all(found.get(log, 0) >= end for log, end in wanted.items()):
+                return
+        await asyncio.sleep(0.1)
+
+
+def store_wrong(folder: Path) -> dict[str, int]:
+    """Rows that a store lacks or has twice, by table; asked in a process of its own, as chDB wants it."""
+    script = (
+        "import sys, json; from streams.sink.store import ChdbStore; from streams.sink.sink import doubled, missing; "
+    )
+    script += "store = ChdbStore(sys.argv[1], create=False); print(json.dumps([missing(store), doubled(store)]))"
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    lost, twice = json.loads(done.stdout.splitlines()[-1])
+    counted = {f"{table} lost": n for table, n in lost.items()} | {f"{table} doubled": n for table, n in twice.items()}
+    return {what: n for what, n in counted.items() if n}
 
 
 @contextlib.contextmanager

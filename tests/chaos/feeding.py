@@ -15,7 +15,8 @@ from streams.pipeline.observe import Observer
 from streams.replay.world import BlockInputs, World
 
 EVENTS_PER_RECORD = 8
-AGAIN, AGAIN_LATER, SWAPPED, GARBAGE, CONFLICT = 0.05, 0.05, 0.15, 0.15, 0.1  # chances a record, record, block, block, block
+AGAIN, AGAIN_LATER = 0.05, 0.05  # chances of a record
+SWAPPED, GARBAGE, CONFLICT = 0.15, 0.15, 0.2  # chances of a block
 LATER_BLOCKS = (1, 90)  # beyond the sequencer's memory of ids, too
 CONFLICT_AFTER_BLOCKS = 6
 BACKLOG_BLOCKS = 40
@@ -124,9 +125,9 @@ class BadProducer:
 
 
 def _twisted(inputs: BlockInputs) -> Record | None:
-    """An event of the block under its own id with another account's worth of lots: a conflict."""
+    """A fill of the block under its own id with other lots: a conflict."""
     for event in inputs.events:
-        if not isinstance(event, dict) and type(event).__name__ == "Fill" and event.instrument.endswith("PERP"):
+        if not isinstance(event, dict) and type(event).__name__ == "Fill":
             plain = {"type": "fill", **{name: getattr(event, name) for name in event.__struct_fields__}}
             plain["lots"] = event.lots + 1
             return Record(ACCOUNT_FILLS, partition_of(event.account, FILL_PARTITIONS), encode(plain))

@@ -7,7 +7,6 @@ early_checkpoint     late_outputs, and checkpoints do not wait (R2)             
 guard_off            records are skipped after a restore, and whatever comes is        fail: a partition halts
                      applied (R1)
 repeats_applied      risk does not recognise a repeated log record                     fail: a partition halts
-recorded_forgotten   a restored sequencer decides anew what the log has decided        fail: it never gets on
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.topics import PUBLIC_OUTPUTS
-from streams.engine import risk, sequence
+from streams.engine import risk
 from streams.pipeline import workers
 from streams.runtime import checkpoint_writer, shell, worker
 
@@ -90,22 +89,19 @@ def repeats_applied() -> None:
     risk.Risk._is_repeat = lambda self, header, raw: False  # type: ignore[method-assign]
 
 
-def recorded_forgotten() -> None:
-    read_back = sequence.Sequencer._read_back
-
-    def forgetful(self: sequence.Sequencer, raw: bytes, headers: dict[str, bytes]) -> Any:
-        made = read_back(self, raw, headers)
-        self.recorded.clear()
-        return made
-
-    sequence.Sequencer._read_back = forgetful  # type: ignore[method-assign]
-
-
 MUTANTS: dict[str, Callable[[], None]] = {
-    made.__name__: made
-    for made in (late_outputs, again, early_checkpoint, guard_off, repeats_applied, recorded_forgotten)
+    made.__name__: made for made in (late_outputs, again, early_checkpoint, guard_off, repeats_applied)
 }
-HARMLESS = ("late_outputs", "again")
+
+# What to do to whom, so that the mistake shows in a few seconds; checkpoints at every block where they matter.
+SCRIPTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "late_outputs": (("kill all", "risk"), ("kill", "risk"), ("kill all", "risk")),
+    "early_checkpoint": (("kill all", "risk"), ("kill", "risk"), ("kill all", "risk")),
+    "again": (("kill all", "risk"), ("kill", "sequencer"), ("kill", "enforcement")),
+    "guard_off": (("kill all", "risk"),),
+    "repeats_applied": (("kill", "sequencer"),),
+}
+CHECKPOINT_EVERY = {"late_outputs": 1, "early_checkpoint": 1}
 
 if __name__ == "__main__":
     MUTANTS[sys.argv.pop(1)]()

@@ -23,14 +23,12 @@ def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Valu
         "quarantine": _quarantine_differs(outcome),
     }
     made = verdict.summary(taken, compared)
-    made["equal"] = made["equal"] and not outcome.failure
-    gaps = verdict.barrier_gaps(recorded)
-    acts = outcome.tormentor.acts
+    made["equal"] = made["equal"] and not outcome.failure and not any(outcome.store_wrong.values())
     signals = outcome.tormentor.signals
     return {
         **made,
         "kills": signals["SIGKILL"],
-        "longest_gap_s": verdict.longest(gaps),
+        "longest_gap_s": verdict.longest(gap.length_s for gap in verdict.barrier_gaps(recorded)),
         "longest_block_s": verdict.longest(verdict.block_gaps(recorded, outcome.producer.sent_s)),
         "freezes": signals["SIGSTOP"],
         "stops": signals["SIGTERM"],
@@ -40,11 +38,11 @@ def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Valu
         "quarantined": len({r.key for r in recorded[QUARANTINE, 0]}),
         **outcome.producer.count,
         "differences": {name: list(found) for name, found in compared.items() if any(found)},
-        "gaps_s": verdict.by_kind(acts, gaps),
-        "block_s": verdict.by_kind(acts, verdict.block_gaps(recorded, outcome.producer.sent_s)),
+        "gaps_s": verdict.by_kind(outcome.tormentor.acts, recorded),
         "deaths": outcome.deaths,
         "lives": dict(sorted(outcome.lives.items())),
         "failure": outcome.failure,
+        "store": outcome.store_wrong,
         "seconds": {name: round(span, 1) for name, span in outcome.seconds.items()},
     }
 

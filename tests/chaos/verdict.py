@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
 from schemas import log_records as records
 from schemas.margin_batch import decode_batch
-from schemas.topics import ACCOUNT_LOG, CHAIN_BLOCKS, MARGIN_BATCHES, PUBLIC_OUTPUTS
+from schemas.topics import ACCOUNT_LOG, MARGIN_BATCHES, PUBLIC_OUTPUTS
 from streams.runtime.once import Once
 from tests.chaos.expected import Values, sequence_of
 
 Recorded = dict[tuple[str, int], list[ConsumerRecord]]
 ALL = 1 << 60  # compare every repeat, however old
-SETTLED_S = 8.0  # an act is blamed for the blocks until the next act, or for so long
+REACH_S = 0.7  # an act is blamed for gaps that it falls into, or that begin so soon after it
 
 
 @dataclass
@@ -67,52 +68,74 @@ class Act:
     who: str
 
 
-def barrier_gaps(recorded: Recorded) -> list[tuple[float, float]]:
-    """(append of a barrier, seconds until the first batch of its block), of every block and partition; broker's clock."""
-    batches: dict[tuple[int, int], float] = {}
-    barriers: dict[tuple[int, int], float] = {}
+class Gap(NamedTuple):
+    """Time without output, from `at_s` on; `owner` wrote what came before it."""
+
+    partition: int
+    at_s: float
+    length_s: float
+    owner: str
+
+
+def barrier_gaps(recorded: Recorded) -> list[Gap]:
+    """From the append of each barrier to the append of its block's first batch, by the broker's clock."""
+    found = []
     for (topic, partition), log in recorded.items():
         if topic == MARGIN_BATCHES:
+            begun, owner = _barriers(recorded[ACCOUNT_LOG, partition]), ""
             for record in log:
-                batches.setdefault((decode_batch(record.value)[0].block, partition), record.timestamp / 1e3)
-        elif topic == ACCOUNT_LOG:
-            for record in log:
-                header = records.read_header(record.value)
-                if header.kind == records.BARRIER:
-                    barriers.setdefault((header.block, partition), record.timestamp / 1e3)
-    return sorted((begun, batches[at] - begun) for at, begun in barriers.items() if at in batches)
+                at_s = begun.pop(decode_batch(record.value)[0].block, None)
+                if at_s is not None:
+                    found.append(Gap(partition, at_s, record.timestamp / 1e3 - at_s, owner))
+                owner = dict(record.headers).get("owner", b"").decode()
+    return sorted(found, key=lambda gap: gap.at_s)
 
 
-def block_gaps(recorded: Recorded, announced: dict[int, float]) -> list[tuple[float, float]]:
-    """(last input of a block, seconds until the last partition has its batch): includes the sequencer's outages."""
+def barrier_silences(recorded: Recorded) -> list[Gap]:
+    """From one barrier to the next in partition 0: how long the sequencer decided nothing."""
+    times = sorted(_barriers(recorded[ACCOUNT_LOG, 0]).values())
+    return [Gap(0, begun, end - begun, "sequencer") for begun, end in pairwise(times)]
+
+
+def _barriers(log: list[ConsumerRecord]) -> dict[int, float]:
+    """Block -> when its barrier was appended first."""
+    begun: dict[int, float] = {}
+    for record in log:
+        header = records.read_header(record.value)
+        if header.kind == records.BARRIER:
+            begun.setdefault(header.block, record.timestamp / 1e3)
+    return begun
+
+
+def block_gaps(recorded: Recorded, sent_s: dict[int, float]) -> list[float]:
+    """From the last input of each block to the last partition's batch of it: outages of the sequencer included."""
     batches: dict[int, dict[int, float]] = defaultdict(dict)
     for (topic, partition), log in recorded.items():
         if topic == MARGIN_BATCHES:
             for record in log:
                 batches[decode_batch(record.value)[0].block].setdefault(partition, record.timestamp / 1e3)
-    return sorted((at, max(batches[block].values()) - at) for block, at in announced.items() if block in batches)
+    return [max(batches[block].values()) - at_s for block, at_s in sent_s.items() if block in batches]
 
 
-def by_kind(acts: list[Act], gaps: list[tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """Longest gap after each act, by what was done to which role: count, median and longest."""
-    longest: dict[str, list[float]] = defaultdict(list)
-    for place, act in enumerate(acts):
-        end_s = acts[place + 1].at_s if place + 1 < len(acts) else act.at_s + SETTLED_S
-        near = [gap for at, gap in gaps if at <= end_s and at + gap >= act.at_s]
-        longest[f"{act.kind} {act.who.split('-')[0]}"].append(max(near, default=0.0))
+def by_kind(acts: list[Act], recorded: Recorded) -> dict[str, dict[str, float]]:
+    """Longest gap that each act on risk workers and on the sequencer caused, by kind: count, median and longest."""
+    caused: dict[str, list[float]] = defaultdict(list)
+    gaps = [*barrier_gaps(recorded), *barrier_silences(recorded)]
+    for act in acts:
+        role = act.who.split("-")[0]
+        theirs = [gap for gap in gaps if gap.owner.split("-")[0] == role and act.kind.endswith("all")]
+        theirs = theirs or [gap for gap in gaps if gap.owner == act.who]
+        hit = [g.length_s for g in theirs if g.at_s <= act.at_s + REACH_S and act.at_s <= g.at_s + g.length_s]
+        if role in ("risk", "sequencer"):
+            caused[f"{act.kind} {role}"].append(max(hit, default=0.0))
     return {
         kind: {"count": len(found), "p50": round(median(found), 3), "max": round(max(found), 3)}
-        for kind, found in sorted(longest.items())
+        for kind, found in sorted(caused.items())
     }
 
 
-def longest(gaps: Iterable[tuple[float, float]]) -> float:
-    return round(max((gap for _, gap in gaps), default=0.0), 3)
-
-
-def announcements(recorded: Recorded, sent: dict[int, float]) -> dict[int, float]:
-    """Block -> when its last input was acknowledged, as the feeder saw it; blocks that the broker never had are left out."""
-    return sent if recorded.get((CHAIN_BLOCKS, 0)) else {}
+def longest(lengths_s: Iterable[float]) -> float:
+    return round(max(lengths_s, default=0.0), 3)
 
 
 def summary(taken: Taken, compared: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -76,9 +76,7 @@ def _instruments(expiries_ms: list[int]) -> list[InstrumentListing]:
     for name in ("BTC", "ETH"):
         common: dict[str, Any] = {"version": 1, "underlying": name}
         perpetual, coin = f"{name}-PERP", name
-        made.append(
-            InstrumentListing(id=perpetual, instrument=perpetual, kind="perpetual", lot_exponent=-3, **common)
-        )
+        made.append(InstrumentListing(id=perpetual, instrument=perpetual, kind="perpetual", lot_exponent=-3, **common))
         made.append(
             InstrumentListing(
                 id=f"coin-{coin}", instrument=coin, kind="spot", lot_exponent=-6, collateral_factor_e6=950_000, **common
@@ -91,9 +89,14 @@ def _instruments(expiries_ms: list[int]) -> list[InstrumentListing]:
                     option = f"{name}-{number}-{strike}-{kind}"
                     made.append(
                         InstrumentListing(
-                            id=option, instrument=option, kind=kind, lot_exponent=-2, expiry_ms=expiry_ms,
-                            strike_usd9=strike * 10**9, **common,
-                        )  # fmt: skip
+                            id=option,
+                            instrument=option,
+                            kind=kind,
+                            lot_exponent=-2,
+                            expiry_ms=expiry_ms,
+                            strike_usd9=strike * 10**9,
+                            **common,
+                        )
                     )
     return made
 
@@ -177,9 +180,13 @@ class _Blocks:
             price_usd9 = int(price_usd * factor * 1e9)
             made.append(
                 SpotTick(
-                    version=1, id=f"spot-{underlying}-{name}", source="index", time_ms=time_ms, underlying=underlying,
+                    version=1,
+                    id=f"spot-{underlying}-{name}",
+                    source="index",
+                    time_ms=time_ms,
+                    underlying=underlying,
                     price_usd9=price_usd9,
-                )  # fmt: skip
+                )
             )
         return made
 
@@ -190,10 +197,18 @@ class _Blocks:
                 years = (expiry_ms - START_MS) / (365 * DAY_MS)
                 made.append(
                     SurfaceTick(
-                        version=1, id=f"surface-{underlying}-{number}", source="index", time_ms=time_ms,
-                        underlying=underlying, expiry_ms=expiry_ms, a_e9=int(0.29 * years * 1e9),
-                        b_e9=int(0.1 * np.sqrt(years) * 1e9), rho_e9=-200_000_000, m_e9=0, sigma_e9=100_000_000,
-                    )  # fmt: skip
+                        version=1,
+                        id=f"surface-{underlying}-{number}",
+                        source="index",
+                        time_ms=time_ms,
+                        underlying=underlying,
+                        expiry_ms=expiry_ms,
+                        a_e9=int(0.29 * years * 1e9),
+                        b_e9=int(0.1 * np.sqrt(years) * 1e9),
+                        rho_e9=-200_000_000,
+                        m_e9=0,
+                        sigma_e9=100_000_000,
+                    )
                 )
         return made
 
@@ -217,9 +232,11 @@ class _Blocks:
                 mark_usd9 = max(1, int(mark * forward_usd9))
                 made.append(
                     QuoteTick(
-                        id=f"quote-{number}-{instrument.instrument}", instrument=instrument.instrument,
-                        mark_usd9=mark_usd9, **common,
-                    )  # fmt: skip
+                        id=f"quote-{number}-{instrument.instrument}",
+                        instrument=instrument.instrument,
+                        mark_usd9=mark_usd9,
+                        **common,
+                    )
                 )
         return made
 
