@@ -14,7 +14,7 @@ from schemas.risk_parameters import RiskParameters
 
 
 class BlockInputs(NamedTuple):
-    """One block. `ticks` and `events` may hold plain dicts where a recorded row is bad on purpose (it goes to quarantine).
+    """One block; its events and ticks may be plain dicts where a recorded row is bad (it goes to quarantine).
 
     `block.event_count` and `block.tick_count` count them all; ticks have times in (time of the block before, its time].
     """
@@ -34,4 +34,4 @@ class World:
     parameters: RiskParameters
     block_count: int
     blocks: Iterator[BlockInputs]
-    facts: dict[str, Any] = field(default_factory=dict)  # what the report prints: source, seeding rule, distribution of k
+    facts: dict[str, Any] = field(default_factory=dict)  # for the report: source, seeding rule, distribution of k

@@ -1,6 +1,8 @@
-"""Runs every kernel once on a tiny world, so that compiled code is in the cache, and in a supervisor before it forks."""
+"""Runs every kernel once on a tiny world: compiled code is then cached, and loaded in a supervisor before it forks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -52,21 +54,16 @@ def _name(kind: str, strike: int, expiry_ms: int) -> str:
 
 
 def _listings(digest: str) -> list:
+    common: dict[str, Any] = {"version": 1, "underlying": "X", "lot_exponent": -3}
     found: list = [UnderlyingListing(version=1, id="u", underlying="X")]
-    for kind, exponent in (("perpetual", -3), ("spot", -3)):
-        found.append(
-            InstrumentListing(version=1, id=kind, instrument=kind, underlying="X", kind=kind, lot_exponent=exponent)
-        )
+    found.append(InstrumentListing(**common, id="p", instrument="perpetual", kind="perpetual"))
+    found.append(InstrumentListing(**common, id="c", instrument="spot", kind="spot"))
     for expiry_ms in EXPIRIES_MS:
         for strike in STRIKES_USD:
-            for kind in ("call", "put"):
-                name = _name(kind, strike, expiry_ms)
-                found.append(
-                    InstrumentListing(
-                        version=1, id=name, instrument=name, underlying="X", kind=kind, lot_exponent=-3,
-                        expiry_ms=expiry_ms, strike_usd9=strike * 10**9,
-                    )  # fmt: skip
-                )
+            option = {**common, "expiry_ms": expiry_ms, "strike_usd9": strike * 10**9}
+            call, put = _name("call", strike, expiry_ms), _name("put", strike, expiry_ms)
+            found.append(InstrumentListing(**option, id=call, instrument=call, kind="call"))
+            found.append(InstrumentListing(**option, id=put, instrument=put, kind="put"))
     return [*found, ScenarioSetListing(version=1, id="s", digest=digest)]
 
 
@@ -74,7 +71,7 @@ def _events(number: int) -> list:
     def fill(name: str, lots: int, price_usd: float, account: str = "a") -> Fill:
         return Fill(
             version=1, id=f"{number}{name}{account}", block=number, time_ms=_time(number), account=account,
-            instrument=name, lots=lots, price_usd9=round(price_usd * 10**9),
+            instrument=name, lots=lots, price_usd9=round(price_usd * 1e9),
         )  # fmt: skip
 
     if number:
