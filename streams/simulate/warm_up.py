@@ -102,7 +102,7 @@ def _ticks(number: int) -> list:
         QuoteTick(
             version=1, id=f"q{kind}{strike}", source="warm", time_ms=time_ms, instrument=_name(kind, strike, near),
             mark_usd9=round(max(0.05, 3.0 - abs(strike - 101) / 10) * 10**9),
-        )  # fmt: skip
+        )
         for strike in STRIKES_USD
         for kind in ("call", "put")
     ]
