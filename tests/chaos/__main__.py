@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,22 @@ from tests.chaos.verdict import take
 from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
-SECONDS, MUTANT_SECONDS = 75.0, 10.0
+SECONDS = 75.0
+SCRIPT_S = 3.5  # of feeding for each act of a script
+SHORT = (
+    ("kill", "risk"), ("kill twice", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "sequencer"),
+    ("kill all", "risk"),
+)  # fmt: skip
+BROKERS: dict[str, Callable[[Path], Broker]] = {"dev": DevelopmentBroker, "kafka": KafkaBroker}
 
 
 def main() -> int:
     arguments = _arguments()
-    with tempfile.TemporaryDirectory(prefix="dpme-chaos-") as folder:
-        made = Path(arguments.keep or folder)
-        kind = DevelopmentBroker if arguments.broker == "dev" else KafkaBroker
+    with tempfile.TemporaryDirectory(prefix="dpme-chaos-") as temporary:
+        folder = Path(arguments.keep or temporary)
         try:
-            with kind(made / "broker") as broker:
-                found = asyncio.run(chaos(broker, made, arguments))
+            with broker_address(arguments.broker, folder) as address:
+                found = asyncio.run(chaos(address, folder, arguments))
         except BrokerError as error:
             print(f"chaos: {error}", file=sys.stderr)
             return 2
@@ -41,23 +48,39 @@ def main() -> int:
     return 0 if found["equal"] else 1
 
 
-async def chaos(broker: Broker, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+@contextlib.contextmanager
+def broker_address(kind: str, folder: Path) -> Iterator[str]:
+    """A broker of our own, or one that runs already at host:port."""
+    if kind not in BROKERS:
+        yield kind
+        return
+    with BROKERS[kind](folder / "broker") as broker:
+        yield broker.address
+
+
+async def chaos(address: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The disturbed run, and with --calm an undisturbed one on the same broker."""
-    seconds = arguments.seconds or (MUTANT_SECONDS if arguments.mutant else SECONDS)
+    script = SCRIPTS.get(arguments.mutant) or (SHORT if arguments.short else None)
+    seconds = arguments.seconds or (SCRIPT_S * len(script) if script else SECONDS)
     world = chaos_world(arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events)
     blocks = list(world.blocks)
     plan = Plan(
-        arguments.seed, 1 / BLOCKS_PER_S, session_s=arguments.session, sink=arguments.sink, mutant=arguments.mutant,
-        script=SCRIPTS.get(arguments.mutant), checkpoint_every=CHECKPOINT_EVERY.get(arguments.mutant, 10),
-    )  # fmt: skip
-    print(f"chaos: {len(blocks)} blocks on {broker.address}, seed {arguments.seed}", file=sys.stderr)
-    outcome = await arena.run(world, blocks, broker, folder / "run", plan)
+        seed=arguments.seed,
+        interval_s=1 / BLOCKS_PER_S,
+        session_s=arguments.session,
+        checkpoint_every=CHECKPOINT_EVERY.get(arguments.mutant, 10),
+        sink=arguments.sink and not arguments.mutant,
+        mutant=arguments.mutant,
+        script=script,
+    )
+    print(f"chaos: {len(blocks)} blocks on {address}, seed {arguments.seed}", file=sys.stderr)
+    outcome = await arena.run(world, blocks, address, folder / "run", plan)
     calm = calm_outputs(world, blocks, plan.partitions)
     found = {"broker": arguments.broker, "seed": arguments.seed}
     found |= report(world, blocks, outcome, calm, plan.partitions)
     if arguments.calm:
         quiet = Plan(arguments.seed, 0.0, disturbed=False, risk_workers=1)
-        undisturbed = await arena.run(world, blocks, broker, folder / "calm", quiet)
+        undisturbed = await arena.run(world, blocks, address, folder / "calm", quiet)
         found["calm_equal"] = not undisturbed.failure and take(undisturbed.recorded).values == calm
         found["equal"] = found["equal"] and found["calm_equal"]
     return found
@@ -65,14 +88,15 @@ async def chaos(broker: Broker, folder: Path, arguments: argparse.Namespace) -> 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--broker", choices=("dev", "kafka"), default="dev")
+    parser.add_argument("--broker", default="dev", help="dev, kafka, or host:port of one that runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, help=f"of feeding ({SECONDS:g}), at {BLOCKS_PER_S:g} blocks a second")
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
+    parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")
     parser.add_argument("--calm", action="store_true", help="also an undisturbed run on the broker")
-    parser.add_argument("--sink", action=argparse.BooleanOptionalAction, default=False, help="with the store's sink")
+    parser.add_argument("--sink", action=argparse.BooleanOptionalAction, default=True, help="with the store's sink")
     parser.add_argument("--keep", default="", help="folder for logs and data, kept")
     return parser.parse_args()
 

@@ -61,9 +61,10 @@ class Tormentor:
         pid = self._pid(name)
         if pid is None or pid in self.frozen:
             return
-        self.acts.append(Act(time.time(), kind, name))
+        victims = self.names[role] if kind == "kill all" else [name]
+        self.acts += [Act(time.time(), kind, each) for each in victims if self._pid(each) not in self.frozen]
         if kind == "kill all":
-            for each in self.names[role]:
+            for each in victims:
                 self._signal(self._pid(each), signal.SIGKILL)
         elif kind.startswith("kill"):
             self._signal(pid, signal.SIGKILL)

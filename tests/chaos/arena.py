@@ -26,7 +26,6 @@ from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.pipeline.workers import worker_specs
 from streams.replay.world import BlockInputs, World
-from streams.runtime.kafka_process import Broker
 from streams.runtime.log_reader import LogReader
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
@@ -56,6 +55,7 @@ class Plan:
     mutant: str = ""
     script: tuple[tuple[str, str], ...] | None = None
     end_limit_s: float = 90.0
+    producer: type[BadProducer] = BadProducer
 
 
 @dataclass
@@ -68,33 +68,33 @@ class Outcome:
     failure: str
     deaths: list[str]
     lives: Counter[str]
-    store_wrong: dict[str, int] = field(default_factory=dict)
+    store: dict[str, dict[str, int]] = field(default_factory=dict)  # see `census`; empty without a sink
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-async def run(world: World, blocks: list[BlockInputs], broker: Broker, folder: Path, plan: Plan) -> Outcome:
+async def run(world: World, blocks: list[BlockInputs], address: str, folder: Path, plan: Plan) -> Outcome:
     """Feed the blocks while the workers are disturbed, wait until all is calm and done, and read everything back."""
     shutil.rmtree(folder, ignore_errors=True)
     config = PipelineConfig(
-        bootstrap=broker.address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
+        bootstrap=address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
         partitions=plan.partitions, risk_workers=plan.risk_workers, session_s=plan.session_s,
         checkpoint_every=plan.checkpoint_every, store=str(folder / "store") if plan.sink else "",
     )  # fmt: skip
     settings = config.settings()
     specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(plan.partitions)]
-    await ensure_topics(broker.address, specs)
+    await ensure_topics(address, specs)
     try:
         await publish_scenario_set(settings, world.scenario_set)
         write_config(Path(config.folder) / "config.json", config)
         return await _run(world, blocks, config, plan)
     finally:
-        await delete_topics(broker.address, [spec.name for spec in specs])
+        await delete_topics(address, [spec.name for spec in specs])
 
 
 async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, plan: Plan) -> Outcome:
     settings, marks = config.settings(), [time.monotonic()]
     observer, feeder = Observer(settings, plan.partitions, lambda *_: None), Feeder(settings)
-    producer = BadProducer(feeder, observer, plan.seed, plan.disturbed)
+    producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
     names = [spec.name for spec in worker_specs(config)]
     tormentor = Tormentor(Path(config.folder), names, plan.seed, plan.session_s)
     with workers(config, plan.mutant):
@@ -120,7 +120,7 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
     outcome = Outcome(recorded, producer, tormentor, failure, *_lives(Path(config.folder)))
     spans = [end - begun for begun, end in pairwise(marks)]
     if config.store:
-        outcome.store_wrong = await asyncio.to_thread(store_wrong, Path(config.store))
+        outcome.store = await asyncio.to_thread(census, Path(config.store))
     outcome.seconds = dict(zip(("start", "disturbed", "catch_up"), spans, strict=False))
     return outcome
 
@@ -165,16 +165,22 @@ async def _stored(config: PipelineConfig, partitions: int) -> None:
         await asyncio.sleep(0.1)
 
 
-def store_wrong(folder: Path) -> dict[str, int]:
-    """Rows that a store lacks or has twice, by table; asked in a process of its own, as chDB wants it."""
-    script = (
-        "import sys, json; from streams.sink.store import ChdbStore; from streams.sink.sink import doubled, missing; "
-    )
-    script += "store = ChdbStore(sys.argv[1], create=False); print(json.dumps([missing(store), doubled(store)]))"
-    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
-    lost, twice = json.loads(done.stdout.splitlines()[-1])
-    counted = {f"{table} lost": n for table, n in lost.items()} | {f"{table} doubled": n for table, n in twice.items()}
-    return {what: n for what, n in counted.items() if n}
+CENSUS = """
+import json, sys
+from streams.sink.rows import TABLES
+from streams.sink.sink import doubled, missing
+from streams.sink.store import ChdbStore
+store = ChdbStore(sys.argv[1], create=False)
+rows = {table: store.query(f"SELECT count() AS n FROM dpme.{table}")[0]["n"] for table in TABLES.values()}
+print(json.dumps({"rows": rows, "missing": missing(store), "doubled": doubled(store)}))
+"""
+
+
+def census(folder: Path) -> dict[str, dict[str, int]]:
+    """Rows of each table of a store, and how many it lacks or has twice; in a process of its own, as chDB wants it."""
+    done = subprocess.run([sys.executable, "-c", CENSUS, str(folder)], capture_output=True, text=True, check=True)
+    counted: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
+    return counted
 
 
 @contextlib.contextmanager

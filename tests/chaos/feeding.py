@@ -8,6 +8,7 @@ import time
 from typing import Any, NamedTuple
 
 from schemas.codec import encode
+from schemas.events import Fill
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, FILL_PARTITIONS, INPUTS, INSTRUMENTS, ORACLE_TICKS
 from streams.engine.sequence import partition_of
 from streams.pipeline.feed import Feeder
@@ -127,7 +128,7 @@ class BadProducer:
 def _twisted(inputs: BlockInputs) -> Record | None:
     """A fill of the block under its own id with other lots: a conflict."""
     for event in inputs.events:
-        if not isinstance(event, dict) and type(event).__name__ == "Fill":
+        if isinstance(event, Fill):
             plain = {"type": "fill", **{name: getattr(event, name) for name in event.__struct_fields__}}
             plain["lots"] = event.lots + 1
             return Record(ACCOUNT_FILLS, partition_of(event.account, FILL_PARTITIONS), encode(plain))

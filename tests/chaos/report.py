@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
+from schemas.codec import decode_output
+from schemas.margin_batch import decode_batch
+from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, INPUTS, MARGIN_BATCHES, MARKET_LOG, QUARANTINE
 from streams.replay.world import BlockInputs, World
+from streams.sink.rows import TABLES
 from tests.chaos import expected, verdict
 from tests.chaos.arena import Outcome
 from tests.chaos.expected import Values
@@ -23,7 +26,8 @@ def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Valu
         "quarantine": _quarantine_differs(outcome),
     }
     made = verdict.summary(taken, compared)
-    made["equal"] = made["equal"] and not outcome.failure and not any(outcome.store_wrong.values())
+    store = store_differs(outcome, taken.values)
+    made["equal"] = made["equal"] and not outcome.failure and not store
     signals = outcome.tormentor.signals
     return {
         **made,
@@ -42,7 +46,7 @@ def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Valu
         "deaths": outcome.deaths,
         "lives": dict(sorted(outcome.lives.items())),
         "failure": outcome.failure,
-        "store": outcome.store_wrong,
+        "store": store,
         "seconds": {name: round(span, 1) for name, span in outcome.seconds.items()},
     }
 
@@ -65,3 +69,23 @@ def _quarantine_differs(outcome: Outcome) -> tuple[int, int]:
         twofold += first.setdefault(record.key, record.value) != record.value
     missing = [key for key in outcome.producer.garbage if key not in first]
     return len(missing), twofold
+
+
+def store_differs(outcome: Outcome, taken: Values) -> dict[str, int]:
+    """Table -> rows too many (or too few, negative), lost or doubled; empty if the store is right, or there is none."""
+    if not outcome.store:
+        return {}
+    wanted = dict.fromkeys(TABLES.values(), 0)
+    for (topic, _), values in taken.items():
+        wanted[TABLES[topic]] += sum(_rows(topic, value) for value in values)
+    wanted[TABLES[QUARANTINE]] = len({record.key for record in outcome.recorded[QUARANTINE, 0]})
+    found = {table: outcome.store["rows"][table] - rows for table, rows in wanted.items()}
+    for what in ("missing", "doubled"):
+        found |= {f"{table} {what}": count for table, count in outcome.store[what].items()}
+    return {what: count for what, count in found.items() if count}
+
+
+def _rows(topic: str, value: bytes) -> int:
+    if topic == MARGIN_BATCHES:
+        return int(decode_batch(value)[1].num_rows)
+    return 1 if topic == BLOCKS_DONE else len(decode_output(value)["events"])

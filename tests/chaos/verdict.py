@@ -34,7 +34,7 @@ def take(recorded: Recorded) -> Taken:
     """Read every output log as any consumer would, but go on after a loss or conflict to count them all."""
     taken = Taken()
     for (topic, partition), log in recorded.items():
-        if topic not in PUBLIC_OUTPUTS:
+        if topic not in PUBLIC_OUTPUTS or not log:
             continue
         once, values = Once(window=ALL), taken.values.setdefault((topic, partition), [])
         for record in log:
@@ -123,8 +123,7 @@ def by_kind(acts: list[Act], recorded: Recorded) -> dict[str, dict[str, float]]:
     gaps = [*barrier_gaps(recorded), *barrier_silences(recorded)]
     for act in acts:
         role = act.who.split("-")[0]
-        theirs = [gap for gap in gaps if gap.owner.split("-")[0] == role and act.kind.endswith("all")]
-        theirs = theirs or [gap for gap in gaps if gap.owner == act.who]
+        theirs = [gap for gap in gaps if gap.owner == act.who]
         hit = [g.length_s for g in theirs if g.at_s <= act.at_s + REACH_S and act.at_s <= g.at_s + g.length_s]
         if role in ("risk", "sequencer"):
             caused[f"{act.kind} {role}"].append(max(hit, default=0.0))

@@ -128,7 +128,7 @@ class _Blocks:
         events: list[Any] = []
         for account in range(self.accounts):
             cash_usd6 = int(self.rng.uniform(200, 20_000) * 1e6)
-            common = {"version": 1, "block": 0, "time_ms": time_ms, "account": f"account-{account}"}
+            common: dict[str, Any] = {"version": 1, "block": 0, "time_ms": time_ms, "account": f"account-{account}"}
             events.append(CashMove(id=f"cash-{account}", amount_usd6=cash_usd6, **common))
             for leg in range(5):
                 events.append(self._trade(f"seed-{account}-{leg}", common, 300))
@@ -139,7 +139,7 @@ class _Blocks:
         for at in range(count):
             account = f"account-{self.rng.integers(self.accounts)}"
             when_ms = time_ms - int(self.rng.integers(BLOCK_MS - 50))
-            common = {"version": 1, "block": number, "time_ms": when_ms, "account": account}
+            common: dict[str, Any] = {"version": 1, "block": number, "time_ms": when_ms, "account": account}
             name, draw = f"event-{number}-{at}", self.rng.random()
             if draw < 0.02:
                 events.append({"type": "fill", "id": name, **common, "instrument": "BTC-PERP", "lots": "many"})

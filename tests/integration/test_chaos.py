@@ -1,0 +1,49 @@
+"""The chaos command on a running broker: right workers pass whatever is done to them, broken ones make it fail."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.runtime.kafka_process import Broker
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 240
+
+
+def chaos(broker: Broker, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and the JSON object of the last line."""
+    command = [sys.executable, "-m", "tests.chaos", "--broker", broker.address, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_outputs_are_those_of_a_calm_run_whatever_is_killed(broker: Broker) -> None:
+    code, found = chaos(broker, "--short", "--seed", "4")
+    assert (code, found["equal"], found["lost"], found["doubled"], found["failure"]) == (0, True, 0, 0, ""), found
+    assert found["store"] == found["differences"] == {}
+    assert found["kills"] >= 5
+    assert found["freezes"] == found["stops"] == 1
+    assert found["sent_again"] > 0 < found["garbage"]
+    assert found["repeats"] > 0 < found["log_repeats"], "nothing was written twice: the run has shown nothing"
+
+
+@pytest.mark.parametrize("mutant", ["late_outputs", "again"])
+def test_slow_and_repetitive_workers_that_keep_the_rules_pass(dev_process: Broker, mutant: str) -> None:
+    code, found = chaos(dev_process, "--mutant", mutant)
+    assert (code, found["equal"], found["failure"]) == (0, True, ""), found
+
+
+@pytest.mark.parametrize(
+    ("mutant", "sign"), [("early_checkpoint", "lost"), ("guard_off", "failure"), ("repeats_applied", "failure")]
+)
+def test_broken_workers_make_it_fail(dev_process: Broker, mutant: str, sign: str) -> None:
+    code, found = chaos(dev_process, "--mutant", mutant)
+    assert (code, found["equal"]) == (1, False), found
+    assert found[sign], found
