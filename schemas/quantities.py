@@ -16,7 +16,13 @@ MILLISECONDS_PER_YEAR = 365 * 86_400 * 1_000
 PRICE_MAX_USD9 = 10**17  # 100 million USD a unit
 LOTS_MAX = 2**40
 CASH_MAX_USD6 = 2**53
+SHOWN_MAX = 2**62
 LOT_VALUE_MAX_USD6 = 10**12  # a million USD: the lot is the smallest traded size
+
+
+def saturated(value: int) -> int:
+    """What is shown of a number that does not fit int64 (decisions use the number itself)."""
+    return min(max(value, -SHOWN_MAX), SHOWN_MAX)
 
 
 def divide_up(numerator: int, denominator: int) -> int:

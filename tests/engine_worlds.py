@@ -20,6 +20,7 @@ from streams.simulate.in_process import INPUT_PARTITIONS, Pipeline
 GENESIS_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
 EXPIRY_MS = GENESIS_MS + 30 * DAY_MS
+WHALES = {"whale": 2**31 + 12_345, "short whale": -(2**32)}  # lots of X-PERP, beyond the fast path
 ACCOUNTS = tuple(f"account-{n}" for n in range(12))
 
 
@@ -182,7 +183,7 @@ class Inputs:
         return found
 
 
-def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int = 0) -> Inputs:
+def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int = 0, whales: bool = False) -> Inputs:
     """Seeded trades and prices, a crash at the end; an expiry, a listing, duplicates and bad input on the way."""
     rng = random.Random(seed)
     inputs, listed = Inputs(), listings(RiskParameters())
@@ -207,6 +208,8 @@ def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int =
             ticks.append(spot(f"t{number}-{n}", of, when, price[of], rng.choice("ab")))
         ticks.append(quote(f"q{number}", time_of(number) - 50, option_name(100, "call"), rng.uniform(2, 6)))
         events = _random_events(rng, number, number == first, names, price)
+        if whales and number == first:
+            events += [fill(f"w{n}", number, w, "X-PERP", n, 100) for w, n in WHALES.items()]
         inputs.add_block(number, events, ticks, len(listed), declared)
         if rng.random() < 0.5:  # the same again, and something that is no event
             inputs.add(ACCOUNT_FILLS, events[0], partition_of(events[0]["account"], 4))

@@ -13,7 +13,7 @@ import numpy as np
 from kernels.account_sums import greeks_by_pair
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.quantities import USD9_PER_USD6, divide_half_even, notional_usd6
+from schemas.quantities import USD9_PER_USD6, divide_half_even, notional_usd6, saturated
 from streams.engine.output import Fault
 
 INSTRUMENT_BITS = 24
@@ -170,7 +170,7 @@ class Book:
 
     def value_usd6(self, at: int, mark_usd9: int) -> int:
         """Value of a leg at its mark per lot; profit since entry for perpetuals and futures."""
-        return divide_half_even(int(self.lots[at]) * mark_usd9, USD9_PER_USD6) - int(self.entry_usd6[at])
+        return saturated(divide_half_even(int(self.lots[at]) * mark_usd9, USD9_PER_USD6) - int(self.entry_usd6[at]))
 
     # -- checkpoint
 

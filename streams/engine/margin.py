@@ -16,7 +16,7 @@ import numpy as np
 from kernels.account_sums import portfolio_sums
 from kernels.expected_shortfall import FAST, INVALID, NO_TAIL_THRESHOLD, account_terms, account_terms_wide
 from schemas.decisions import BINDING_TERMS, Cure
-from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_up
+from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_up, saturated
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
 from streams.engine.output import Fault
@@ -87,7 +87,7 @@ def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tabl
     wide = magnitude >= SUM_LIMIT
     exact = {a: _wide_sums(legs, a, int(base[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
     for a, values in exact.items():
-        nlv[a], equity[a], short[a], charge[a] = map(_saturated, values)
+        nlv[a], equity[a], short[a], charge[a] = map(saturated, values)
     return Sums(nlv, equity, short, charge, wide, exact)
 
 
@@ -114,11 +114,6 @@ def _wide_sums(
         divide_up(short * p.short_option_minimum_e6, ONE_E6),
         divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6),
     )
-
-
-def _saturated(value: int) -> int:
-    """What is shown of a number that does not fit int64; decisions use the number itself."""
-    return min(max(value, -VALUE_LIMIT), VALUE_LIMIT)
 
 
 def _ratio_up(values_usd9: np.ndarray, ratio_e6: int) -> np.ndarray:
@@ -186,15 +181,15 @@ def _compute_wide(legs: Legs, account: int, sums: Sums, tables: Tables, p: RiskP
     into.stress_row[account] = terms.stress_row
     maintenance = divide_up(risk + add_ons, USD9_PER_USD6)
     initial = divide_up(divide_up(risk * p.initial_margin_multiplier_e6, ONE_E6) + add_ons, USD9_PER_USD6)
-    into.nlv_usd6[account], into.equity_usd6[account] = _saturated(nlv), _saturated(equity)
-    into.maintenance_margin_usd6[account], into.initial_margin_usd6[account] = map(_saturated, (maintenance, initial))
+    into.nlv_usd6[account], into.equity_usd6[account] = saturated(nlv), saturated(equity)
+    into.maintenance_margin_usd6[account], into.initial_margin_usd6[account] = map(saturated, (maintenance, initial))
     for column, value in (
         (into.expected_shortfall_usd6, terms.es_usd9),
         (into.stress_loss_usd6, terms.stress_usd9),
         (into.short_option_minimum_usd6, short),
         (into.add_ons_usd6, add_ons),
     ):
-        column[account] = _saturated(divide_up(value, USD9_PER_USD6))
+        column[account] = saturated(divide_up(value, USD9_PER_USD6))
     into.es_usd9[account] = into.stress_usd9[account] = VALUE_LIMIT  # no keyframe: the screen takes it first
     into.tail_threshold[account] = NO_TAIL_THRESHOLD
     into.wide[account] = True
@@ -219,7 +214,7 @@ def cure(nlv_usd6: int, initial_margin_usd6: int) -> Cure:
     (margin and marks shrink together, cash does not)."""
     missing = initial_margin_usd6 - nlv_usd6
     share = ONE_E6 if nlv_usd6 <= 0 else min(ONE_E6, divide_up(missing * ONE_E6, initial_margin_usd6))
-    return Cure(missing, share)
+    return Cure(saturated(missing), share)
 
 
 def isolated_maintenance_usd6(legs: Legs, account: int, tables: Tables, p: RiskParameters) -> int:
