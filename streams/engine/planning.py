@@ -49,11 +49,13 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
     steps = []
     ticks, tally = state.ticks.copy(), Tally(state, number)
     last, last_tick_ms = ticks.rows(state.catalogue), state.last_tick_ms
-    for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.intake.closed_time_ms):
+    for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.last_tick_ms):
         for event in group:
             ticks.absorb(event, state.catalogue)
-        if state.intake.closed is None or not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
-            continue  # before the first barrier there is nothing that a tick could warn of
+        if state.intake.closed is None or group_ms > time_ms:
+            continue  # before the first barrier there is nothing to warn of; nor is there behind the close
+        if not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
+            continue
         ticks.fitted(state.catalogue, group_ms)
         rows = ticks.rows(state.catalogue)
         changed = _changed(last, rows)
@@ -108,7 +110,7 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     last = ticks.rows(state.catalogue)
     for candidate in candidates:
         ticks.absorb(candidate.event, state.catalogue)
-    time_ms = max(candidates[-1].event["time_ms"], state.intake.closed_time_ms)
+    time_ms = max(candidates[-1].event["time_ms"], state.last_tick_ms)
     if not _due(state, last, ticks.spot_usd9, time_ms, state.last_tick_ms):
         return []
     ticks.fitted(state.catalogue, time_ms)
@@ -116,11 +118,11 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     return [Step(records.MARKET, state.intake.closed + 1, time_ms, records.NO_HASH, len(changed.spots), changed)]
 
 
-def _groups(candidates: list[Candidate], closed_time_ms: int) -> list[tuple[int, list[dict]]]:
-    """Ticks by their time; those that are older than the last close are one group, at its time."""
+def _groups(candidates: list[Candidate], last_tick_ms: int) -> list[tuple[int, list[dict]]]:
+    """Ticks by their time; those older than the last market record are one group, at its time."""
     groups: dict[int, list[dict]] = {}
     for candidate in candidates:
-        groups.setdefault(max(candidate.event["time_ms"], closed_time_ms), []).append(candidate.event)
+        groups.setdefault(max(candidate.event["time_ms"], last_tick_ms), []).append(candidate.event)
     return list(groups.items())
 
 
