@@ -1,0 +1,121 @@
+"""Golden samples: one value of every message.
+
+`python tests/golden/make_samples.py` writes the files anew: only for a new version or type, never to pass a test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas import decisions as d
+from schemas import events as e
+from schemas import log_records as r
+from schemas import refusals
+from schemas.codec import encode
+from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
+from schemas.risk_parameters import RiskParameters
+
+FOLDER = Path(__file__).parent
+HASH = "0x" + "5a" * 32
+RAW_HASH = bytes([0x5A] * 32)
+T = 1_700_000_000_000
+ONE = 10**9
+
+INPUTS: dict[str, tuple[str, Any]] = {
+    "block": ("chain.blocks", e.Block(
+        version=1, number=17, hash=HASH, parent_hash="0x" + "0" * 64, time_ms=T, event_count=3, tick_count=2,
+        listing_count=9)),
+    "block_close": ("chain.blocks", e.BlockClose(version=1, number=17, hash=HASH)),
+    "fill": ("account.fills", e.Fill(
+        version=1, id="f-1", block=17, time_ms=T, account="alice", instrument="BTC-PERP", lots=-3,
+        price_usd9=40_000 * ONE, fee_usd6=1_250)),
+    "cash_move": ("account.fills", e.CashMove(
+        version=1, id="c-1", block=17, time_ms=T, account="alice", amount_usd6=-5_000_000)),
+    "collateral_move": ("account.fills", e.CollateralMove(
+        version=1, id="k-1", block=17, time_ms=T, account="alice", instrument="BTC", lots=7, mode="set")),
+    "spot": ("oracle.ticks", e.SpotTick(
+        version=1, id="t-1", source="pyth", time_ms=T, underlying="BTC", price_usd9=40_000 * ONE)),
+    "forward": ("oracle.ticks", e.ForwardTick(
+        version=1, id="t-2", source="deribit", time_ms=T, underlying="BTC", expiry_ms=T + 1, price_usd9=40_100 * ONE,
+        rate_e9=30_000_000)),
+    "quote": ("oracle.ticks", e.QuoteTick(
+        version=1, id="t-3", source="deribit", time_ms=T, instrument="BTC-C", mark_usd9=900 * ONE, bid_usd9=890 * ONE)),
+    "surface": ("oracle.ticks", e.SurfaceTick(
+        version=1, id="t-4", source="dvol", time_ms=T, underlying="BTC", expiry_ms=T + 1, a_e9=-1, b_e9=2, rho_e9=-3,
+        m_e9=4, sigma_e9=5)),
+    "underlying": ("instruments", e.UnderlyingListing(version=1, id="u-1", underlying="USDC", stable=True)),
+    "instrument": ("instruments", e.InstrumentListing(
+        version=1, id="i-1", instrument="BTC-C", underlying="BTC", kind="call", lot_exponent=-2, expiry_ms=T + 1,
+        strike_usd9=41_000 * ONE)),
+    "scenario_set": ("instruments", e.ScenarioSetListing(version=1, id="s-1", digest="5a" * 32)),
+    "parameters": ("instruments", e.ParametersListing(version=1, id="p-1", document={"version": 2})),
+}  # fmt: skip
+
+MARGIN = d.Margin(
+    nlv_usd6=1, equity_usd6=-2, initial_margin_usd6=3, maintenance_margin_usd6=4, expected_shortfall_usd6=-5,
+    stress_loss_usd6=6, short_option_minimum_usd6=7, add_ons_usd6=8, binding="stress", stress="crash -40%",
+)  # fmt: skip
+POSITION = d.Position("BTC-PERP", -3, 250_000)
+CALL = d.Call(
+    seq=9, id="17/alice/liquidatable", account="alice", block=17, time_ms=T, from_state="healthy",
+    to_state="liquidatable", margin=MARGIN, cure=d.Cure(10, 1_000_000), positions=(POSITION,), cash_usd6=11,
+)  # fmt: skip
+WARNING = d.MarginWarning(
+    seq=1, id="30/alice/IM", account="alice", block=17, time_ms=T, line="IM", trigger="fill", estimate_usd6=12,
+    margin=MARGIN, greeks=(d.Greeks("BTC", 1, -2, 3, -4),),
+)  # fmt: skip
+LIQUIDATION = d.Liquidation(
+    seq=2, id="17/alice/flagged", account="alice", block=17, time_ms=T, state="flagged", shortfall_usd6=2,
+    margin=MARGIN, positions=(POSITION,), cash_usd6=11,
+)  # fmt: skip
+OUTPUTS: dict[str, Any] = {
+    "margin_warnings": d.WarningRecord(1, 2, 3, 17, (WARNING,)),
+    "margin_calls": d.CallRecord(1, 2, 3, 17, (CALL,)),
+    "liquidations": d.LiquidationRecord(1, 0, 3, 17, (LIQUIDATION,)),
+    "block_done": d.BlockDone(
+        version=1, partition=2, seq=18, block=17, block_hash=HASH, time_ms=T, accounts=5, events=3, evaluated=True,
+        first=1, wide=0, warnings=1, calls=1, state_digest="ab", table_digest="cd", scenario_digest="5a" * 32,
+        states={"healthy": 4, "margin_call": 0, "liquidatable": 1, "insolvent": 0}, parameter_version=1),
+    "quarantined": d.Quarantined(
+        1, refusals.LATE_TICK, "time_ms", "tick is 2001 ms older than the last closed block", "oracle.ticks", 0, 42, 0,
+        "e30="),
+    "risk_parameters": RiskParameters(),
+}  # fmt: skip
+
+SPOTS = np.array([(0, 0, 40_000 * ONE, 600_000_000), (2, 0, ONE, 0)], r.SPOT_ROW)
+EXPIRIES = np.array([(1, 0, 40_100 * ONE, 30_000_000, -1, 2, -3, 4, 5)], r.EXPIRY_ROW)
+SETTLEMENTS = np.array([(0, 0, 39_000 * ONE)], r.SETTLEMENT_ROW)
+ROWS = np.zeros(3, r.EVENT_ROW)
+for _row, _values in zip(ROWS, [(1, 0, 4, -3, 7, -5), (2, 1, -1, 0, 0, 9), (4, 0, 2, 8, 0, 0)], strict=True):
+    _row["kind"], _row["account"], _row["instrument"], _row["lots"], _row["price_usd9"], _row["cash_usd6"] = _values
+
+RECORDS: dict[str, bytes] = {
+    "listings": r.pack_listings(
+        r.pack_header(r.LISTINGS, 1, 17, 0, r.NO_HASH, entries=1), [{"type": "underlying", "underlying": "Ω"}]),
+    "market": r.pack_market(r.pack_header(r.MARKET, 2, 17, T, RAW_HASH, entries=2), r.Market(SPOTS, EXPIRIES)),
+    "barrier": r.pack_barrier(
+        r.pack_header(r.BARRIER, 3, 17, T, RAW_HASH, entries=4),
+        r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES), SETTLEMENTS, True)),
+    "events": r.pack_events(
+        r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=3, partition=2), r.Events(["alice", "bób"], ROWS)),
+    "fence": r.pack_header(r.FENCE, 0, 0, 0, r.NO_HASH) + b"0123456789abcdef",
+}  # fmt: skip
+BATCH_HEAD = BatchHead(2, 18, 17, HASH, T)
+BATCH_ACCOUNTS = ["alice", "bób"]
+BATCH = {name: np.array([n, -n], SCHEMA.field(name).type.to_pandas_dtype()) for n, name in enumerate(SCHEMA.names) if n}
+
+
+def files() -> dict[str, bytes]:
+    """File name -> bytes that the present code writes."""
+    found = {f"{name}.json": encode(value) for name, (_, value) in INPUTS.items()}
+    found |= {f"{name}.json": encode(value) for name, value in OUTPUTS.items()}
+    found |= {f"{name}.bin": value for name, value in RECORDS.items()}
+    return found | {"margin_batch.arrow": encode_batch(BATCH_HEAD, BATCH_ACCOUNTS, BATCH)}
+
+
+if __name__ == "__main__":
+    for file_name, content in files().items():
+        (FOLDER / file_name).write_bytes(content)
