@@ -1,6 +1,6 @@
 """The portfolios the field always names, margined by the engine's own functions at one market.
 
-`python tests/unit/engine/golden_portfolios.py` (from the root, with `tests` on the path) prints the golden numbers anew.
+`PYTHONPATH=tests python tests/unit/engine/golden_portfolios.py` writes the golden numbers anew.
 """
 
 from __future__ import annotations
