@@ -131,9 +131,9 @@ class MarketState:
         self.slices = self._slices(log_level, self.time_ms)
         return moments
 
-    def ticks(self, number: int, path_usd9: list[list[int]]) -> list[Struct | dict]:
+    def ticks(self, number: int, path_usd9: list[list[int]]) -> list[Struct]:
         """Ticks of a block that ends now: index prices on the way, the stablecoin and all surfaces at its end."""
-        found: list[Struct | dict] = []
+        found: list[Struct] = []
         step = BLOCK_MS // TICKS_PER_BLOCK
         names = [*self.venue.symbols, STABLE]
         for place, prices in enumerate(path_usd9):

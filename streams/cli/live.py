@@ -1,0 +1,264 @@
+"""The live view of a run: a header with prices and latency, accounts near their line, events as they happen.
+
+Where stdout is no terminal the same comes as plain lines.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from streams.cli.output import moment, percent, price, short_name, sparkline, state_text, usd
+
+if TYPE_CHECKING:
+    from streams.replay.world import BlockInputs, World
+
+REFRESH_PER_SECOND = 8
+PRICES_KEPT = 240
+EVENTS_KEPT = 100
+ACCOUNTS_SHOWN = (5, 12)
+BAR_REACH, BAR_WIDTH = 0.10, 16  # the bar is full at 10 % above the line
+WIDE = 100
+HEALTHY, MARGIN_CALL = 0, 1
+KINDS = ("margin_warning", "margin_call", "liquidation")
+KIND_NAMES = {"margin_warning": "warnings", "margin_call": "calls", "liquidation": "liquidations"}
+
+
+class Near(NamedTuple):
+    """An account above its next line: IM for healthy ones, MM for those called."""
+
+    account: str
+    state: str
+    line: str
+    distance: float
+    nlv_usd6: int
+    line_usd6: int
+
+
+class Prices:
+    """Index prices of a world, from its own ticks."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, int] = {}
+        self.history: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=PRICES_KEPT))
+
+    def take(self, inputs: BlockInputs) -> None:
+        for tick in inputs.ticks:
+            if not isinstance(tick, dict) and type(tick).__name__ == "SpotTick":
+                name, usd9 = tick.underlying, tick.price_usd9  # type: ignore[attr-defined]
+                self.first.setdefault(name, usd9)
+                self.history[name].append(usd9)
+
+    def changes(self) -> dict[str, float]:
+        """Change of every index since the beginning."""
+        return {name: prices[-1] / self.first[name] - 1 for name, prices in self.history.items()}
+
+    def line(self, spark_width: int) -> Text:
+        """Every index with its change since the beginning (a stablecoin only when it has left one dollar)."""
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for name, change in self.changes().items():
+            prices = self.history[name]
+            if abs(change) < 0.005 and 0.9 < prices[0] / 1e9 < 1.1:
+                continue
+            style = "green" if change >= 0 else "red"
+            text.append(f"{name} ", "bold").append(price(prices[-1])).append(f" {percent(change)} ", style)
+            if spark_width:
+                text.append(sparkline([float(p) for p in prices], spark_width), style)
+            text.append("  ")
+        return text
+
+
+def nearest(table: Any, count: int) -> list[Near]:
+    """The `count` accounts of a margin batch (Arrow table) that stand least above their next line, by share of it."""
+    state = table.column("state").to_numpy()
+    nlv = table.column("nlv_usd6").to_numpy()
+    initial, maintenance = (table.column(f"{n}_margin_usd6").to_numpy() for n in ("initial", "maintenance"))
+    line = np.where(state == HEALTHY, initial, maintenance)
+    chosen = (state <= MARGIN_CALL) & (line > 0)
+    distance = np.divide(nlv, line, out=np.full(len(nlv), np.inf), where=chosen) - 1.0
+    found = []
+    for at in np.argsort(distance, kind="stable")[:count].tolist():
+        if chosen[at]:
+            state_name, line_name = (("healthy", "IM"), ("margin_call", "MM"))[state[at]]
+            account = table.column("account")[at].as_py()
+            found.append(Near(account, state_name, line_name, float(distance[at]), int(nlv[at]), int(line[at])))
+    return found
+
+
+def event_line(kind: str, event: dict[str, Any], width: int = WIDE) -> Text:
+    """One event for people, in one line."""
+    margin = event["margin"]
+    text = Text(f"{event['block']:>6} ", "dim", no_wrap=True, overflow="ellipsis")
+    name = f"{short_name(event['account']):<12} "
+    if kind == "margin_warning":
+        text.append("warning   ", "yellow").append(name, "bold")
+        text.append(f"crossed {event['line']} on a {event['trigger']}: NLV {usd(margin['nlv_usd6'])}")
+        line = "initial" if event["line"] == "IM" else "maintenance"
+        return text.append(f" < {usd(margin[f'{line}_margin_usd6'])}")
+    if kind == "liquidation":
+        text.append("LIQUIDATE ", "bold red").append(name, "bold")
+        count = len(event["positions"])
+        return text.append(f"shortfall {usd(event['shortfall_usd6'])}, {count} positions")
+    return _call_line(text, name, event, width)
+
+
+def _call_line(text: Text, name: str, event: dict[str, Any], width: int) -> Text:
+    margin, to_state = event["margin"], event["to"]
+    if to_state == "healthy":
+        text.append("released  ", "green").append(name, "bold")
+        return text.append(f"NLV {usd(margin['nlv_usd6'])} ≥ IM {usd(margin['initial_margin_usd6'])}")
+    text.append({"margin_call": "CALL      "}.get(to_state, "flagged   "), "red").append(name, "bold")
+    text.append_text(state_text(to_state)).append(f": NLV {usd(margin['nlv_usd6'])}")
+    cure = event.get("cure")
+    if to_state == "margin_call" and cure:
+        text.append(f", deposit {usd(cure['deposit_usd6'])}")
+        if width >= WIDE:
+            text.append(f" or close {cure['close_fraction_e6'] / 10_000:.1f} %")
+    return text
+
+
+class LiveView:
+    """A rich Live display; enter it, then feed `on_block` and `listen`."""
+
+    def __init__(self, console: Console, world: World, workers: int) -> None:
+        self.console, self.world, self.workers = console, world, workers
+        self.prices = Prices()
+        self.phase = "starting"
+        self.done: dict[str, Any] = {}
+        self.blocks = 0
+        self.fills = 0
+        self.counts = dict.fromkeys(KINDS, 0)
+        self.events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_KEPT)
+        self.tables: dict[int, Any] = {}
+        self.call_ms: deque[int] = deque(maxlen=600)
+        self.live = Live(
+            get_renderable=self.render, console=console, refresh_per_second=REFRESH_PER_SECOND, transient=True
+        )
+
+    def __enter__(self) -> LiveView:
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.live.__exit__(*raised)
+        if self.done:
+            self.console.print(Group(self._header(), self._accounts(ACCOUNTS_SHOWN[0])))
+
+    # -- what happens
+
+    def on_block(self, inputs: BlockInputs) -> None:
+        """The inputs of a block are being sent."""
+        self.prices.take(inputs)
+        self.fills += sum(type(event).__name__ == "Fill" for event in inputs.events)
+
+    def listen(self, kind: str, what: dict[str, Any]) -> None:
+        """Something came out of the pipeline."""
+        if kind in self.counts:
+            self.counts[kind] += 1
+            self.events.append((kind, what))
+        elif kind == "phase":
+            self.phase = what["name"]
+        elif kind == "batch":
+            self.tables[what["partition"]] = what["table"]
+        elif kind == "block_done":
+            self.done, self.phase = what, ""
+            self.blocks += 1
+            if what["first_ms"] is not None:
+                self.call_ms.append(what["first_ms"])
+
+    # -- what is seen
+
+    def render(self) -> RenderableType:
+        """Everything, in the room there is."""
+        if not self.done:
+            return Text.assemble(("DPME demo  ", "bold"), f"{self.phase} ...")
+        room = max(self.console.height - 9, 8)
+        accounts = min(max(room // 2 - 2, ACCOUNTS_SHOWN[0]), ACCOUNTS_SHOWN[1])
+        return Group(self._header(), self._accounts(accounts), self._happened(max(room - accounts - 4, 3)))
+
+    def _header(self) -> RenderableType:
+        done, width = self.done, self.console.width
+        of = f"/{self.world.block_count - 1}" if self.world.block_count < 10**6 else ""
+        title = Text.assemble(("DPME demo", "bold"), f"  block {done['block']}{of}  {moment(done['time_ms'])} UTC")
+        states = done["states"]
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for state, count in states.items():
+            line.append_text(state_text(state)).append(f" {count:,}  ")
+        counters = f"{self.fills:,} fills  " + "  ".join(f"{n:,} {KIND_NAMES[k]}" for k, n in self.counts.items())
+        spark = (width - 30 * len(self.prices.history)) // max(len(self.prices.history), 1)
+        body = Group(self.prices.line(max(0, min(spark, 24))), line, Text(counters), self._latency())
+        return Panel(body, title=title, title_align="left", border_style="blue")
+
+    def _latency(self) -> Text:
+        text = Text(f"{self.done['accounts']:,} accounts, {self.world.scenario_set.size:,} scenarios", "dim")
+        if self.console.width >= WIDE:
+            text.append(f", {self.workers} risk worker{'s' if self.workers > 1 else ''}")
+        if self.call_ms:
+            median = sorted(self.call_ms)[len(self.call_ms) // 2]
+            text.append("  barrier to last call ").append(f"{median} ms", "bold cyan").append(" median, block ")
+            text.append(f"{self.done['block_ms']} ms")
+        return text if not self.phase else text.append(f"  {self.phase} ...")
+
+    def _accounts(self, count: int) -> RenderableType:
+        """Distance of the nearest accounts to their next line."""
+        wide = self.console.width >= WIDE
+        table = Table(box=None, pad_edge=False, expand=False, header_style="dim")
+        table.add_column("near their line", no_wrap=True, min_width=12)
+        table.add_column("state", no_wrap=True, min_width=11)
+        for name in ("NLV", "line"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=9)
+        table.add_column("", no_wrap=True)
+        table.add_column("above", justify="right", no_wrap=True, min_width=8)
+        table.add_column("", no_wrap=True)
+        near = [found for part in self.tables.values() for found in nearest(part, count)]
+        for found in sorted(near, key=lambda n: (n.distance, n.account))[:count]:
+            style = "yellow" if found.state == "margin_call" else "green"
+            table.add_row(
+                short_name(found.account), state_text(found.state), usd(found.nlv_usd6), usd(found.line_usd6),
+                found.line, percent(found.distance, 2), Text(bar(found.distance, BAR_WIDTH * (1 + wide)), style),
+            )  # fmt: skip
+        return table
+
+    def _happened(self, count: int) -> RenderableType:
+        shown = list(self.events)[-count:]
+        lines = [event_line(kind, event, self.console.width) for kind, event in shown]
+        return Group(Text(" block  what happened", "dim"), *lines)
+
+
+def bar(distance: float, width: int) -> str:
+    """Filled in proportion to the distance; full at BAR_REACH, one cell at least."""
+    filled = max(1, min(width, round(distance / BAR_REACH * width)))
+    return "█" * filled + "░" * (width - filled)
+
+
+class LinePrinter:
+    """The same as plain lines, for pipes and logs."""
+
+    def __init__(self, console: Console, world: World) -> None:
+        self.console, self.world = console, world
+        self.prices = Prices()
+        self.counts = dict.fromkeys(KINDS, 0)
+
+    def on_block(self, inputs: BlockInputs) -> None:
+        self.prices.take(inputs)
+
+    def listen(self, kind: str, what: dict[str, Any]) -> None:
+        if kind in self.counts:
+            self.counts[kind] += 1
+            self._say(event_line(kind, what).plain)
+        elif kind == "phase":
+            self._say(what["name"])
+        elif kind == "block_done":
+            changes = ", ".join(f"{name} {percent(change)}" for name, change in self.prices.changes().items())
+            counts = ", ".join(f"{n} {KIND_NAMES[k]}" for k, n in self.counts.items())
+            self._say(f"{what['block']:>6} done      {changes}; {counts}; block {what['block_ms']} ms")
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,150 @@
+"""What demo and replay share: options of a run, errors of the outside as one line, progress, the report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from streams.cli.errors import CommandError
+from streams.cli.output import emit_json, short_name, state_text, usd
+
+if TYPE_CHECKING:
+    from streams.pipeline.run import RunOptions, RunReport
+    from streams.replay.world import BlockInputs, World
+
+BrokerOption = Annotated[
+    str,
+    typer.Option(
+        "--broker", help="dev: embedded, no Java. kafka: Apache Kafka (started if none answers). Or HOST:PORT."
+    ),
+]
+WorkersOption = Annotated[int, typer.Option("--risk-workers", min=1, max=64, help="Risk worker processes.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Folder of the run: logs, store, broker data.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Unpaced; one JSON object as the last line of stdout.")]
+Listener = Callable[[str, dict[str, Any]], None]
+LEADING_FIGURES = ("blocks", "accounts", "fills", "warnings", "margin_calls", "liquidations", "quarantined")
+
+
+def check_scenarios(scenarios: int) -> int:
+    """The size of a scenario set must be a power of two."""
+    if scenarios < 2 or scenarios & (scenarios - 1):
+        raise typer.BadParameter(f"{scenarios} is no power of two: take 1024 or 4096")
+    return scenarios
+
+
+ScenariosOption = Annotated[
+    int, typer.Option("--scenarios", help="Scenarios of a margin, a power of two.", callback=check_scenarios)
+]
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """What fails outside becomes a CommandError; a bug stays what it is."""
+    from aiokafka.errors import KafkaError
+
+    from streams.pipeline.run import RunError
+    from streams.replay.files import ReplayError
+    from streams.runtime.kafka_process import BrokerError
+    from streams.runtime.topics_admin import TopicsError
+    from streams.sink.errors import StoreError
+
+    try:
+        yield
+    except (RunError, ReplayError, BrokerError, StoreError, TopicsError) as error:
+        raise CommandError(str(error)) from error
+    except KafkaError as error:
+        what = str(error) or type(error).__name__
+        raise CommandError(f"the broker fails: {what}; is it running, and is --broker right?") from error
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise CommandError(f"{error.strerror or error}{where}; `dpme doctor` checks this machine") from error
+
+
+def tapped(world: World, on_block: Callable[[BlockInputs], None]) -> World:
+    """The same world; `on_block` sees every block's inputs as they are sent."""
+
+    def blocks() -> Iterator[BlockInputs]:
+        for inputs in world.blocks:
+            on_block(inputs)
+            yield inputs
+
+    return replace(world, blocks=blocks())
+
+
+def run(world: World, options: RunOptions, listener: Listener) -> RunReport:
+    """`run_world`, imported when it is needed."""
+    from streams.pipeline.run import run_world
+
+    return run_world(world, options, listener)
+
+
+def progress(console: Console, world: World) -> tuple[Any, Listener]:
+    """A progress bar on stderr (some lines where it is no terminal), to be entered, and its listener."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, transient=False, disable=not console.is_terminal)
+    task = bar.add_task("starting", total=world.block_count)
+    counts = {"margin_warning": 0, "margin_call": 0, "liquidation": 0}
+    every = max(world.block_count // 10, 1)
+    done = 0
+
+    def listen(kind: str, what: dict[str, Any]) -> None:
+        nonlocal done
+        if kind in counts:
+            counts[kind] += 1
+        elif kind == "phase":
+            bar.update(task, description=what["name"])
+            if not console.is_terminal:
+                console.print(what["name"])
+        elif kind == "block_done":
+            done += 1
+            said = "{margin_warning} warnings, {margin_call} calls, {liquidation} liquidations".format(**counts)
+            bar.update(task, completed=done, description=said)
+            if not console.is_terminal and (done % every == 0 or done == world.block_count):
+                console.print(f"block {what['block']} ({done} of {world.block_count}): {said}")
+
+    return bar, listen
+
+
+def finish(console: Console, report: RunReport, as_json: bool, facts: dict[str, Any]) -> None:
+    """The report: tables for people, with --json on stderr, and the JSON object."""
+    show_nearest(console, report.nearest)
+    show_figures(console, report.figures)
+    if as_json:
+        emit_json({**report.figures, **facts})
+
+
+def show_figures(console: Console, figures: dict[str, Any]) -> None:
+    """Counts in one line, latencies and digests below."""
+    counts = ", ".join(f"{figures[name]:,} {name.replace('_', ' ')}" for name in LEADING_FIGURES if name in figures)
+    console.print(Text(counts, "bold"))
+    first, last = figures["barrier_to_last_call_ms_p50"], figures["barrier_to_last_call_ms_p99"]
+    console.print(
+        f"barrier to last call: {first} ms median, {last} ms p99; block: {figures['block_ms_p50']} ms median; "
+        f"{figures.get('blocks_per_s')} blocks/s; risk worker {figures['risk_worker_rss_mb']} MB"
+    )
+    if figures.get("wide_share"):
+        console.print(f"on the wide path: {figures['wide_share']:.2%} of the accounts")
+    console.print(f"state {figures['state_digest']}  output {figures['output_digest']}", style="dim")
+
+
+def show_nearest(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Accounts nearest their initial margin."""
+    table = Table(title="Nearest their line, USD", title_justify="left", title_style="bold")
+    table.add_column("Account", no_wrap=True)
+    table.add_column("State", no_wrap=True)
+    for name in ("NLV", "IM", "MM", "NLV / IM"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        money = (usd(row[name]) for name in ("nlv_usd6", "initial_margin_usd6", "maintenance_margin_usd6"))
+        table.add_row(short_name(row["account"]), state_text(row["state"]), *money, f"{row['ratio']:.3f}")
+    console.print(table)
