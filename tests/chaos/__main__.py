@@ -17,6 +17,7 @@ from typing import Any
 
 from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker, KafkaBroker
 from tests.chaos import arena
+from tests.chaos.acts import ACT_KINDS, BROKER, ROLES
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
 from tests.chaos.mutant_workers import CHECKPOINT_EVERY, MUTANTS, SCRIPTS
@@ -26,7 +27,7 @@ from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
 SECONDS = 75.0
-SCRIPT_S = 3.5  # of feeding for each act of a script
+SCRIPT_S = 2.8  # of feeding for each act of a script
 SHORT = (
     ("kill", "risk"), ("kill twice", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "sequencer"),
     ("kill all", "risk"),
@@ -39,8 +40,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dpme-chaos-") as temporary:
         folder = Path(arguments.keep or temporary)
         try:
-            with broker_address(arguments.broker, folder) as address:
-                found = asyncio.run(chaos(address, folder, arguments))
+            with own_broker(arguments.broker, folder) as broker:
+                address = broker.address if broker else arguments.broker
+                found = asyncio.run(chaos(address, broker, folder, arguments))
         except BrokerError as error:
             print(f"chaos: {error}", file=sys.stderr)
             return 2
@@ -49,18 +51,18 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def broker_address(kind: str, folder: Path) -> Iterator[str]:
-    """A broker of our own, or one that runs already at host:port."""
+def own_broker(kind: str, folder: Path) -> Iterator[Broker | None]:
+    """A broker of our own; None where one runs already at host:port."""
     if kind not in BROKERS:
-        yield kind
+        yield None
         return
     with BROKERS[kind](folder / "broker") as broker:
-        yield broker.address
+        yield broker
 
 
-async def chaos(address: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+async def chaos(address: str, broker: Broker | None, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The disturbed run, and with --calm an undisturbed one on the same broker."""
-    script = SCRIPTS.get(arguments.mutant) or (SHORT if arguments.short else None)
+    script = arguments.acts or SCRIPTS.get(arguments.mutant) or (SHORT if arguments.short else None)
     seconds = arguments.seconds or (SCRIPT_S * len(script) if script else SECONDS)
     world = chaos_world(arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events)
     blocks = list(world.blocks)
@@ -72,6 +74,7 @@ async def chaos(address: str, folder: Path, arguments: argparse.Namespace) -> di
         sink=arguments.sink and not arguments.mutant,
         mutant=arguments.mutant,
         script=script,
+        broker=broker,
     )
     print(f"chaos: {len(blocks)} blocks on {address}, seed {arguments.seed}", file=sys.stderr)
     outcome = await arena.run(world, blocks, address, folder / "run", plan)
@@ -94,11 +97,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
+    parser.add_argument("--acts", type=_script, help="KIND:ROLE,KIND:ROLE... instead of chance, as freeze long:risk")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")
     parser.add_argument("--calm", action="store_true", help="also an undisturbed run on the broker")
     parser.add_argument("--sink", action=argparse.BooleanOptionalAction, default=True, help="with the store's sink")
     parser.add_argument("--keep", default="", help="folder for logs and data, kept")
     return parser.parse_args()
+
+
+def _script(text: str) -> tuple[tuple[str, str], ...]:
+    """KIND:ROLE,... as pairs; argparse turns ValueError into a message."""
+    acts = tuple((kind, role) for kind, _, role in (part.partition(":") for part in text.split(",")))
+    if wrong := [act for act in acts if act[0] not in ACT_KINDS or act[1] not in (*dict(ROLES), BROKER)]:
+        raise argparse.ArgumentTypeError(f"unknown act {wrong[0][0]}:{wrong[0][1]}; kinds: {', '.join(ACT_KINDS)}")
+    return acts
 
 
 if __name__ == "__main__":

@@ -11,11 +11,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from streams.runtime.kafka_process import Broker
 from tests.chaos.verdict import Act
+
+BROKER = "broker"  # by a script only, and only one of our own
 
 BEGIN = (("kill", "risk"), ("kill", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "risk"),
          ("kill twice", "risk"), ("freeze", "sequencer"), ("kill twice", "sequencer"), ("freeze long", "risk"),
          ("kill all", "risk"), ("stop", "sequencer"), ("freeze", "enforcement"), ("kill", "sink"))  # fmt: skip
+ACT_KINDS = ("kill", "kill twice", "kill all", "freeze", "freeze long", "stop")
 KINDS = (("kill", 6), ("kill twice", 1), ("freeze", 3), ("stop", 2))
 ROLES = (("risk", 6), ("sequencer", 3), ("enforcement", 2), ("sink", 1))
 FREEZE_S, PAUSE_S, AGAIN_S = (0.5, 3.0), (1.2, 3.2), (0.05, 0.6)
@@ -24,8 +28,10 @@ FREEZE_S, PAUSE_S, AGAIN_S = (0.5, 3.0), (1.2, 3.2), (0.05, 0.6)
 class Tormentor:
     """Acts on the workers whose pid files are in `folder`, until cancelled; then everyone is thawed."""
 
-    def __init__(self, folder: Path, names: list[str], seed: int, session_s: float) -> None:
-        self.folder, self.session_s = folder, session_s
+    def __init__(
+        self, folder: Path, names: list[str], seed: int, session_s: float, broker: Broker | None = None
+    ) -> None:
+        self.folder, self.session_s, self.broker = folder, session_s, broker
         self.chance = random.Random(seed)
         self.names: dict[str, list[str]] = {}
         for name in names:
@@ -57,6 +63,9 @@ class Tormentor:
         return kind, self.chance.choices([r for r, _ in roles], [w for _, w in roles])[0]
 
     async def _act(self, kind: str, role: str) -> None:
+        if role == BROKER:
+            self._kill_broker()
+            return
         name = self.chance.choice(self.names[role])
         pid = self._pid(name)
         if pid is None or pid in self.frozen:
@@ -80,6 +89,14 @@ class Tormentor:
             thaw = asyncio.create_task(self._thaw(pid, span_s))
             self._thaws.add(thaw)
             thaw.add_done_callback(self._thaws.discard)
+
+    def _kill_broker(self) -> None:
+        """SIGKILL, and at once a new life on the same data and port, from the main thread: it is to die with us."""
+        if self.broker is not None:
+            self.acts.append(Act(time.time(), "kill", BROKER))
+            self.broker.kill()
+            self.broker.start()
+            self.signals["SIGKILL"] += 1
 
     async def _thaw(self, pid: int, span_s: float) -> None:
         await asyncio.sleep(span_s)

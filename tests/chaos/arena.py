@@ -26,6 +26,7 @@ from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.pipeline.workers import worker_specs
 from streams.replay.world import BlockInputs, World
+from streams.runtime.kafka_process import Broker
 from streams.runtime.log_reader import LogReader
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
@@ -56,6 +57,7 @@ class Plan:
     script: tuple[tuple[str, str], ...] | None = None
     end_limit_s: float = 90.0
     producer: type[BadProducer] = BadProducer
+    broker: Broker | None = None
 
 
 @dataclass
@@ -96,7 +98,7 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
     observer, feeder = Observer(settings, plan.partitions, lambda *_: None), Feeder(settings)
     producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
     names = [spec.name for spec in worker_specs(config)]
-    tormentor = Tormentor(Path(config.folder), names, plan.seed, plan.session_s)
+    tormentor = Tormentor(Path(config.folder), names, plan.seed, plan.session_s, plan.broker)
     with workers(config, plan.mutant):
         reading = asyncio.create_task(observer.run())
         await feeder.start()

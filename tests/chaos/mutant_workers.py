@@ -1,9 +1,9 @@
 """`python -m tests.chaos.mutant_workers NAME CONFIG.json`: the workers of a pipeline, broken on purpose.
 
 name                 what is wrong                                                     a chaos run must
-late_outputs         nothing: outputs are sent 0.4 s late, all rules kept              pass
-again                nothing: after a restore records come again from further back     pass (the guard drops them)
-early_checkpoint     late_outputs, and checkpoints do not wait (R2)                    fail: outputs are lost
+late_and_again       nothing: outputs are sent 0.4 s late, after a restore records     pass
+                     come again from further back (the guard drops them)
+early_checkpoint     outputs are sent late, and checkpoints do not wait (R2)           fail: outputs are lost
 guard_off            records are skipped after a restore, and whatever comes is        fail: a partition halts
                      applied (R1)
 repeats_applied      risk does not recognise a repeated log record                     fail: a partition halts
@@ -25,7 +25,7 @@ LATE_S = 0.4
 SKIPPED, REPEATED = 2, 5
 
 
-def late_outputs() -> None:
+def _late_outputs() -> None:
     prompt = shell.Shell._send
 
     async def late(self: shell.Shell, topic: str, *rest: Any) -> asyncio.Future[object]:
@@ -46,7 +46,7 @@ def late_outputs() -> None:
 
 
 def early_checkpoint() -> None:
-    late_outputs()
+    _late_outputs()
 
     async def at_once(self: checkpoint_writer.CheckpointWriter, outputs: list[asyncio.Future[object]]) -> None:
         return None
@@ -70,7 +70,8 @@ def _shift_after_restores(shift: int) -> None:
     worker.Runtime.restore = shifted  # type: ignore[method-assign]
 
 
-def again() -> None:
+def late_and_again() -> None:
+    _late_outputs()
     _shift_after_restores(-REPEATED)
 
 
@@ -90,18 +91,17 @@ def repeats_applied() -> None:
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
-    made.__name__: made for made in (late_outputs, again, early_checkpoint, guard_off, repeats_applied)
+    made.__name__: made for made in (late_and_again, early_checkpoint, guard_off, repeats_applied)
 }
 
 # What to do to whom, so that the mistake shows in a few seconds; checkpoints at every block where they matter.
 SCRIPTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "late_outputs": (("kill all", "risk"), ("kill", "risk"), ("kill all", "risk")),
+    "late_and_again": (("kill all", "risk"), ("kill", "sequencer"), ("kill", "enforcement"), ("kill all", "risk")),
     "early_checkpoint": (("kill all", "risk"), ("kill", "risk"), ("kill all", "risk")),
-    "again": (("kill all", "risk"), ("kill", "sequencer"), ("kill", "enforcement")),
     "guard_off": (("kill all", "risk"),),
     "repeats_applied": (("kill", "sequencer"),),
 }
-CHECKPOINT_EVERY = {"late_outputs": 1, "early_checkpoint": 1}
+CHECKPOINT_EVERY = {"late_and_again": 1, "early_checkpoint": 1}
 
 if __name__ == "__main__":
     MUTANTS[sys.argv.pop(1)]()
