@@ -168,6 +168,13 @@ class Book:
         low, high = np.searchsorted(self.keys, (row << INSTRUMENT_BITS, (row + 1) << INSTRUMENT_BITS))
         return slice(int(low), int(high))
 
+    def legs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Legs of some accounts: pointer int64[n+1] by account, and the places of their legs, account after account."""
+        low = np.searchsorted(self.keys, rows << INSTRUMENT_BITS)
+        size = np.searchsorted(self.keys, (rows + 1) << INSTRUMENT_BITS) - low
+        pointer = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+        return pointer, np.arange(pointer[-1]) + np.repeat(low - pointer[:-1], size)
+
     def value_usd6(self, at: int, mark_usd9: int) -> int:
         """Value of a leg at its mark per lot; profit since entry for perpetuals and futures."""
         return saturated(divide_half_even(int(self.lots[at]) * mark_usd9, USD9_PER_USD6) - int(self.entry_usd6[at]))

@@ -173,14 +173,11 @@ class Risk:
             crossed = np.intersect1d(crossed, rows)
         if not len(crossed):
             return []
-        exact = exact_now(self.book, crossed, self.catalogue, self.market, self.parameters, self._scenarios())
+        exact = exact_now(self, crossed)
         trigger = "tick" if rows is None else "fill"
         due = warnings_due(self.lines, crossed, estimate, exact, trigger)
         self.warned += len(due)
         return self.reporter.warnings(self, header, due, estimate) if due else []
-
-    def _scenarios(self) -> Any:
-        return self.cache.scenarios(self.scenario_digest, self.catalogue)
 
     # -- barrier
 

@@ -6,7 +6,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,8 @@ from streams.engine.market import RecordedMarket
 ScenarioLookup = Callable[[str], ScenarioSet]
 
 
-class Tables(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Tables:
     """Per-lot tables of one market; I instruments, R stress rows. `columns_usd9` int64[3,I]: mark, mark after the
     collateral factor, notional (0 for collateral coins). `greeks_usd9` int64[I,4]: delta, gamma, vega, theta.
     """
@@ -47,7 +49,14 @@ class Tables(NamedTuple):
     columns_usd9: np.ndarray
     greeks_usd9: np.ndarray
     option_expiry: np.ndarray
-    digest: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the P&L and stress tables; computed when it is first asked for."""
+        h = hashlib.blake2b(digest_size=16)
+        for part in (self.pnl.values, self.pnl.exponent, self.stress):
+            h.update(part.tobytes())
+        return h.hexdigest()
 
 
 def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> StressShocks:
@@ -94,7 +103,6 @@ def build_tables(
         _columns(instruments, market_table),
         np.ascontiguousarray(np.stack(greeks[:4], axis=1)),
         np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32),
-        _digest(pnl, stress) if chosen is None else "",
     )
 
 
@@ -123,20 +131,13 @@ def _columns(instruments: InstrumentTable, market: MarketTable) -> np.ndarray:
     return np.ascontiguousarray(np.stack([mark_usd9, haircut_usd9, notional]))
 
 
-def _digest(pnl: PnlTable, stress: np.ndarray) -> str:
-    h = hashlib.blake2b(digest_size=16)
-    for part in (pnl.values, pnl.exponent, stress):
-        h.update(np.ascontiguousarray(part).view(np.uint8).data)
-    return h.hexdigest()
-
-
 class TableCache:
     """The last few tables, shared by the partitions of a worker: a cache of a pure function, nothing more.
 
     `lock` keeps two partitions from computing the same tables side by side; it does not change any result.
     """
 
-    def __init__(self, lookup: ScenarioLookup, lock: AbstractContextManager | None = None, size: int = 3) -> None:
+    def __init__(self, lookup: ScenarioLookup, lock: AbstractContextManager | None = None, size: int = 4) -> None:
         self.lookup = lookup
         self.lock = lock or nullcontext()
         self.size = size

@@ -13,6 +13,8 @@ from schemas.risk_parameters import RiskParameters
 from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK, Book
 from streams.engine.tables import Tables
 
+LegLots = tuple[np.ndarray, np.ndarray]  # keys of legs, lots (or moved lots) of each
+
 
 class TradeEffects(NamedTuple):
     """Over all accounts, float64[A] micro-USD; `rows` int64: those touched."""
@@ -40,42 +42,45 @@ def trade_effects(
 ) -> TradeEffects:
     """Apply the events to the book and say what they did."""
     known = np.array([book.row_of[name] for name in events.names if name in book.row_of], np.int64)
-    before_nlv, before_lots = _nlv_usd6(book, known, tables), _lots(book, known)
+    before_nlv, before_legs = _nlv_usd6(book, known, tables), _legs(book, known)
     rows = book.apply_events(events, catalogue, tables.greeks_usd9)
     count = len(book.accounts)
     change, rise = np.zeros(count), np.zeros(count)
     change[known] -= before_nlv
     change[rows] += _nlv_usd6(book, rows, tables)
-    for key, lots in _lots(book, rows).items():
-        moved = abs(lots - before_lots.get(key, 0))
-        index = key & INSTRUMENT_MASK
-        if moved:
-            rise[key >> INSTRUMENT_BITS] += (
-                moved * bound_usd9[index] / USD9_PER_USD6 if index < len(bound_usd9) else np.inf
-            )
+    keys, moved = _moved(before_legs, _legs(book, rows))
+    index = keys & INSTRUMENT_MASK
+    bound = np.full(len(catalogue.instruments), np.inf)  # a lot of what was listed since then can do anything
+    bound[: len(bound_usd9)] = bound_usd9
+    np.add.at(rise, keys >> INSTRUMENT_BITS, moved * bound[index] / USD9_PER_USD6)
     return TradeEffects(rows, change, rise)
 
 
 def _nlv_usd6(book: Book, rows: np.ndarray, tables: Tables) -> np.ndarray:
     """NLV of some accounts at the tables' marks, float64; legs listed since then count nothing yet."""
     mark, haircut = tables.columns_usd9[:2].astype(np.float64)
-    out = np.zeros(len(rows))
-    for n, row in enumerate(rows.tolist()):
-        leg = book.leg_slice(row)
-        index = book.keys[leg] & INSTRUMENT_MASK
-        listed = index < len(haircut)
-        lots, listed_index = book.lots[leg][listed], index[listed]
-        value = lots * np.where(lots > 0, haircut[listed_index], mark[listed_index]) / USD9_PER_USD6
-        total = float(book.cash_usd6[row]) - float(book.entry_usd6[leg].sum())
-        for part in value.tolist():
-            total += part
-        out[n] = total
-    return out
+    pointer, legs = book.legs_of(rows)
+    index, lots = book.keys[legs] & INSTRUMENT_MASK, book.lots[legs]
+    listed = index < len(haircut)
+    value = np.zeros(len(legs))
+    price = np.where(lots[listed] > 0, haircut[index[listed]], mark[index[listed]])
+    value[listed] = lots[listed] * price / USD9_PER_USD6
+    total = book.cash_usd6[rows].astype(np.float64)
+    np.add.at(total, np.repeat(np.arange(len(rows)), np.diff(pointer)), value - book.entry_usd6[legs])
+    return total
 
 
-def _lots(book: Book, rows: np.ndarray) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for row in rows.tolist():
-        leg = book.leg_slice(row)
-        found.update(zip(book.keys[leg].tolist(), book.lots[leg].tolist(), strict=True))
-    return found
+def _legs(book: Book, rows: np.ndarray) -> LegLots:
+    """(keys, lots) of some accounts."""
+    _, legs = book.legs_of(rows)
+    return book.keys[legs], book.lots[legs]
+
+
+def _moved(before: LegLots, after: LegLots) -> LegLots:
+    """Keys whose lots differ, and by how many lots: float64."""
+    keys, place = np.unique(np.concatenate([before[0], after[0]]), return_inverse=True)
+    lots = np.zeros(len(keys), np.int64)
+    np.subtract.at(lots, place[: len(before[0])], before[1])
+    np.add.at(lots, place[len(before[0]) :], after[1])
+    differs = lots != 0
+    return keys[differs], np.abs(lots[differs]).astype(np.float64)

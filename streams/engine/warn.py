@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kernels.layout import ScenarioTable
-from schemas.catalogue import Catalogue
-from schemas.risk_parameters import RiskParameters
-from streams.engine.book import INSTRUMENT_MASK, Book, Legs
+from streams.engine.book import INSTRUMENT_MASK, Legs
 from streams.engine.lines import IM, MM, Lines
 from streams.engine.margin import Margins, account_sums, compute, empty_margins
-from streams.engine.market import RecordedMarket
 from streams.engine.tables import build_tables
 
+if TYPE_CHECKING:
+    from streams.engine.risk import Risk
+
+SHARE_WORTH_ALL = 4  # a quarter of the instruments to reprice: as well all of them, once for every partition
 
 class WarningDue(NamedTuple):
     """A confirmed crossing: account row, its place in `exact`, which line, what triggered it, the exact margins."""
@@ -26,27 +26,37 @@ class WarningDue(NamedTuple):
     exact: Margins
 
 
-def exact_now(
-    book: Book,
-    rows: np.ndarray,
-    catalogue: Catalogue,
-    market: RecordedMarket,
-    p: RiskParameters,
-    scenarios: ScenarioTable,
-) -> Margins:
-    """Full margins of `rows` at `market`: only the instruments they hold are repriced."""
-    slices = [book.leg_slice(row) for row in rows.tolist()]
-    leg_instrument = np.concatenate([book.keys[s] & INSTRUMENT_MASK for s in slices])
-    chosen = np.unique(leg_instrument)
-    pointer = np.concatenate([[0], np.cumsum([s.stop - s.start for s in slices])]).astype(np.int64)
-    lots = np.concatenate([book.lots[s] for s in slices])
-    legs = Legs(pointer, np.searchsorted(chosen, leg_instrument).astype(np.int32), lots)
-    entry = np.array([book.entry_usd6[s].sum() for s in slices], np.int64)
-    tables = build_tables(catalogue, market, p, scenarios, chosen)
+def exact_now(state: Risk, rows: np.ndarray) -> Margins:
+    """Full margins of `rows` at the present market.
+
+    Only the instruments they hold are repriced, unless that is a good part of all: then the tables of the whole market
+    are shared with the other partitions. A row's bytes are the same either way.
+    """
+    book, catalogue, p = state.book, state.catalogue, state.parameters
+    pointer, places = book.legs_of(rows)
+    held = (book.keys[places] & INSTRUMENT_MASK).astype(np.int32)
+    chosen = np.unique(held).astype(np.int64)
+    if len(chosen) * SHARE_WORTH_ALL >= len(catalogue.instruments):
+        tables = state.cache.get(catalogue, state.market, p, state.scenario_digest)
+    else:
+        scenarios = state.cache.scenarios(state.scenario_digest, catalogue)
+        tables = build_tables(catalogue, state.market, p, scenarios, chosen)
+        held = np.searchsorted(chosen, held).astype(np.int32)
+    entry = np.zeros(len(rows), np.int64)
+    np.add.at(entry, np.repeat(np.arange(len(rows)), np.diff(pointer)), book.entry_usd6[places])
+    legs = Legs(pointer, held, book.lots[places])
     margins = empty_margins(len(rows))
+    _start_warm(margins, state.margins, rows)
     sums = account_sums(legs, book.cash_usd6[rows], entry, tables, p)
     compute(legs, np.arange(len(rows)), sums, tables, p, margins)
     return margins
+
+
+def _start_warm(margins: Margins, known: Margins, rows: np.ndarray) -> None:
+    """Where the last barrier's tail began: changes the speed, never a result."""
+    old = rows < len(known.state)
+    margins.tail_threshold[old] = known.tail_threshold[rows[old]]
+    margins.es_usd9[old] = known.es_usd9[rows[old]]
 
 
 def warnings_due(
