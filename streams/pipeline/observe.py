@@ -14,7 +14,7 @@ from aiokafka.structs import ConsumerRecord
 
 from schemas import log_records as records
 from schemas.codec import decode_output
-from schemas.decisions import INSOLVENT, LIQUIDATABLE
+from schemas.decisions import HEALTHY, INSOLVENT, LIQUIDATABLE, MARGIN_CALL
 from schemas.margin_batch import decode_batch
 from schemas.topics import (
     ACCOUNT_LOG,
@@ -142,6 +142,8 @@ class Observer:
             for event in value["events"]:
                 self.counts[EVENT_KINDS[topic]] += 1
                 self.counts["flag"] += event.get("to") in FLAGS
+                self.counts["call"] += event.get("to") == MARGIN_CALL
+                self.counts["release"] += event.get("to") == HEALTHY
                 self.listener(EVENT_KINDS[topic], event)
 
     def _take_batch(self, partition: int, value: dict[str, Any]) -> None:
