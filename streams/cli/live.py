@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 REFRESH_PER_SECOND = 8
 PRICES_KEPT = 240
-EVENTS_KEPT = 100
+EVENTS_KEPT, EVENTS_SHOWN_MIN = 100, 3
+FRAME_LINES = 9  # header with its frame, headings, and the last line, which stays free
 ACCOUNTS_SHOWN = (5, 12)
-BAR_REACH, BAR_WIDTH = 0.10, 16  # the bar is full at 10 % above the line
+BAR_REACH, BAR_WIDTHS = 0.10, (10, 30)  # the bar is full at 10 % above the line; narrow and wide terminals
+PRICE_WIDTH, SPARK_MINIMUM = 24, 5
 WIDE = 100
 HEALTHY, MARGIN_CALL = 0, 1
-KINDS = ("margin_warning", "margin_call", "liquidation")
-KIND_NAMES = {"margin_warning": "warnings", "margin_call": "calls", "liquidation": "liquidations"}
+INDICES_SHOWN = 4
+EVENT_KINDS = {"margin_warning": "warnings", "margin_call": "calls", "liquidation": "liquidations"}
+COUNTED = ("warnings", "calls", "releases", "liquidations")
 
 
 class Near(NamedTuple):
@@ -60,16 +63,21 @@ class Prices:
         """Change of every index since the beginning."""
         return {name: prices[-1] / self.first[name] - 1 for name, prices in self.history.items()}
 
-    def line(self, spark_width: int) -> Text:
-        """Every index with its change since the beginning (a stablecoin only when it has left one dollar)."""
+    def shown(self) -> dict[str, float]:
+        """Changes of those that a line has room for; a stablecoin only when it has left one dollar."""
+        moved = {n: c for n, c in self.changes().items() if abs(c) >= 0.005 or not 0.9 < self.first[n] / 1e9 < 1.1}
+        return dict(list(moved.items())[:INDICES_SHOWN])
+
+    def line(self, width: int) -> Text:
+        """Indices with their change since the beginning, and their path where there is room."""
         text = Text(no_wrap=True, overflow="ellipsis")
-        for name, change in self.changes().items():
+        shown = self.shown()
+        spark_width = min(width // max(len(shown), 1) - PRICE_WIDTH, PRICES_KEPT)
+        for name, change in shown.items():
             prices = self.history[name]
-            if abs(change) < 0.005 and 0.9 < prices[0] / 1e9 < 1.1:
-                continue
             style = "green" if change >= 0 else "red"
             text.append(f"{name} ", "bold").append(price(prices[-1])).append(f" {percent(change)} ", style)
-            if spark_width:
+            if spark_width >= SPARK_MINIMUM:
                 text.append(sparkline([float(p) for p in prices], spark_width), style)
             text.append("  ")
         return text
@@ -134,7 +142,7 @@ class LiveView:
         self.done: dict[str, Any] = {}
         self.blocks = 0
         self.fills = 0
-        self.counts = dict.fromkeys(KINDS, 0)
+        self.counts = dict.fromkeys(COUNTED, 0)
         self.events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_KEPT)
         self.tables: dict[int, Any] = {}
         self.call_ms: deque[int] = deque(maxlen=600)
@@ -149,7 +157,7 @@ class LiveView:
     def __exit__(self, *raised: Any) -> None:
         self.live.__exit__(*raised)
         if self.done:
-            self.console.print(Group(self._header(), self._accounts(ACCOUNTS_SHOWN[0])))
+            self.console.print(self._header())
 
     # -- what happens
 
@@ -160,8 +168,7 @@ class LiveView:
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
         """Something came out of the pipeline."""
-        if kind in self.counts:
-            self.counts[kind] += 1
+        if count(self.counts, kind, what):
             self.events.append((kind, what))
         elif kind == "phase":
             self.phase = what["name"]
@@ -179,41 +186,41 @@ class LiveView:
         """Everything, in the room there is."""
         if not self.done:
             return Text.assemble(("DPME demo  ", "bold"), f"{self.phase} ...")
-        room = max(self.console.height - 9, 8)
-        accounts = min(max(room // 2 - 2, ACCOUNTS_SHOWN[0]), ACCOUNTS_SHOWN[1])
-        return Group(self._header(), self._accounts(accounts), self._happened(max(room - accounts - 4, 3)))
+        room = self.console.height - FRAME_LINES
+        accounts = min(max(room // 3, ACCOUNTS_SHOWN[0]), ACCOUNTS_SHOWN[1])
+        return Group(self._header(), self._accounts(accounts), self._happened(max(room - accounts, EVENTS_SHOWN_MIN)))
 
     def _header(self) -> RenderableType:
-        done, width = self.done, self.console.width
+        done = self.done
         of = f"/{self.world.block_count - 1}" if self.world.block_count < 10**6 else ""
         title = Text.assemble(("DPME demo", "bold"), f"  block {done['block']}{of}  {moment(done['time_ms'])} UTC")
         states = done["states"]
         line = Text(no_wrap=True, overflow="ellipsis")
         for state, count in states.items():
             line.append_text(state_text(state)).append(f" {count:,}  ")
-        counters = f"{self.fills:,} fills  " + "  ".join(f"{n:,} {KIND_NAMES[k]}" for k, n in self.counts.items())
-        spark = (width - 30 * len(self.prices.history)) // max(len(self.prices.history), 1)
-        body = Group(self.prices.line(max(0, min(spark, 24))), line, Text(counters), self._latency())
+        counters = f"{self.fills:,} fills  " + "  ".join(f"{n:,} {name}" for name, n in self.counts.items())
+        body = Group(self.prices.line(self.console.width - 4), line, Text(counters), self._latency())
         return Panel(body, title=title, title_align="left", border_style="blue")
 
     def _latency(self) -> Text:
-        text = Text(f"{self.done['accounts']:,} accounts, {self.world.scenario_set.size:,} scenarios", "dim")
+        size = f"{self.done['accounts']:,} accounts, {self.world.scenario_set.size:,} scenarios"
+        text = Text(size, no_wrap=True, overflow="ellipsis")
         if self.console.width >= WIDE:
             text.append(f", {self.workers} risk worker{'s' if self.workers > 1 else ''}")
         if self.call_ms:
             median = sorted(self.call_ms)[len(self.call_ms) // 2]
-            text.append("  barrier to last call ").append(f"{median} ms", "bold cyan").append(" median, block ")
-            text.append(f"{self.done['block_ms']} ms")
+            text.append("  barrier to call ").append(f"{median} ms", "bold cyan").append(" median, block ")
+            text.append(f"{self.done['block_ms']} ms", "bold cyan")
         return text if not self.phase else text.append(f"  {self.phase} ...")
 
     def _accounts(self, count: int) -> RenderableType:
         """Distance of the nearest accounts to their next line."""
-        wide = self.console.width >= WIDE
+        width = BAR_WIDTHS[self.console.width >= WIDE]
         table = Table(box=None, pad_edge=False, expand=False, header_style="dim")
-        table.add_column("near their line", no_wrap=True, min_width=12)
+        table.add_column("near their line", no_wrap=True)
         table.add_column("state", no_wrap=True, min_width=11)
         for name in ("NLV", "line"):
-            table.add_column(name, justify="right", no_wrap=True, min_width=9)
+            table.add_column(name, justify="right", no_wrap=True, min_width=8)
         table.add_column("", no_wrap=True)
         table.add_column("above", justify="right", no_wrap=True, min_width=8)
         table.add_column("", no_wrap=True)
@@ -222,7 +229,7 @@ class LiveView:
             style = "yellow" if found.state == "margin_call" else "green"
             table.add_row(
                 short_name(found.account), state_text(found.state), usd(found.nlv_usd6), usd(found.line_usd6),
-                found.line, percent(found.distance, 2), Text(bar(found.distance, BAR_WIDTH * (1 + wide)), style),
+                found.line, percent(found.distance, 2), Text(bar(found.distance, width), style),
             )  # fmt: skip
         return table
 
@@ -230,6 +237,17 @@ class LiveView:
         shown = list(self.events)[-count:]
         lines = [event_line(kind, event, self.console.width) for kind, event in shown]
         return Group(Text(" block  what happened", "dim"), *lines)
+
+
+def count(counts: dict[str, int], kind: str, event: dict[str, Any]) -> bool:
+    """Count an event of the pipeline under its name (flags are counted as the liquidations they become)."""
+    if kind not in EVENT_KINDS:
+        return False
+    if kind != "margin_call":
+        counts[EVENT_KINDS[kind]] += 1
+    elif event["to"] in ("margin_call", "healthy"):
+        counts["calls" if event["to"] == "margin_call" else "releases"] += 1
+    return True
 
 
 def bar(distance: float, width: int) -> str:
@@ -244,20 +262,19 @@ class LinePrinter:
     def __init__(self, console: Console, world: World) -> None:
         self.console, self.world = console, world
         self.prices = Prices()
-        self.counts = dict.fromkeys(KINDS, 0)
+        self.counts = dict.fromkeys(COUNTED, 0)
 
     def on_block(self, inputs: BlockInputs) -> None:
         self.prices.take(inputs)
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
-        if kind in self.counts:
-            self.counts[kind] += 1
+        if count(self.counts, kind, what):
             self._say(event_line(kind, what).plain)
         elif kind == "phase":
             self._say(what["name"])
         elif kind == "block_done":
             changes = ", ".join(f"{name} {percent(change)}" for name, change in self.prices.changes().items())
-            counts = ", ".join(f"{n} {KIND_NAMES[k]}" for k, n in self.counts.items())
+            counts = ", ".join(f"{n} {name}" for name, n in self.counts.items())
             self._say(f"{what['block']:>6} done      {changes}; {counts}; block {what['block_ms']} ms")
 
     def _say(self, line: str) -> None:

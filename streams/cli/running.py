@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.cli.errors import CommandError
+from streams.cli.live import COUNTED, count
 from streams.cli.output import emit_json, short_name, state_text, usd
 
 if TYPE_CHECKING:
@@ -93,21 +94,20 @@ def progress(console: Console, world: World) -> tuple[Any, Listener]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, transient=False, disable=not console.is_terminal)
     task = bar.add_task("starting", total=world.block_count)
-    counts = {"margin_warning": 0, "margin_call": 0, "liquidation": 0}
+    counts = dict.fromkeys(COUNTED, 0)
     every = max(world.block_count // 10, 1)
     done = 0
 
     def listen(kind: str, what: dict[str, Any]) -> None:
         nonlocal done
-        if kind in counts:
-            counts[kind] += 1
-        elif kind == "phase":
+        count(counts, kind, what)
+        if kind == "phase":
             bar.update(task, description=what["name"])
             if not console.is_terminal:
                 console.print(what["name"])
         elif kind == "block_done":
             done += 1
-            said = "{margin_warning} warnings, {margin_call} calls, {liquidation} liquidations".format(**counts)
+            said = ", ".join(f"{number} {name}" for name, number in counts.items())
             bar.update(task, completed=done, description=said)
             if not console.is_terminal and (done % every == 0 or done == world.block_count):
                 console.print(f"block {what['block']} ({done} of {world.block_count}): {said}")

@@ -1,0 +1,238 @@
+"""`dpme trace`: one account of the last run, from fill to liquidation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from streams.cli.errors import CommandError
+from streams.cli.output import emit_json, error_console, moment, price, state_text, usd
+from streams.cli.running import DataOption, explained
+
+if TYPE_CHECKING:
+    from oracles.scenario_set import ScenarioSet
+    from streams.runtime.kafka_process import Broker
+    from streams.sink.current_run import CurrentRun
+
+app = typer.Typer(add_completion=False)
+
+EXAMPLES_SHOWN = 5
+GREEKS = (("delta", "delta_usd6"), ("gamma", "gamma_usd6"), ("vega", "vega_usd6"), ("theta", "theta_usd6"))
+STEP_STYLES = {"warning": "yellow", "call": "red", "liquidation": "bold red", "margin": "dim", "events": "cyan"}
+
+
+@app.command()
+def trace(
+    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account of the last run, as the views name it.")],
+    data: DataOption = Path(".dpme"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")] = False,
+) -> None:
+    """Why an account got where it is: fill, Greeks, breach, expected shortfall, call, liquidation.
+
+    Reads the account's log of the last run and runs the risk machine over it again: the numbers are those of the run,
+    to the bit. If the run's embedded broker has ended, it is started on its data for the reading.
+
+    Example: `dpme trace retail-0012`.
+    """
+    notes = error_console()
+    with explained(), _broker_of(data) as run:
+        log, liquidations, sets = asyncio.run(_read(run, account))
+        story = _follow(notes, run, account, log, sets)
+    from streams.cli.tracing import with_liquidations
+
+    story = with_liquidations(story, liquidations)
+    if as_json:
+        emit_json({"account": account, "world": run.prefix.split("-")[0], "steps": story})
+    else:
+        show(Console(highlight=False), account, story)
+
+
+def _follow(
+    notes: Console, run: CurrentRun, account: str, log: list[tuple[int, bytes]], sets: dict[str, ScenarioSet]
+) -> list[dict[str, Any]]:
+    from streams.cli.tracing import Tracer, accounts_in
+    from streams.engine.sequence import partition_of
+
+    names = accounts_in(log)
+    if account not in names:
+        near = difflib.get_close_matches(account, names, EXAMPLES_SHOWN, 0.5) or names[:EXAMPLES_SHOWN]
+        exist = f"; some that exist: {', '.join(near)}" if near else "; the run has no accounts yet"
+        raise CommandError(f"the last run has no account {account!r}{exist}")
+    with notes.status("running the risk machine over the log") as status:
+        return Tracer(account, partition_of(account, run.partitions), sets).follow(
+            log, lambda block: status.update(f"block {block}")
+        )
+
+
+# -- reading
+
+
+@contextlib.contextmanager
+def _broker_of(data: Path) -> Iterator[CurrentRun]:
+    """The last run of a data folder, with a broker that has its logs."""
+    from msgspec.structs import replace
+
+    from streams.pipeline.run import claimed
+    from streams.runtime.kafka_process import answers
+    from streams.sink.current_run import read_current_run
+
+    run = read_current_run(data)
+    if run is None:
+        raise CommandError(f"there is no run in {data}: start one with `dpme demo`, or name its folder with --data")
+    host, _, port = run.bootstrap.rpartition(":")
+    home = data / "run" / "broker"
+    if host not in ("127.0.0.1", "localhost") or answers(int(port)) or not home.exists():
+        yield run
+        return
+    with claimed(data), _own_broker(run.kind, home, int(port)) as broker:
+        yield replace(run, bootstrap=broker.address)
+
+
+def _own_broker(kind: str, home: Path, port: int) -> Broker:
+    """The broker that a run had started for itself, over the same data."""
+    from streams.cli.doctor import is_free
+    from streams.runtime.kafka_process import DevelopmentBroker, KafkaBroker
+
+    if kind == "dev":
+        return DevelopmentBroker(home)
+    return KafkaBroker(home, port if is_free(port) else 0)
+
+
+async def _read(run: CurrentRun, account: str) -> tuple[list[tuple[int, bytes]], list[dict[str, Any]], dict]:
+    """-> (records of the account's partition, its liquidation events, scenario sets by digest)."""
+    from schemas.codec import decode_output
+    from schemas.topics import ACCOUNT_LOG, LIQUIDATIONS
+    from streams.engine.sequence import partition_of
+    from streams.pipeline.scenario_store import load_scenario_sets
+    from streams.runtime.log_reader import LogReader
+    from streams.runtime.settings import RuntimeSettings
+
+    settings = RuntimeSettings(bootstrap=run.bootstrap, prefix=run.prefix)
+    reader = LogReader(settings)
+    await reader.start()
+    try:
+        log_topic, liquidation_topic = settings.topic(ACCOUNT_LOG), settings.topic(LIQUIDATIONS)
+        if log_topic not in await reader.topics():
+            raise CommandError(f"the broker at {run.bootstrap} no longer has the logs of the last run: start another")
+        partition = partition_of(account, run.partitions)
+        found = await reader.read(log_topic, partition, *await reader.bounds(log_topic, partition))
+        log = [(record.offset, record.value) for record in found]
+        told: dict[str, dict[str, Any]] = {}
+        for record in await reader.read(liquidation_topic, 0, *await reader.bounds(liquidation_topic, 0)):
+            for event in decode_output(record.value)["events"]:
+                if event["account"] == account:
+                    told[event["id"]] = event
+    finally:
+        await reader.stop()
+    return log, list(told.values()), await load_scenario_sets(run.bootstrap, run.prefix)
+
+
+# -- showing
+
+
+def show(console: Console, account: str, story: list[dict[str, Any]]) -> None:
+    """The story as a table of steps; margins where something happened."""
+    from streams.cli.tracing import told
+
+    table = Table(title=f"{account}, USD", title_justify="left", title_style="bold", show_lines=False)
+    table.add_column("Block", justify="right", no_wrap=True)
+    table.add_column("Time", no_wrap=True)
+    table.add_column("Step", no_wrap=True)
+    table.add_column("What", overflow="fold")
+    block = None
+    for step in told(story):
+        is_new, block = step["block"] != block, step["block"]
+        time = moment(step["time_ms"])[11:]
+        name, lines = describe(step)
+        head = Text(name, STEP_STYLES[step["step"]])
+        table.add_row(str(block) if is_new else "", time, head, Text("\n").join(lines))
+    console.print(table)
+    console.print(
+        "delta: per +100 % of the price; vega: per 1.00 of volatility; theta: a day. estimate: NLV by Greeks between "
+        "blocks; ES: expected shortfall of the whole book.",
+        style="dim",
+    )
+
+
+def describe(step: dict[str, Any]) -> tuple[str, list[Text]]:
+    """(name, lines) of a step."""
+    if step["step"] == "events":
+        return "fill" if any(e["kind"] == "fill" for e in step["events"]) else "transfer", _event_lines(step)
+    if step["step"] == "margin":
+        lines = [Text.assemble(state_text(step["state"]), ": ", _margin(step["margin"]))]
+        return "margin", [*lines, *(_greek_line(greeks) for greeks in step["greeks"])]
+    event = step["event"]
+    if step["step"] == "warning":
+        return "breach", _warning_lines(step, event)
+    if step["step"] == "call":
+        return {"margin_call": "call", "healthy": "release"}.get(event["to"], "flag"), _call_lines(event)
+    said = f"{event['state']}: the whole portfolio, {len(event['positions'])} positions"
+    lines = [Text(f"{said}, shortfall {usd(event['shortfall_usd6'])}, cash {usd(event['cash_usd6'])}")]
+    return "liquidation", lines + [Text(f"{p['instrument']} {p['lots']:+,} lots, value {usd(p['value_usd6'])}")
+                                   for p in event["positions"]]  # fmt: skip
+
+
+def _event_lines(step: dict[str, Any]) -> list[Text]:
+    lines = [Text(_event(event)) for event in step["events"]]
+    before = {greeks["underlying"]: greeks for greeks in step["greeks_before"]}
+    for after in step["greeks_after"]:
+        if any(after[field] for _, field in GREEKS) and after != before.get(after["underlying"]):
+            lines.append(_greek_line(after, before.get(after["underlying"])))
+    return lines
+
+
+def _event(event: dict[str, Any]) -> str:
+    if event["kind"] == "cash":
+        return f"cash {usd(event['cash_usd6'])}"
+    units = abs(event["lots"]) * 10.0 ** event["lot_exponent"]
+    if event["kind"] != "fill":
+        return f"{event['kind']} {event['instrument']} {'+' if event['lots'] >= 0 else '-'}{units:,g}"
+    side = "bought" if event["lots"] > 0 else "sold"
+    return f"{side} {units:,g} {event['instrument']} at {price(event['price_usd9'])}"
+
+
+def _greek_line(after: dict[str, Any], before: dict[str, Any] | None = None) -> Text:
+    parts = []
+    for name, field in GREEKS:
+        was = f"{usd(before[field])} → " if before is not None and before[field] != after[field] else ""
+        parts.append(f"{name} {was}{usd(after[field])}")
+    return Text(f"Greeks {after['underlying']}: " + ", ".join(parts), "dim")
+
+
+def _margin(margin: dict[str, Any]) -> str:
+    binding = margin["binding"].replace("_", " ")
+    return (
+        f"NLV {usd(margin['nlv_usd6'])}, IM {usd(margin['initial_margin_usd6'])}, "
+        f"MM {usd(margin['maintenance_margin_usd6'])} (ES {usd(margin['expected_shortfall_usd6'])}, "
+        f"stress {usd(margin['stress_loss_usd6'])}; binding: {binding})"
+    )
+
+
+def _warning_lines(step: dict[str, Any], event: dict[str, Any]) -> list[Text]:
+    margin = event["margin"]
+    line_usd6 = margin["initial_margin_usd6" if event["line"] == "IM" else "maintenance_margin_usd6"]
+    was = f"{usd(step['estimate_before_usd6'])} → " if step["estimate_before_usd6"] is not None else ""
+    first = f"on a {event['trigger']} the estimate went {was}{usd(event['estimate_usd6'])}, through {event['line']}"
+    return [
+        Text(first, "yellow"),
+        Text(f"exact at once: NLV {usd(margin['nlv_usd6'])} < {event['line']} {usd(line_usd6)}; {_margin(margin)}"),
+        *(_greek_line(greeks) for greeks in event["greeks"]),
+    ]
+
+
+def _call_lines(event: dict[str, Any]) -> list[Text]:
+    arrow = Text.assemble(state_text(event["from"]), " → ", state_text(event["to"]), ": ", _margin(event["margin"]))
+    cure = event.get("cure")
+    if not cure:
+        return [arrow]
+    close = f"{cure['close_fraction_e6'] / 10_000:.1f} % of every position"
+    return [arrow, Text(f"cure: deposit {usd(cure['deposit_usd6'])} or close {close}", "cyan")]
