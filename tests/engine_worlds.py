@@ -207,7 +207,8 @@ def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int =
             when = time_of(number) - rng.randrange(1, 999)
             ticks.append(spot(f"t{number}-{n}", of, when, price[of], rng.choice("ab")))
         ticks.append(quote(f"q{number}", time_of(number) - 50, option_name(100, "call"), rng.uniform(2, 6)))
-        events = _random_events(rng, number, number == first, names, price)
+        events = [coins(f"r{number}", number, rng.choice(ACCOUNTS), "X", rng.randrange(300), "set")]
+        events += _random_events(rng, number, number == first, names, price)
         if whales and number == first:
             events += [fill(f"w{n}", number, w, "X-PERP", n, 100) for w, n in WHALES.items()]
         inputs.add_block(number, events, ticks, len(listed), declared)

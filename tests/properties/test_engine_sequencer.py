@@ -95,6 +95,24 @@ def test_two_sequencers_at_once_write_one_account_log(seed: int) -> None:
     assert store.account_logs(4) == [calm.logs[ACCOUNT_LOG, partition] for partition in range(4)]
 
 
+@pytest.mark.parametrize("sent", range(5))
+def test_restart_between_the_decisions_of_one_plan(sent: int) -> None:
+    """Only the first `sent` of a block's decisions reached the log: what they took out counts towards the block."""
+    inputs = random_world(3)
+    store, machine = LogStore(inputs), new_sequencer()
+    store.append(machine.start())
+    while logs := store.readable(machine):
+        outputs = store.feed(machine, logs[0])
+        proposed = [o for o in outputs if o.topic == MARKET_LOG]
+        if len(proposed) > 4:
+            store.append(proposed[:sent])
+            break
+        store.append(outputs)
+    assert len(proposed) > 4
+    store.run(_born(store, None, 1), random.Random(1))
+    assert store.account_logs(4) == [inputs.pipeline().logs[ACCOUNT_LOG, p] for p in range(4)]
+
+
 def test_late_record_of_a_replaced_writer_is_void() -> None:
     """A frozen sequencer's proposal arrives behind the fence of its successor, which has a checkpoint by then."""
     inputs = random_world(1)
@@ -111,10 +129,12 @@ def test_late_record_of_a_replaced_writer_is_void() -> None:
     successor = _born(store, frozen.dump(), 1)
     while logs := [log for log in store.readable(successor) if log != (MARKET_LOG, 0)]:
         store.append(store.feed(successor, logs[0]))
+    outputs: list = []
     while not successor.proposed:
-        store.append(store.feed(successor, (MARKET_LOG, 0)))
+        store.append(outputs)
+        outputs = store.feed(successor, (MARKET_LOG, 0))
     checkpoint = successor.dump()  # it has judged more than the frozen one had
-    store.append(held)
+    store.append(held + outputs)
     store.run(successor, random.Random(1))
     again = _born(store, checkpoint, 2)
     store.run(again, random.Random(2))

@@ -187,6 +187,34 @@ def test_expiry_settles_at_the_last_index_before_it_and_conserves_money(
     assert [orjson.loads(v)["reason"] for v in run.values(QUARANTINE)] == ["instrument_expired"]
 
 
+def test_account_that_loses_its_hedge_by_expiry_is_computed_first() -> None:
+    """No bound holds for lots that settled: a cleared account would get its call late."""
+    near = time_of(2) - 500
+    story = Story()
+    story.list(instrument("X-NEAR", "X", "future", expiry_ms=near))
+    hedged = [cash("ch", 1, "h", 4), fill("h1", 1, "h", "X-PERP", 100, 100), fill("h2", 1, "h", "X-NEAR", -100, 100)]
+    story.block([100.0], hedged)
+    story.block([])
+    log = story.run().logs[ACCOUNT_LOG, 0]
+    risk, last = machine(), place_of(log, records.BARRIER, 2)
+    feed(risk, log[:last])
+    first, rest = risk.steps(ACCOUNT_LOG, 0, risk.next_offset, log[last])
+    assert [e["account"] for o in first for e in orjson.loads(o.value or b"")["events"]] == ["h"]
+    assert MARGIN_CALLS not in [o.topic for o in rest]
+
+
+def test_fill_before_the_first_price_is_refused_at_its_own_time() -> None:
+    """Priced only later in the same block: the barrier counts as the market tick in between took it."""
+    story = Story()
+    story.list(underlying("Z"), instrument("Z-PERP", "Z", "perpetual"))
+    early = fill("z1", 1, "b", "Z-PERP", 1, 50, time_ms=time_of(0) + 100)
+    late = fill("z2", 1, "b", "Z-PERP", 1, 50, time_ms=time_of(0) + 700)
+    story.block([101.0], [early, late], [spot("z", "Z", time_of(0) + 600, 50)])
+    run = story.run()
+    assert [(d["events"], d["halted"]) for d in done_of(run)] == [(2, ""), (1, "")]
+    assert [orjson.loads(v)["reason"] for v in run.values(QUARANTINE)] == ["instrument_unpriced"]
+
+
 def test_change_of_scenarios_and_parameters_mid_run_reaches_every_margin() -> None:
     """A document with the same version number but other content is another document: nothing of the old one is kept."""
     story = Story(cash_usd=1_000)
