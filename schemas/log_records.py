@@ -4,7 +4,7 @@ Every record begins with the header (72 bytes): version u8, kind u8, partition u
 entries u32, number u64 (of the decision in market.log that this record belongs to), block u64, time_ms i64,
 block hash 32 bytes, reserved u64. Payloads by kind:
 
-- LISTINGS: JSON array of listings, each with the indices it was given.
+- LISTINGS: JSON array of listings in the order in which they count; entries = events of `instruments` it settles.
 - MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW).
 - BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
   rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.

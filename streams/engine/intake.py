@@ -248,12 +248,17 @@ class Intake:
     def pop_listings(self, count: int, block: int) -> tuple[list[Candidate], list[Candidate]]:
         """The first `count` waiting listings in the order of their topic -> (chosen, losers of id conflicts)."""
         taken, self.listings = self.listings[:count], self.listings[count:]
-        chosen: list[Candidate] = []
-        losers: list[Candidate] = []
-        for candidate in taken:
-            first = self.known.setdefault(candidate.name, (candidate.mark, block))
-            (chosen if first[0] == candidate.mark else losers).append(candidate)
-        return chosen, losers
+        chosen = self.winners(taken)
+        self.known.update((c.name, (c.mark, block)) for c in chosen)
+        return chosen, [c for c in taken if c not in chosen]
+
+    def winners(self, listings: list[Candidate]) -> list[Candidate]:
+        """Those whose id is not another's: of a listing before, or of one of these that comes first."""
+        first: dict[str, bytes] = {}
+        for candidate in listings:
+            taken = self.known.get(candidate.name)
+            first.setdefault(candidate.name, taken[0] if taken is not None else candidate.mark)
+        return [c for c in listings if first[c.name] == c.mark]
 
     def _pop(
         self, pool: dict[str, list[Candidate]], ids: list[str], block: int

@@ -93,7 +93,11 @@ def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
     if not waiting:
         return []
     number = state.intake.open_number() or 0
-    return [Step(records.LISTINGS, number, 0, records.NO_HASH, len(waiting), [c.event for c in waiting])]
+    return [
+        Step(
+            records.LISTINGS, number, 0, records.NO_HASH, len(waiting), [c.event for c in state.intake.winners(waiting)]
+        )
+    ]
 
 
 def plan_live_tick(state: Sequencer) -> list[Step]:

@@ -215,6 +215,20 @@ def test_fill_before_the_first_price_is_refused_at_its_own_time() -> None:
     assert [orjson.loads(v)["reason"] for v in run.values(QUARANTINE)] == ["instrument_unpriced"]
 
 
+def test_listings_that_lose_an_id_conflict_are_listed_nowhere() -> None:
+    """The risk machines must give what comes behind them the same index as the sequencer does."""
+    story = Story()
+    first, twin = instrument("A", "X", "perpetual"), instrument("B", "Y", "perpetual")
+    story.list(first, {**twin, "id": first["id"]}, instrument("C", "Y", "perpetual"))
+    story.block([100.0], [fill("c1", 1, "b", "C", 100, 10), cash("c2", 1, "b", 5)])
+    run = story.run()
+    rows = margins_of(run)
+    assert [orjson.loads(v)["reason"] for v in run.values(QUARANTINE)] == ["identity_conflict"]
+    assert [i.symbol for i in run.risks[0].catalogue.instruments[-2:]] == ["A", "C"]
+    assert run.risks[0].catalogue.to_listings() == run.sequencer.catalogue.to_listings()
+    assert rows[1, "b"]["nlv_usd6"] == 5_000_000
+
+
 def test_change_of_scenarios_and_parameters_mid_run_reaches_every_margin() -> None:
     """A document with the same version number but other content is another document: nothing of the old one is kept."""
     story = Story(cash_usd=1_000)
