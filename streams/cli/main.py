@@ -35,6 +35,7 @@ COMMANDS = {
     "trace": Entry(
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
+    "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }
 EXAMPLES = (

@@ -1,0 +1,83 @@
+"""`dpme run`: the workers of an installation on a broker of your own, for inputs from your own producers."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from schemas.topics import topic_specs
+from streams.pipeline.config import PipelineConfig, read_config
+from streams.pipeline.workers import worker_specs
+from streams.runtime.supervisor import Supervisor
+from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
+
+ROLES = ("all", "topics", "sequencer", "risk", "enforcement", "sink", "gateway")
+EXAMPLE = PipelineConfig(
+    bootstrap="127.0.0.1:9092",
+    prefix="dpme.",
+    folder=".dpme/live/workers",
+    partitions=4,
+    risk_workers=2,
+    store=".dpme/live/store",
+    gateway_port=8765,
+)
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    role: Annotated[str, typer.Argument(help="all (one supervisor for every worker), topics, or one role.")] = "all",
+    config: Annotated[Path | None, typer.Option("--config", help="JSON file; see --example.")] = None,
+    name: Annotated[str, typer.Option("--name", help="Stable name of a single worker: one process a name.")] = "",
+    example: Annotated[bool, typer.Option("--example", help="Print a configuration to start from.")] = False,
+) -> None:
+    """Run the workers of an installation until SIGTERM or Ctrl-C.
+
+    Producers write JSON to the input topics (instruments, chain.blocks, oracle.ticks, account.fills); `dpme run topics`
+    creates all topics. `all` supervises every worker of the configuration: the dead are started again.
+
+    Example:  dpme run --example > live.json;  dpme run topics --config live.json;  dpme run all --config live.json
+    """
+    if example:
+        print(msgspec.json.format(msgspec.json.encode(EXAMPLE)).decode())
+        return
+    if role not in ROLES:
+        raise typer.BadParameter(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
+    if config is None:
+        raise typer.BadParameter("--config FILE is missing; `dpme run --example` prints one to start from")
+    raise typer.Exit(_run(role, _read(config), name))
+
+
+def _read(path: Path) -> PipelineConfig:
+    try:
+        return read_config(path)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise typer.BadParameter(f"{path}: {error}") from error
+
+
+def _run(role: str, config: PipelineConfig, name: str) -> int:
+    if role in ("all", "topics"):
+        _make_topics(config)
+    if role == "topics":
+        return 0
+    if role == "all":
+        return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
+    return int(importlib.import_module(f"streams.agents.{role}").run(config, name or f"{role}-0"))
+
+
+def _make_topics(config: PipelineConfig) -> None:
+    settings = config.settings()
+    specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs) for s in topic_specs(config.partitions)]
+    try:
+        asyncio.run(ensure_topics(config.bootstrap, specs))
+    except TopicsError as error:
+        raise typer.BadParameter(str(error)) from error
