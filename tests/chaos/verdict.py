@@ -85,9 +85,9 @@ def barrier_gaps(recorded: Recorded) -> list[Gap]:
             begun, owner = _barriers(recorded[ACCOUNT_LOG, partition]), ""
             for record in log:
                 at_s = begun.pop(decode_batch(record.value)[0].block, None)
-                if at_s is not None:
+                if at_s is not None:  # a new owner repeats some blocks first: those count for nothing
                     found.append(Gap(partition, at_s, record.timestamp / 1e3 - at_s, owner))
-                owner = dict(record.headers).get("owner", b"").decode()
+                    owner = dict(record.headers).get("owner", b"").decode()
     return sorted(found, key=lambda gap: gap.at_s)
 
 
