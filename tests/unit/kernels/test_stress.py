@@ -1,5 +1,6 @@
-"""kernels.stress: the default rows, shocks as arrays, and the table against pricing of a moved market."""
+"""The stress rows of the parameter document, as arrays, and kernels.stress against pricing of a moved market."""
 
+import msgspec
 import numpy as np
 import pytest
 from kernel_worlds import World, small_world
@@ -7,8 +8,18 @@ from kernel_worlds import World, small_world
 from kernels import black76, stress
 from kernels.layout import CALL, FUTURE, SPOT
 from kernels.svi import total_variance
+from schemas.catalogue import Catalogue
+from schemas.risk_parameters import RiskParameters, StressRow, default_stress_rows, parse_parameters
+from streams.engine.tables import stress_shocks_of
 
 STABLE = np.array([False, False, False, True])
+CATALOGUE = Catalogue.from_listings(
+    [{"type": "underlying", "underlying": str(n), "stable": bool(stable)} for n, stable in enumerate(STABLE)]
+)
+
+
+def shocks_of(rows: tuple[StressRow, ...]) -> stress.StressShocks:
+    return stress_shocks_of(RiskParameters(stress_rows=rows), CATALOGUE)
 
 
 @pytest.fixture(scope="module")
@@ -16,23 +27,23 @@ def world() -> World:
     return small_world()
 
 
-def compute(world: World, rows: tuple[stress.StressRow, ...]) -> np.ndarray:
-    shocks = stress.stress_shocks(rows, STABLE)
+def compute(world: World, rows: tuple[StressRow, ...]) -> np.ndarray:
+    shocks = shocks_of(rows)
     return stress.stress_table(
         world.instruments, world.market, shocks.spot_multiplier, shocks.vol_multiplier, shocks.rate_shift
     )
 
 
 def test_default_rows_are_the_stated_set() -> None:
-    rows = stress.default_stress_rows()
-    grid = {(row.spot_move_e6, row.vol_move_e6, row.rate_shift_e6) for row in rows if row.weight_e6 == 250_000}
+    rows = default_stress_rows()
+    grid = {(row.spot_move_e6, row.volatility_move_e6, row.rate_shift_e6) for row in rows if row.weight_e6 == 250_000}
     assert grid == {
         (spot * 50_000, vol, rate)
         for spot in range(-4, 5)
         for vol in (-250_000, 0, 450_000)
         for rate in (0, 10_000, -10_000)
     }
-    extremes = [(r.spot_move_e6, r.vol_move_e6, r.scope) for r in rows if r.weight_e6 == 150_000]
+    extremes = [(r.spot_move_e6, r.volatility_move_e6, r.scope) for r in rows if r.weight_e6 == 150_000]
     assert extremes == [
         (-400_000, 450_000, "all"), (400_000, 450_000, "all"), (-350_000, 800_000, "all"), (-100_000, 0, "stable"),
     ]  # fmt: skip
@@ -41,7 +52,7 @@ def test_default_rows_are_the_stated_set() -> None:
 
 
 def test_scopes_move_their_underlyings_only() -> None:
-    shocks = stress.stress_shocks(stress.default_stress_rows(), STABLE)
+    shocks = shocks_of(default_stress_rows())
     assert shocks.spot_multiplier[-2].tolist() == [0.65, 0.65, 0.65, 1.0]
     assert shocks.spot_multiplier[-1].tolist() == [1.0, 1.0, 1.0, 0.9]
     assert shocks.vol_multiplier[-2] == 1.8
@@ -49,7 +60,10 @@ def test_scopes_move_their_underlyings_only() -> None:
 
 
 def test_every_entry_equals_pricing_in_the_moved_market(world: World) -> None:
-    rows = (stress.StressRow("a", "b", 1, -200_000, 450_000, 10_000), stress.StressRow("c", "d", 1, 50_000, 0, -10_000))
+    rows = tuple(
+        StressRow(name="a", reason="b", weight_e6=1, spot_move_e6=s, volatility_move_e6=v, rate_shift_e6=r)
+        for s, v, r in ((-200_000, 450_000, 10_000), (50_000, 0, -10_000))
+    )
     computed = compute(world, rows)
     instruments, market, _ = world
     for i in range(len(instruments.kind)):
@@ -63,7 +77,9 @@ def test_every_entry_equals_pricing_in_the_moved_market(world: World) -> None:
                 base = market.forward[e] if kind == FUTURE else market.spot[u]
                 change = base * (m - 1) * (0.9 if kind == SPOT else 1.0)
             else:
-                change = option(world, i, m, 1 + row.vol_move_e6 / 1e6, row.rate_shift_e6 / 1e6) - option(world, i)
+                change = option(world, i, m, 1 + row.volatility_move_e6 / 1e6, row.rate_shift_e6 / 1e6) - option(
+                    world, i
+                )
             scale = instruments.lot_size[i] * 1e9
             assert computed[i, r] == pytest.approx(change * scale, abs=1 + 1e-11 * scale * market.spot[u])
 
@@ -77,21 +93,23 @@ def option(world: World, i: int, moved: float = 1.0, vol: float = 1.0, rate: flo
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("field", "value"),
     [
-        stress.StressRow("n", "r", 1, 0, 0, 0, "some"),
-        stress.StressRow("n", "r", 1_000_001, 0, 0, 0),
-        stress.StressRow("n", "r", -1, 0, 0, 0),
-        stress.StressRow("n", "r", 1, -1_000_000, 0, 0),
-        stress.StressRow("n", "r", 1, 0, -1_000_000, 0),
+        ("scope", "some"),
+        ("weight_e6", 1_000_001),
+        ("weight_e6", -1),
+        ("spot_move_e6", -1_000_000),
+        ("volatility_move_e6", -1_000_000),
+        ("rate_shift_e6", 100_001),
     ],
 )
-def test_bad_rows_are_refused(row: stress.StressRow) -> None:
-    with pytest.raises(ValueError, match="stress row"):
-        stress.stress_shocks((row,), STABLE)
+def test_bad_rows_are_refused(field: str, value: object) -> None:
+    row = {"name": "n", "reason": "r", "weight_e6": 1, "spot_move_e6": 0, field: value}
+    with pytest.raises(msgspec.ValidationError, match=field):
+        parse_parameters({"stress_rows": [row]})
 
 
 def test_an_unusable_market_is_refused(world: World) -> None:
     broken = world._replace(market=world.market._replace(spot=np.full(4, np.inf)))
     with pytest.raises(ValueError, match="not finite or out of range"):
-        compute(broken, stress.default_stress_rows()[:1])
+        compute(broken, default_stress_rows()[:1])
