@@ -1,4 +1,4 @@
-"""The slow, obvious twin of the risk engine at a barrier: dictionaries and Python integers over equal V and W tables."""
+"""The slow, obvious twin of the risk engine at a barrier: dictionaries and Python integers over the same tables."""
 
 from __future__ import annotations
 
