@@ -104,7 +104,8 @@ class Broker:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=self.detached, preexec_fn=_die_with_parent if tied else None,
+                start_new_session=True,  # Ctrl-C in a terminal reaches only who started it
+                preexec_fn=_die_with_parent if tied else None,
             )
         (self.home / "pid").write_text(str(self.process.pid))
         deadline = time.monotonic() + START_LIMIT_S
