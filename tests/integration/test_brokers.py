@@ -7,7 +7,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -112,16 +111,6 @@ async def test_long_poll_returns_when_a_record_arrives(broker: Broker, topics: T
         assert not (await asyncio.wait([waiting], timeout=0.3))[0]
         await producer.send_and_wait(topic, b"now")
         assert (await asyncio.wait_for(waiting, 15)).value == b"now"
-
-
-async def test_log_append_time(broker: Broker, topics: Topics) -> None:
-    topic = await topics.make("stamped", message_timestamp_type="LogAppendTime")
-    before_ms = time.time_ns() // 1_000_000
-    async with producing(broker) as producer:
-        done = await producer.send_and_wait(topic, b"x", timestamp_ms=1)
-    async with consuming(broker, topic) as consumer:
-        record = await asyncio.wait_for(consumer.getone(), LIMIT_S)
-    assert before_ms - 1 <= record.timestamp == done.timestamp
 
 
 async def test_topics_are_created_with_their_partitions_and_deleted(broker: Broker, topics: Topics) -> None:

@@ -3,11 +3,8 @@
 import argparse
 import asyncio
 import fcntl
-import json
 import logging
-import os
 import signal
-import sqlite3
 from pathlib import Path
 
 import uvloop
@@ -19,19 +16,16 @@ ADVICE = "give another folder by --data, or another port by --port (0: any free 
 
 
 async def run(folder: Path, port: int) -> None:
-    """Serves until SIGTERM or SIGINT."""
-    broker, stopped = Broker(folder), asyncio.Event()
+    """Serves until it is killed, by any signal: all that matters is on disk before it is acknowledged."""
+    broker = Broker(folder)
     server = await asyncio.start_server(broker.connection, HOST, port, limit=1 << 20)
     broker.port = server.sockets[0].getsockname()[1]
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    (folder / "broker.json.new").write_text(json.dumps({"pid": os.getpid(), "port": broker.port}))
-    (folder / "broker.json.new").replace(folder / "broker.json")
     print(f"{WHAT} listening on {HOST}:{broker.port}, log in {folder}", flush=True)
-    while not stopped.is_set():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while True:
         await asyncio.sleep(0.1)
-        broker.expire_sessions()
-    (folder / "broker.json").unlink()
+        for group in broker.state.groups.values():
+            group.advance()
 
 
 def main() -> None:
@@ -45,11 +39,9 @@ def main() -> None:
         with open(arguments.data / "lock", "w") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             uvloop.run(run(arguments.data, arguments.port))
-    except BlockingIOError:
-        parser.exit(2, f"development broker: {arguments.data} is used by another broker: stop it, or {ADVICE}\n")
-    except (OSError, OverflowError, sqlite3.Error) as error:
-        parser.exit(2, f"development broker: {error}: {ADVICE}\n")
+    except (OSError, OverflowError, ValueError) as error:
+        why = "the folder is used by another broker: stop it, or" if isinstance(error, BlockingIOError) else f"{error}:"
+        parser.exit(2, f"development broker, {arguments.data}: {why} {ADVICE}\n")
 
 
-if __name__ == "__main__":
-    main()
+main()

@@ -2,26 +2,18 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+import msgspec
 from aiokafka import errors
 
-SESSION_MS = range(1_000, 1_800_001)
 Answer = tuple[Any, ...]
+POLL_S = 0.01  # how often a waiting member looks at its group
 
 
-class FencedInstanceIdError(errors.BrokerResponseError):
-    """Another process has taken the place of this static member."""
-
-    errno = 82
-
-
-@dataclass
-class Member:
-    """One member, and the answer to JoinGroup or SyncGroup that it waits for."""
+class Member(msgspec.Struct):
+    """A member as it is kept on disk."""
 
     id: str
     instance: str | None
@@ -29,161 +21,104 @@ class Member:
     rebalance_s: float
     protocols: dict[str, bytes]
     assignment: bytes = b""
-    deadline: float = 0.0
-    waiting: asyncio.Future[Answer] | None = None
-
-    def renew(self) -> None:
-        self.deadline = monotonic() + self.session_s
-
-    def wait(self) -> asyncio.Future[Answer]:
-        self.answer(errors.UnknownMemberIdError("replaced by a later request"))
-        self.waiting = asyncio.get_running_loop().create_future()
-        return self.waiting
-
-    def answer(self, answer: Answer | Exception) -> None:
-        """Ends the wait, if there is one; the session starts anew."""
-        future, self.waiting = self.waiting, None
-        if future and not future.done():
-            self.renew()
-            future.set_exception(answer) if isinstance(answer, Exception) else future.set_result(answer)
 
 
-class Group:
+class Group(msgspec.Struct, dict=True):
     """States: empty, joining (waits for all members), syncing (waits for the leader's assignment), stable."""
 
-    def __init__(self, save: Callable[[Answer], object], kept: Answer = (0, "", "", "", ())) -> None:
-        """`kept`: what `save` got last. The members go on within a fresh session and notice nothing of a restart."""
-        self.save = save
-        self.generation, self.leader, self.protocol, self.type, members = kept
-        self.members = {member[0]: Member(*member) for member in members}
-        for each in self:
-            each.renew()
-        self.state = "stable" if members else "empty"
-        self.announced: set[str] = set()  # ids given out by MEMBER_ID_REQUIRED
-        self.round_ends = 0.0
+    state: str = "empty"
+    generation: int = 0
+    leader: str = ""
+    protocol: str = ""
+    members: dict[str, Member] = {}
+    offsets: dict[str, dict[int, tuple[int, str]]] = {}  # committed: topic, partition; offset and the client's text
 
-    def __iter__(self) -> Iterator[Member]:
-        return iter(list(self.members.values()))
-
-    def _save(self) -> None:
-        members = [(m.id, m.instance, m.session_s, m.rebalance_s, m.protocols, m.assignment) for m in self]
-        self.save((self.generation, self.leader, self.protocol, self.type, members))
-
-    # --- JoinGroup
+    def __post_init__(self) -> None:
+        """A restart: the members have fresh sessions, a stable group notices nothing, an open round begins anew."""
+        self.deadlines: dict[str, float] = {}  # of the members' sessions
+        if self.state in ("joining", "syncing"):
+            self.state = "syncing"
+            self._start_round()
 
     async def join(self, request: Any) -> Answer:
-        """Answer to JoinGroup v5; may wait for the other members up to the rebalance timeout."""
-        if request.session_timeout not in SESSION_MS:
-            raise errors.InvalidSessionTimeoutError(f"{request.session_timeout} ms")
-        protocols = dict(request.group_protocols)
-        others = [member for member in self if member.id != request.member_id]
-        common = any(all(name in member.protocols for member in others) for name in protocols)
-        if not common or (others and request.protocol_type != self.type):
-            raise errors.InconsistentGroupProtocolError("nothing in common with the other members")
-        present = self._instance(request.group_instance_id, request.member_id)
-        if present and not request.member_id:
-            return await self._replace(present, request, protocols)
-        member = self.members.get(request.member_id) or self._add(request, protocols)
-        member.protocols = protocols
-        return await self._join_round(member)
-
-    def _instance(self, instance: str | None, member_id: str) -> Member | None:
-        """The static member of that name. Raises if the request names it with an id that is not (any more) its own."""
-        found = next((member for member in self if instance and member.instance == instance), None)
-        if found and member_id and found.id != member_id:
-            raise FencedInstanceIdError(f"instance {instance} has been replaced")
-        return found
-
-    def _add(self, request: Any, protocols: dict[str, bytes]) -> Member:
-        member_id, instance = request.member_id, request.group_instance_id
-        if not member_id:
-            member_id = f"{instance or 'member'}-{uuid.uuid4()}"
-            self.announced.add(member_id)
-            if not instance:  # a dynamic member gets an id and joins again (KIP-394): a lost answer leaves no member
-                raise errors.MemberIdRequired(member_id)
-        if member_id not in self.announced:
-            raise errors.UnknownMemberIdError(f"{member_id} is not a member")
-        self.announced.remove(member_id)
-        self.type = request.protocol_type
-        session_s, rebalance_s = request.session_timeout / 1000, request.rebalance_timeout / 1000
-        self.members[member_id] = Member(member_id, instance, session_s, rebalance_s, protocols)
-        return self.members[member_id]
-
-    async def _replace(self, old: Member, request: Any, protocols: dict[str, bytes]) -> Answer:
-        """A static member is back without its id: it keeps its assignment, and in a stable group nobody notices."""
-        del self.members[old.id]
-        old.answer(FencedInstanceIdError("replaced by a later process"))
-        member, leader = self._add(request, protocols), self.leader
-        member.assignment = old.assignment
-        self.leader = member.id if leader == old.id else leader
-        if self.state != "stable" or self.protocol not in protocols:
-            return await self._join_round(member)
-        member.renew()
-        self._save()
-        # the old leader's id: a leader that is back must not assign, a stable group would not hear of it (as Kafka)
-        return 0, 0, self.generation, self.protocol, leader, member.id, []
-
-    async def _join_round(self, member: Member) -> Answer:
+        """Answer to JoinGroup v5; waits for the other members up to the rebalance timeout."""
+        protocols, instance, generation = dict(request.group_protocols), request.group_instance_id, self.generation
+        others = [member for member in self.members.values() if member.id != request.member_id]
+        if not any(all(name in member.protocols for member in others) for name in protocols):
+            raise errors.InconsistentGroupProtocolError("no protocol in common with the other members")
+        if request.member_id:
+            member, old = self.member(request.member_id), None
+            member.protocols = protocols
+        else:
+            member_id, session_s = f"{instance or 'member'}-{uuid.uuid4()}", request.session_timeout / 1000
+            member = Member(member_id, instance, session_s, request.rebalance_timeout / 1000, protocols)
+            old = next((other for other in others if instance and other.instance == instance), None)
+            self.members[member_id] = member
+        if old:  # a static member is back as a new process, which takes its place
+            leader, member.assignment = self.leader, self.members.pop(old.id).assignment
+            self.leader = member.id if leader == old.id else leader
+            if self.state == "stable" and self.protocol in protocols:
+                # the old leader's id: one that is back must not assign, a stable group would not hear of it (as Kafka)
+                return 0, 0, self.generation, self.protocol, leader, member.id, []
         self._start_round()
-        waiting = member.wait()
-        self._end_round_if_all_joined()
-        return await waiting
+        self.joined.add(member.id)
+        self.advance()
+        await self._leaves("joining", generation, member)
+        told = self.members.values() if self.leader == member.id else ()
+        everyone = [(each.id, each.instance, each.protocols.get(self.protocol)) for each in told]
+        return 0, 0, self.generation, self.protocol, self.leader, member.id, everyone
+
+    async def _leaves(self, state: str, generation: int, member: Member) -> None:
+        """Returns when the group is beyond this state. Raises if the member, which waits, is none any more."""
+        while self.member(member.id) and (self.state, self.generation) == (state, generation):
+            await asyncio.sleep(POLL_S)
 
     def _start_round(self) -> None:
         if self.state != "joining":
-            for member in self:
-                member.answer(errors.RebalanceInProgressError("a member joined or left"))
-            self.state, self.round_ends = "joining", monotonic() + max(member.rebalance_s for member in self)
+            self.state, self.joined = "joining", set[str]()
+            self.round_ends = monotonic() + max((member.rebalance_s for member in self.members.values()), default=0)
 
-    def _end_round_if_all_joined(self) -> None:
-        if self.state == "joining" and all(member.waiting for member in self):
-            self._end_round()
-
-    def _end_round(self) -> None:
-        """Whoever has not joined is out, but static members have until their session ends."""
-        self.members = {member.id: member for member in self if member.waiting or member.instance}
-        joined = [member for member in self if member.waiting]
-        if not self.members:
-            self._become_empty()
+    def advance(self) -> None:
+        """Ends sessions that are over, and the round if its time is over or all have joined."""
+        now = monotonic()
+        for member in list(self.members.values()):
+            if self.deadlines.setdefault(member.id, now + member.session_s) < now:
+                del self.members[member.id]
+                self._start_round()
+        if self.state != "joining" or (self.round_ends > now and not self.joined >= self.members.keys()):
+            return
+        # whoever has not joined is out, but static members have until their session ends
+        members = [member for member in self.members.values() if member.id in self.joined or member.instance]
+        self.members = {member.id: member for member in members}
+        joined = [member.id for member in members if member.id in self.joined]
+        if not members:
+            self.generation, self.state, self.leader = self.generation + 1, "empty", ""
         elif joined:
             self.generation, self.state = self.generation + 1, "syncing"
-            self.leader = self.leader if self.leader in (member.id for member in joined) else joined[0].id
+            self.leader = self.leader if self.leader in joined else joined[0]
             offered = self.members[self.leader].protocols
-            self.protocol = next(name for name in offered if all(name in member.protocols for member in self))
-            everyone = [(member.id, member.instance, member.protocols[self.protocol]) for member in self]
-            for member in joined:
-                told = everyone if member.id == self.leader else []
-                member.answer((0, 0, self.generation, self.protocol, self.leader, member.id, told))
+            self.protocol = next(name for name in offered if all(name in member.protocols for member in members))
 
-    def _become_empty(self) -> None:
-        self.generation, self.state, self.leader = self.generation + 1, "empty", ""
-        self._save()
-
-    # --- the other requests of members
-
-    def member(self, member_id: str, generation: int | None = None, instance: str | None = None) -> Member:
+    def member(self, member_id: str, generation: int | None = None) -> Member:
         """The member, its session renewed. Raises if it is none, or of another generation than the group."""
-        self._instance(instance, member_id)
         if member_id not in self.members:
             raise errors.UnknownMemberIdError(f"{member_id} is not a member")
         if generation not in (None, self.generation):
             raise errors.IllegalGenerationError(f"generation {generation}, the group has {self.generation}")
-        self.members[member_id].renew()
+        self.deadlines[member_id] = monotonic() + self.members[member_id].session_s
         return self.members[member_id]
 
     async def sync(self, request: Any) -> Answer:
         """Answer to SyncGroup v3; a follower waits for the leader's assignment."""
-        member = self.member(request.member_id, request.generation_id, request.group_instance_id)
-        if self.state == "joining":
-            raise errors.RebalanceInProgressError("the group is joining")
-        if self.state == "syncing" and member.id != self.leader:
-            return await member.wait()
-        if self.state == "syncing":
+        member = self.member(request.member_id, request.generation_id)
+        if self.state == "syncing" and member.id == self.leader:
             assignment, self.state = dict(request.group_assignment), "stable"
-            for each in self:
+            for each in self.members.values():
                 each.assignment = assignment.get(each.id, b"")
-                each.answer((0, 0, each.assignment))
-            self._save()
+        elif self.state == "syncing":
+            await self._leaves("syncing", self.generation, member)
+        if self.state != "stable" or self.generation != request.generation_id:
+            raise errors.RebalanceInProgressError("a member joined or left")
         return 0, 0, member.assignment
 
     def heartbeat(self, request: Any) -> Answer:
@@ -191,29 +126,7 @@ class Group:
         return 0, errors.RebalanceInProgressError.errno if self.state == "joining" else 0
 
     def leave(self, request: Any) -> Answer:
-        self._remove([self.member(request.member_id)])
+        del self.members[self.member(request.member_id).id]
+        self._start_round()
+        self.advance()
         return 0, 0
-
-    def check_commit(self, generation: int, member_id: str) -> None:
-        """Raises unless a member of this generation commits, or anyone while the group has no members."""
-        if generation >= 0 or self.members:
-            self.member(member_id, generation)
-            if self.state == "syncing":
-                raise errors.RebalanceInProgressError("the group is being assigned")
-
-    def expire(self) -> None:
-        """Ends sessions and rounds whose time is over; members that wait for an answer are in our hands."""
-        now = monotonic()
-        self._remove([member for member in self if member.deadline < now and not member.waiting])
-        if self.state == "joining" and self.round_ends < now:
-            self._end_round()
-
-    def _remove(self, gone: list[Member]) -> None:
-        for member in gone:
-            del self.members[member.id]
-            member.answer(errors.UnknownMemberIdError("left the group"))
-        if gone and self.members:
-            self._start_round()
-            self._end_round_if_all_joined()
-        elif gone:
-            self._become_empty()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -41,12 +40,18 @@ def test_says_what_it_is_and_where(broker: DevelopmentBroker) -> None:
     said = broker.log_path.read_text().splitlines()[0]
     assert said == ("DPME development broker (single node, loopback only, not for production) "
                     f"listening on 127.0.0.1:{broker.port}, log in {broker.home}")
-    assert json.loads((broker.home / "broker.json").read_text()) == {"pid": broker.pid(), "port": broker.port}
 
 
 def test_a_second_broker_on_the_same_folder_is_refused(broker: DevelopmentBroker) -> None:
     said = refusal("--data", str(broker.home), "--port", "0")
     assert "is used by another broker: stop it, or give another folder" in said
+
+
+def test_runs_in_a_session_of_its_own(broker: DevelopmentBroker) -> None:
+    """Ctrl-C in a terminal signals the foreground process group: the broker is not in ours."""
+    pid = broker.pid()
+    assert pid is not None
+    assert os.getsid(pid) == os.getpgid(pid) == pid != os.getsid(0)
 
 
 def test_port_in_use(broker: DevelopmentBroker, tmp_path: Path) -> None:
@@ -97,6 +102,7 @@ def frame(key: int, version: int, body: bytes) -> bytes:
     [
         (frame(24, 0, b""), "API 24 version 0 is not supported: use Apache Kafka"),
         (frame(3, 12, b""), "API 3 version 12 is not supported"),
+        (frame(18, 3, b""), "API 18 version 3 is not supported"),
         (frame(3, 5, b"\x7f\xff\xff\xff"), "connection closed"),
         (frame(0, 7, b"\x00"), "connection closed"),
         (struct.pack(">i", 1 << 30), "a frame of 1073741824 bytes"),
@@ -114,11 +120,10 @@ def test_what_cannot_be_answered_closes_the_connection(
     assert logged in lines[0]
 
 
-def test_newer_clients_are_told_the_versions(broker: DevelopmentBroker) -> None:
-    """ApiVersions 3 is answered by UNSUPPORTED_VERSION in the form of version 0, with the table."""
-    answer = exchange(broker, frame(18, 3, b""))
+def test_clients_are_told_the_versions(broker: DevelopmentBroker) -> None:
+    answer = exchange(broker, frame(18, 0, b""))
     correlation_id, code, count = struct.unpack_from(">ihi", answer)
-    assert (correlation_id, code) == (77, 35)
+    assert (correlation_id, code) == (77, 0)
     table = {struct.unpack_from(">hhh", answer, 10 + 6 * i) for i in range(count)}
     assert {(0, 7, 7), (1, 4, 4), (11, 5, 5), (18, 0, 0)} <= table
     assert not {24, 25, 26, 28, 29} & {key for key, _, _ in table}
