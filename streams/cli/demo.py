@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streams.pipeline.run import RunOptions, RunReport
     from streams.replay.world import World
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 BLOCK_MS = 1_000
 ENDLESS = 10**9
@@ -58,8 +58,12 @@ def demo(
     While it runs, `dpme watch margin.calls` and `dpme query latest` work in a second terminal; afterwards
     `dpme trace ACCOUNT` tells what happened to an account.
 
-    Examples: `dpme demo`, `dpme demo --blocks 0 --speed 2`, `dpme demo --blocks 60 --seed 7 --json`,
-    `dpme demo --broker kafka --risk-workers 3 --accounts 10000 --json`.
+    Examples:
+
+    - `dpme demo`
+    - `dpme demo --blocks 0 --speed 2`
+    - `dpme demo --blocks 60 --seed 7 --json`
+    - `dpme demo --broker kafka --risk-workers 3 --accounts 10000 --json`
     """
     if as_json and not blocks:
         raise CommandError("--json needs an end: give --blocks a number above 0")

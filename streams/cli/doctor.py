@@ -18,7 +18,7 @@ from rich.text import Text
 
 from streams.cli.output import emit_json, error_console
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 PYTHONS = ((3, 11), (3, 13))
 SPACE_WANTED_MB = 500

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streams.pipeline.run import RunOptions, RunReport
     from streams.replay.world import World
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 class Name(StrEnum):
@@ -66,7 +66,7 @@ class ReplayCommand(TyperCommand):
     """Adds the seeding rules to the help, which costs the import of the replays."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        rules = (f"{name.value}: {replay.what}. {_module(name).SEEDING_RULE}" for name, replay in REPLAYS.items())
+        rules = (f"**{name.value}**: {replay.what}. {_module(name).SEEDING_RULE}" for name, replay in REPLAYS.items())
         self.help = "\n\n".join([self.help or "", *rules])
         super().format_help(ctx, formatter)
 
@@ -77,7 +77,7 @@ def _module(name: Name) -> Any:
 
 @app.command(cls=ReplayCommand)
 def replay(
-    name: Annotated[Name, typer.Argument(help="What was recorded.")],
+    name: Annotated[Name, typer.Argument(metavar="NAME", help="hyperliquid, deribit or chainlink.")],
     source: Annotated[
         Path | None, typer.Option("--source", help="Recorded file or folder. Without it: the sample that ships.")
     ] = None,
@@ -94,7 +94,10 @@ def replay(
     Book and cash are seeded before block 1 by the rules below; perpetuals enter at the first mark with zero value.
     The table at the end shows the accounts nearest their line.
 
-    Examples: `dpme replay hyperliquid`, `dpme replay deribit --source snapshots/ --json`.
+    Examples:
+
+    - `dpme replay hyperliquid`
+    - `dpme replay deribit --source snapshots/ --json`
     """
     from streams.pipeline.run import RunOptions
 
@@ -123,8 +126,6 @@ def _run(world: World, options: RunOptions, notes: Console) -> RunReport | None:
 
 
 def _show_facts(console: Console, facts: dict[str, Any]) -> None:
-    """What was read, and the seeding."""
-    rule = facts.get("seeding_rule", "")
+    """What was read, and what was drawn (the seeding rule itself is long: the help has it)."""
     others = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in facts.items() if name != "seeding_rule")
-    console.print(others, style="dim", markup=False)
-    console.print(f"seeding rule: {rule}", style="dim", markup=False)
+    console.print(f"{others}; seeding rule: dpme replay --help", style="dim", markup=False)

@@ -49,24 +49,34 @@ ScenariosOption = Annotated[
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
     """What fails outside becomes a CommandError; a bug stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        explanation = _explanation(error)
+        if explanation is None:
+            raise
+        raise CommandError(explanation) from error
+
+
+def _explanation(error: Exception) -> str | None:
+    """What to tell people of an error of the outside; None for a bug."""
     from aiokafka.errors import KafkaError
 
+    from streams.pipeline.observe import PartitionHalted
     from streams.pipeline.run import RunError
     from streams.replay.files import ReplayError
     from streams.runtime.kafka_process import BrokerError
     from streams.runtime.topics_admin import TopicsError
     from streams.sink.errors import StoreError
 
-    try:
-        yield
-    except (RunError, ReplayError, BrokerError, StoreError, TopicsError) as error:
-        raise CommandError(str(error)) from error
-    except KafkaError as error:
-        what = str(error) or type(error).__name__
-        raise CommandError(f"the broker fails: {what}; is it running, and is --broker right?") from error
-    except OSError as error:
+    if isinstance(error, RunError | ReplayError | BrokerError | StoreError | TopicsError | PartitionHalted):
+        return str(error)
+    if isinstance(error, KafkaError):
+        return f"the broker fails: {str(error) or type(error).__name__}; is it running, and is --broker right?"
+    if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        raise CommandError(f"{error.strerror or error}{where}; `dpme doctor` checks this machine") from error
+        return f"{error.strerror or error}{where}; `dpme doctor` checks this machine"
+    return None
 
 
 def tapped(world: World, on_block: Callable[[BlockInputs], None]) -> World:
@@ -132,7 +142,7 @@ def show_figures(console: Console, figures: dict[str, Any]) -> None:
         f"barrier to last call: {first} ms median, {last} ms p99; block: {figures['block_ms_p50']} ms median; "
         f"{figures.get('blocks_per_s')} blocks/s; risk worker {figures['risk_worker_rss_mb']} MB"
     )
-    if figures.get("wide_share"):
+    if "wide_share" in figures:
         console.print(f"on the wide path: {figures['wide_share']:.2%} of the accounts")
     console.print(f"state {figures['state_digest']}  output {figures['output_digest']}", style="dim")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streams.runtime.kafka_process import Broker
     from streams.sink.current_run import CurrentRun
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 EXAMPLES_SHOWN = 5
 GREEKS = (("delta", "delta_usd6"), ("gamma", "gamma_usd6"), ("vega", "vega_usd6"), ("theta", "theta_usd6"))
@@ -79,15 +79,16 @@ def _follow(
 @contextlib.contextmanager
 def _broker_of(data: Path) -> Iterator[CurrentRun]:
     """The last run of a data folder, with a broker that has its logs."""
-    from msgspec.structs import replace
-
-    from streams.pipeline.run import claimed
-    from streams.runtime.kafka_process import answers
     from streams.sink.current_run import read_current_run
 
     run = read_current_run(data)
     if run is None:
         raise CommandError(f"there is no run in {data}: start one with `dpme demo`, or name its folder with --data")
+    from msgspec.structs import replace
+
+    from streams.pipeline.run import claimed
+    from streams.runtime.kafka_process import answers
+
     host, _, port = run.bootstrap.rpartition(":")
     home = data / "run" / "broker"
     if host not in ("127.0.0.1", "localhost") or answers(int(port)) or not home.exists():
@@ -143,7 +144,7 @@ def show(console: Console, account: str, story: list[dict[str, Any]]) -> None:
     """The story as a table of steps; margins where something happened."""
     from streams.cli.tracing import told
 
-    table = Table(title=f"{account}, USD", title_justify="left", title_style="bold", show_lines=False)
+    table = Table(title=f"{account}, USD", title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("Block", justify="right", no_wrap=True)
     table.add_column("Time", no_wrap=True)
     table.add_column("Step", no_wrap=True)
@@ -203,18 +204,21 @@ def _event(event: dict[str, Any]) -> str:
 def _greek_line(after: dict[str, Any], before: dict[str, Any] | None = None) -> Text:
     parts = []
     for name, field in GREEKS:
-        was = f"{usd(before[field])} → " if before is not None and before[field] != after[field] else ""
-        parts.append(f"{name} {was}{usd(after[field])}")
+        now, was = usd(after[field]), usd(before[field]) if before is not None else ""
+        if after[field] or (before is not None and before[field]):
+            parts.append(f"{name} {was} → {now}" if was not in ("", now) else f"{name} {now}")
     return Text(f"Greeks {after['underlying']}: " + ", ".join(parts), "dim")
 
 
 def _margin(margin: dict[str, Any]) -> str:
-    binding = margin["binding"].replace("_", " ")
-    return (
-        f"NLV {usd(margin['nlv_usd6'])}, IM {usd(margin['initial_margin_usd6'])}, "
-        f"MM {usd(margin['maintenance_margin_usd6'])} (ES {usd(margin['expected_shortfall_usd6'])}, "
-        f"stress {usd(margin['stress_loss_usd6'])}; binding: {binding})"
-    )
+    lines = (("NLV", "nlv"), ("IM", "initial_margin"), ("MM", "maintenance_margin"))
+    return ", ".join(f"{short} {usd(margin[f'{name}_usd6'])}" for short, name in lines) + f" ({_terms(margin)})"
+
+
+def _terms(margin: dict[str, Any]) -> str:
+    names = {"expected_shortfall": "ES", "stress_loss": "stress", "short_option_minimum": "short options"}
+    terms = ", ".join(f"{short} {usd(margin[f'{name}_usd6'])}" for name, short in names.items())
+    return f"{terms}, add-ons {usd(margin['add_ons_usd6'])}; binding: {margin['binding'].replace('_', ' ')}"
 
 
 def _warning_lines(step: dict[str, Any], event: dict[str, Any]) -> list[Text]:
@@ -224,7 +228,7 @@ def _warning_lines(step: dict[str, Any], event: dict[str, Any]) -> list[Text]:
     first = f"on a {event['trigger']} the estimate went {was}{usd(event['estimate_usd6'])}, through {event['line']}"
     return [
         Text(first, "yellow"),
-        Text(f"exact at once: NLV {usd(margin['nlv_usd6'])} < {event['line']} {usd(line_usd6)}; {_margin(margin)}"),
+        Text(f"exact at once: NLV {usd(margin['nlv_usd6'])} < {event['line']} {usd(line_usd6)} ({_terms(margin)})"),
         *(_greek_line(greeks) for greeks in event["greeks"]),
     ]
 

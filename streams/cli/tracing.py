@@ -144,8 +144,9 @@ def with_liquidations(story: list[dict[str, Any]], liquidations: Iterable[dict[s
 
 
 def told(story: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The steps worth telling: margins only where the state changed, events came in the block, first and last."""
-    marked = {step["block"] for step in story if step["step"] in ("events", "call", "warning")}
+    """The steps worth telling: margins only where events or warnings came and no call says the same, first and last."""
+    marked = {step["block"] for step in story if step["step"] in ("events", "warning")}
+    marked -= {step["block"] for step in story if step["step"] == "call"}
     margins = [step["block"] for step in story if step["step"] == "margin"]
     marked.update(margins[:1] + margins[-1:])
     return [step for step in story if step["step"] != "margin" or step["block"] in marked]
