@@ -98,8 +98,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
 SCRIPTS: dict[str, tuple[tuple[str, str], ...]] = {
     "late_and_again": (("kill all", "risk"), ("kill", "sequencer"), ("kill", "enforcement"), ("kill all", "risk")),
     "early_checkpoint": (("kill all", "risk"), ("kill", "risk"), ("kill all", "risk")),
-    "guard_off": (("kill all", "risk"),),
-    "repeats_applied": (("kill", "sequencer"),),
+    "guard_off": (("kill all", "risk"),) * 3,
+    "repeats_applied": (("kill", "sequencer"),) * 3,
 }
 CHECKPOINT_EVERY = {"late_and_again": 1, "early_checkpoint": 1}
 

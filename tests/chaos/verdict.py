@@ -78,7 +78,7 @@ class Gap(NamedTuple):
 
 
 def barrier_gaps(recorded: Recorded) -> list[Gap]:
-    """From the append of each barrier to that of its block's first batch, by Kafka's clock (or the senders': dev broker)."""
+    """From the append of each barrier to that of its block's first batch, by Kafka's clock, or (dev) the senders'."""
     found = []
     for (topic, partition), log in recorded.items():
         if topic == MARGIN_BATCHES:
