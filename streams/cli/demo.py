@@ -22,6 +22,7 @@ from streams.cli.running import (
     finish,
     progress,
     run,
+    stopped_early,
     tapped,
 )
 
@@ -73,31 +74,26 @@ def demo(
     paced_ms = None if as_json or not speed else round(BLOCK_MS / speed)
     options = RunOptions(broker=broker, data=data, risk_workers=risk_workers, paced_ms=paced_ms)
     notes = error_console() if as_json else Console(highlight=False)
-    with explained():
+    with explained(), stopped_early(notes):
         notes.print(f"making a world of {accounts:,} accounts, {scenarios:,} scenarios, seed {seed}", style="dim")
         world = demo_world(seed, blocks or ENDLESS, accounts, scenarios)
         report = _run(world, options, notes, as_json, live=not as_json and sys.stdout.isatty())
-    if report is not None:
         finish(notes, report, as_json, {"seed": seed})
         _farewell(notes, report, data)
 
 
-def _run(world: World, options: RunOptions, console: Console, as_json: bool, live: bool) -> RunReport | None:
-    """The run under the view that fits; None where Ctrl-C came before the first block."""
-    try:
-        if as_json:
-            bar, listen = progress(console, world)
-            with bar:
-                return run(world, options, listen)
-        if not live:
-            printer = LinePrinter(console, world)
-            return run(tapped(world, printer.on_block), options, printer.listen)
-        view = LiveView(console, world, options.risk_workers)
-        with view:
-            return run(tapped(world, view.on_block), options, view.listen)
-    except KeyboardInterrupt:
-        console.print("stopped before the first block")
-        return None
+def _run(world: World, options: RunOptions, console: Console, as_json: bool, live: bool) -> RunReport:
+    """The run under the view that fits."""
+    if as_json:
+        bar, listen = progress(console, world)
+        with bar:
+            return run(world, options, listen)
+    if not live:
+        printer = LinePrinter(console, world)
+        return run(tapped(world, printer.on_block), options, printer.listen)
+    view = LiveView(console, world, options.risk_workers)
+    with view:
+        return run(tapped(world, view.on_block), options, view.listen)
 
 
 def _farewell(console: Console, report: RunReport, data: Path) -> None:

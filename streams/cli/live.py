@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streams.cli.output import moment, percent, price, short_name, sparkline, state_text, usd
+from streams.cli.output import moment, percent, plural, price, short_name, sparkline, state_text, usd
 
 if TYPE_CHECKING:
     from streams.replay.world import BlockInputs, World
@@ -112,8 +112,7 @@ def event_line(kind: str, event: dict[str, Any], width: int = WIDE) -> Text:
         return text.append(f" < {usd(margin[f'{line}_margin_usd6'])}")
     if kind == "liquidation":
         text.append("LIQUIDATE ", "bold red").append(name, "bold")
-        count = len(event["positions"])
-        return text.append(f"shortfall {usd(event['shortfall_usd6'])}, {count} positions")
+        return text.append(f"shortfall {usd(event['shortfall_usd6'])}, {plural(len(event['positions']), 'position')}")
     return _call_line(text, name, event, width)
 
 
@@ -206,7 +205,7 @@ class LiveView:
         size = f"{self.done['accounts']:,} accounts, {self.world.scenario_set.size:,} scenarios"
         text = Text(size, no_wrap=True, overflow="ellipsis")
         if self.console.width >= WIDE:
-            text.append(f", {self.workers} risk worker{'s' if self.workers > 1 else ''}")
+            text.append(f", {plural(self.workers, 'risk worker')}")
         if self.call_ms:
             median = sorted(self.call_ms)[len(self.call_ms) // 2]
             text.append("  barrier to call ").append(f"{median} ms", "bold cyan").append(" median, block ")

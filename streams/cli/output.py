@@ -56,6 +56,11 @@ def short_name(account: str) -> str:
     return account if len(account) <= NAME_LIMIT else f"{account[:9]}…{account[-6:]}"
 
 
+def plural(count: int, name: str) -> str:
+    """1 position, 2 positions."""
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+
+
 def state_text(state: str) -> Text:
     return Text(state.replace("_", " "), STATE_STYLES.get(state, ""))
 

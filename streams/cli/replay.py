@@ -22,10 +22,10 @@ from streams.cli.running import (
     finish,
     progress,
     run,
+    stopped_early,
 )
 
 if TYPE_CHECKING:
-    from streams.pipeline.run import RunOptions, RunReport
     from streams.replay.world import World
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -103,26 +103,17 @@ def replay(
 
     options = RunOptions(broker=broker, data=data, risk_workers=risk_workers)
     notes = error_console()
-    with explained():
+    with explained(), stopped_early(notes):
         if source is None:
             notes.print(f"no --source: replaying the small sample of {name.value} data that ships with DPME")
         notes.print("reading and seeding", style="dim")
         world: World = getattr(_module(name), f"{name.value}_world")(source, seed, scenarios, blocks)
-        report = _run(world, options, notes)
-    if report is not None:
+        bar, listen = progress(notes, world)
+        with bar:
+            report = run(world, options, listen)
         console = notes if as_json else Console(highlight=False)
         _show_facts(console, report.facts)
         finish(console, report, as_json, report.facts)
-
-
-def _run(world: World, options: RunOptions, notes: Console) -> RunReport | None:
-    bar, listen = progress(notes, world)
-    try:
-        with bar:
-            return run(world, options, listen)
-    except KeyboardInterrupt:
-        notes.print("stopped before the first block")
-        return None
 
 
 def _show_facts(console: Console, facts: dict[str, Any]) -> None:

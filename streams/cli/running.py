@@ -58,6 +58,16 @@ def explained() -> Iterator[None]:
         raise CommandError(explanation) from error
 
 
+@contextlib.contextmanager
+def stopped_early(console: Console) -> Iterator[None]:
+    """Ctrl-C before the first block ends the command quietly (later the run itself ends after its block)."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped before the first block")
+        raise typer.Exit from None
+
+
 def _explanation(error: Exception) -> str | None:
     """What to tell people of an error of the outside; None for a bug."""
     from aiokafka.errors import KafkaError

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.cli.errors import CommandError
-from streams.cli.output import emit_json, error_console, moment, price, state_text, usd
+from streams.cli.output import emit_json, error_console, moment, plural, price, state_text, usd
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def describe(step: dict[str, Any]) -> tuple[str, list[Text]]:
         return "breach", _warning_lines(step, event)
     if step["step"] == "call":
         return {"margin_call": "call", "healthy": "release"}.get(event["to"], "flag"), _call_lines(event)
-    said = f"{event['state']}: the whole portfolio, {len(event['positions'])} positions"
+    said = f"{event['state']}: the whole portfolio, {plural(len(event['positions']), 'position')}"
     lines = [Text(f"{said}, shortfall {usd(event['shortfall_usd6'])}, cash {usd(event['cash_usd6'])}")]
     return "liquidation", lines + [Text(f"{p['instrument']} {p['lots']:+,} lots, value {usd(p['value_usd6'])}")
                                    for p in event["positions"]]  # fmt: skip
@@ -186,8 +186,9 @@ def _event_lines(step: dict[str, Any]) -> list[Text]:
     lines = [Text(_event(event)) for event in step["events"]]
     before = {greeks["underlying"]: greeks for greeks in step["greeks_before"]}
     for after in step["greeks_after"]:
-        if any(after[field] for _, field in GREEKS) and after != before.get(after["underlying"]):
-            lines.append(_greek_line(after, before.get(after["underlying"])))
+        was = before.get(after["underlying"])
+        if after != was and any(greeks[field] for greeks in (after, was or {}) for _, field in GREEKS if greeks):
+            lines.append(_greek_line(after, was))
     return lines
 
 
