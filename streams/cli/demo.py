@@ -78,7 +78,7 @@ def demo(
         notes.print(f"making a world of {accounts:,} accounts, {scenarios:,} scenarios, seed {seed}", style="dim")
         world = demo_world(seed, blocks or ENDLESS, accounts, scenarios)
         report = _run(world, options, notes, as_json, live=not as_json and sys.stdout.isatty())
-        finish(notes, report, as_json, {"seed": seed})
+        finish(notes, report, as_json, seed)
         _farewell(notes, report, data)
 
 

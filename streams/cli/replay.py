@@ -113,7 +113,7 @@ def replay(
             report = run(world, options, listen)
         console = notes if as_json else Console(highlight=False)
         _show_facts(console, report.facts)
-        finish(console, report, as_json, report.facts)
+        finish(console, report, as_json, seed)
 
 
 def _show_facts(console: Console, facts: dict[str, Any]) -> None:

@@ -135,12 +135,12 @@ def progress(console: Console, world: World) -> tuple[Any, Listener]:
     return bar, listen
 
 
-def finish(console: Console, report: RunReport, as_json: bool, facts: dict[str, Any]) -> None:
+def finish(console: Console, report: RunReport, as_json: bool, seed: int) -> None:
     """The report: tables for people, with --json on stderr, and the JSON object."""
     show_nearest(console, report.nearest)
     show_figures(console, report.figures)
     if as_json:
-        emit_json({**report.figures, **facts})
+        emit_json({**report.figures, "seed": seed, "facts": report.facts})
 
 
 def show_figures(console: Console, figures: dict[str, Any]) -> None:
