@@ -66,8 +66,9 @@ def state_text(state: str) -> Text:
 
 
 def sparkline(values: list[float], width: int) -> str:
-    """The last `width` values as a line of blocks between their minimum and maximum."""
-    shown = values[-width:]
+    """Values, or `width` of them evenly spaced, as a line of blocks between their minimum and maximum."""
+    last = len(values) - 1
+    shown = values if last < width else [values[place * last // (width - 1)] for place in range(width)]
     low, high = min(shown), max(shown)
     span = high - low or 1.0
     return "".join(SPARKS[min(len(SPARKS) - 1, int((value - low) / span * len(SPARKS)))] for value in shown)

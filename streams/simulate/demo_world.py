@@ -11,6 +11,7 @@ from msgspec import Struct
 from oracles.surface_fit import SliceE9
 from schemas.events import (
     AccountEvent,
+    CashMove,
     CollateralMove,
     Fill,
     ForwardTick,
@@ -37,6 +38,7 @@ BLOCK_MS = 1_000
 ACCOUNTS_DEFAULT, BLOCKS_DEFAULT, SCENARIOS_DEFAULT = 500, 60, 4_096
 ACCOUNTS_MIN = 20
 PRICE_STEP_USD9 = 1_000_000
+FLAT_CASH_USD6 = 1_000_000_000
 SEEDING_RULE = ACCOUNT_RULE + " " + BUFFER_RULE
 
 
@@ -187,9 +189,10 @@ def genesis_events(venue: Venue, accounts: Accounts, prices_usd9: np.ndarray, ti
             fill_id = f"0-fill-{len(events):06d}"
             events.append(Fill(**common, id=fill_id, instrument=symbols[i], lots=lots, price_usd9=price))
         for i, lots in accounts.collateral[name].items():
-            events.append(
-                CollateralMove(**common, id=f"0-collateral-{len(events):06d}", instrument=symbols[i], lots=lots)
-            )
+            move_id = f"0-collateral-{len(events):06d}"
+            events.append(CollateralMove(**common, id=move_id, instrument=symbols[i], lots=lots))
+        if not book and not accounts.collateral[name]:  # what it drew cancelled out: it begins with cash alone
+            events.append(CashMove(**common, id=f"0-deposit-{len(events):06d}", amount_usd6=FLAT_CASH_USD6))
     return events
 
 

@@ -132,7 +132,8 @@ def test_bar_is_full_at_its_reach(distance: float, filled: int) -> None:
 
 
 def test_sparkline_spans_its_values() -> None:
-    assert sparkline([1.0, 2.0, 3.0, 2.0], 3) == "▁█▁"
+    assert sparkline([1.0, 2.0, 3.0, 2.0, 1.0], 3) == "▁█▁"
+    assert sparkline([float(n) for n in range(100)], 8) == "▁▂▃▄▅▆▇█"
     assert sparkline([5.0, 5.0], 10) == "▁▁"
 
 

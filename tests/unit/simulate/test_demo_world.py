@@ -190,3 +190,9 @@ def test_worlds_that_have_nothing_to_show_are_refused(blocks: int, accounts: int
 def test_stablecoin_is_listed_as_one() -> None:
     found = {listing.underlying: listing.stable for listing in Venue().listings if hasattr(listing, "stable")}
     assert found == {"BTC": False, "ETH": False, "SOL": False, STABLE: True}
+
+
+@pytest.mark.parametrize(("seed", "accounts"), [(7, 3_000), (1, 20), (2, 21), (3, 33)])
+def test_every_account_is_there_from_the_beginning(seed: int, accounts: int) -> None:
+    genesis = next(iter(demo_world(seed, 1, accounts, 64).blocks))
+    assert len({event.account for event in genesis.events}) == accounts  # type: ignore[union-attr]
