@@ -58,6 +58,8 @@ class BackOff:
         """Seconds to wait after a life of so many seconds that ended with this code (negative: by a signal)."""
         if code == MEMBERSHIP_LOST:  # whoever else has the name must have time to be gone
             return self.draw(1.0, 2.0) * self.session_s
+        if code == 0:  # it was asked to stop: no accident
+            return 0.0
         short = life_s < self.short_life_s
         self._deaths = self._deaths + 1 if short else 0
         if self._deaths <= 1:  # the first short life may be an accident

@@ -79,7 +79,7 @@ async def _within(timeout_s: float, bootstrap: str, work: Callable[[AIOKafkaAdmi
                 finally:
                     await admin.close()
     except TimeoutError as error:
-        raise TopicsError(f"the broker at {bootstrap} did not finish within {timeout_s:g} s") from error
+        raise TopicsError(f"no broker answered at {bootstrap} within {timeout_s:g} s: is it running there?") from error
 
 
 def _check(answers: Iterable[Sequence[Any]], harmless: type[KafkaError]) -> None:
