@@ -28,6 +28,8 @@ PUBLIC_OUTPUTS = (*RISK_OUTPUTS, LIQUIDATIONS)
 FILL_PARTITIONS = 4  # of the input topic; producers key it by account
 COMPACTED = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.1"}
 KEPT = {"cleanup.policy": "delete", "retention.ms": "-1"}
+RECORD_BYTES_MAX = 16 << 20  # a batch of 100,000 accounts, or a block of 100,000 events, is one record
+LARGE = {**KEPT, "max.message.bytes": str(RECORD_BYTES_MAX)}
 
 
 class TopicSpec(NamedTuple):
@@ -40,12 +42,14 @@ class TopicSpec(NamedTuple):
 
 def topic_specs(risk_partitions: int) -> list[TopicSpec]:
     """Every topic of an installation whose accounts are spread over `risk_partitions`."""
-    single = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, MARKET_LOG, LIQUIDATIONS, QUARANTINE)
+    inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS)
+    single = (MARKET_LOG, LIQUIDATIONS, QUARANTINE)
     spread = (ACCOUNT_LOG, *RISK_OUTPUTS)
     compacted = {CHECKPOINTS: risk_partitions, CHECKPOINTS_SEQUENCER: 1, CHECKPOINTS_ENFORCEMENT: 1, SCENARIO_SETS: 1}
     return [
         TopicSpec(ACCOUNT_FILLS, FILL_PARTITIONS, KEPT),
-        *(TopicSpec(name, 1, KEPT) for name in single),
-        *(TopicSpec(name, risk_partitions, KEPT) for name in spread),
+        *(TopicSpec(name, 1, KEPT) for name in inputs),
+        *(TopicSpec(name, 1, LARGE) for name in single),
+        *(TopicSpec(name, risk_partitions, LARGE) for name in spread),
         *(TopicSpec(name, count, COMPACTED) for name, count in compacted.items()),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aiokafka import AIOKafkaProducer
 
+from schemas.topics import RECORD_BYTES_MAX
 from streams.runtime.settings import RuntimeSettings
 
 
@@ -18,6 +19,7 @@ def new_producer(settings: RuntimeSettings) -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=True,
         linger_ms=0,
+        max_request_size=RECORD_BYTES_MAX,
         request_timeout_ms=settings.request_timeout_ms,
         metadata_max_age_ms=settings.metadata_age_ms,
     )
