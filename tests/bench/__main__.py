@@ -1,0 +1,36 @@
+"""`python -m tests.bench SUITE [--json] [--small] [--only WORD]`: run a suite of benchmarks and print its rows."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from tests.bench.rows import Row, as_json, table
+
+SUITES = {
+    "kernels": ("pricing", "expected_shortfall", "screening", "scenarios", "merkle", "compilation"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("suite", choices=sorted(SUITES))
+    parser.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object {rows: [...]}")
+    parser.add_argument("--small", action="store_true", help="small sizes, for tests: seconds instead of minutes")
+    parser.add_argument("--only", default="", help="only the parts whose name contains this word")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    for part in SUITES[arguments.suite]:
+        if arguments.only not in part:
+            continue
+        module = importlib.import_module(f"tests.bench.{part}")
+        for row in module.rows(small=arguments.small):
+            rows.append(row)
+            print(f"{part}: {row.name}: {row.value} {row.unit}", file=sys.stderr, flush=True)
+    print(as_json(rows) if arguments.json else "\n".join(table(rows)))
+    return 1 if any(row.ok is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
