@@ -36,6 +36,7 @@ COMMANDS = {
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
+    "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }
 EXAMPLES = (

@@ -12,11 +12,12 @@ import typer
 
 from schemas.topics import topic_specs
 from streams.pipeline.config import PipelineConfig, read_config
-from streams.pipeline.workers import worker_specs
+from streams.pipeline.workers import group_name, worker_specs
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
 
 ROLES = ("all", "topics", "sequencer", "risk", "enforcement", "sink", "gateway")
+GROUPED = ("risk", "enforcement")  # roles of which hot standby has a group more
 EXAMPLE = PipelineConfig(
     bootstrap="127.0.0.1:9092",
     prefix="dpme.",
@@ -36,6 +37,9 @@ def run(
     role: Annotated[str, typer.Argument(help="all (one supervisor for every worker), topics, or one role.")] = "all",
     config: Annotated[Path | None, typer.Option("--config", help="JSON file; see --example.")] = None,
     name: Annotated[str, typer.Option("--name", help="Stable name of a single worker: one process a name.")] = "",
+    group: Annotated[
+        int, typer.Option("--group", help="Hot-standby group of a single risk or enforcement worker.")
+    ] = 0,
     example: Annotated[bool, typer.Option("--example", help="Print a configuration to start from.")] = False,
 ) -> None:
     """Run the workers of an installation until SIGTERM or Ctrl-C.
@@ -52,10 +56,10 @@ def run(
         raise typer.BadParameter(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
     if config is None:
         raise typer.BadParameter("--config FILE is missing; `dpme run --example` prints one to start from")
-    raise typer.Exit(_run(role, _read(config), name))
+    raise typer.Exit(_run(role, read(config), name, group))
 
 
-def _read(path: Path) -> PipelineConfig:
+def read(path: Path) -> PipelineConfig:
     try:
         return read_config(path)
     except OSError as error:
@@ -64,14 +68,18 @@ def _read(path: Path) -> PipelineConfig:
         raise typer.BadParameter(f"{path}: {error}") from error
 
 
-def _run(role: str, config: PipelineConfig, name: str) -> int:
+def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
     if role in ("all", "topics"):
         _make_topics(config)
     if role == "topics":
         return 0
     if role == "all":
         return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
-    return int(importlib.import_module(f"streams.agents.{role}").run(config, name or f"{role}-0"))
+    if not 0 <= group < (config.groups if role in GROUPED else 1):
+        raise typer.BadParameter(f"--group {group}: {role} has no such group; the configuration says {config.groups}")
+    of_group = (group,) if role in GROUPED else ()
+    agent = importlib.import_module(f"streams.agents.{role}")
+    return int(agent.run(config, name or f"{group_name(role, group)}-0", *of_group))
 
 
 def _make_topics(config: PipelineConfig) -> None:

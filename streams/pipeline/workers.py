@@ -15,14 +15,30 @@ RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", "streams.simulate.warm_up
 
 def worker_specs(config: PipelineConfig) -> list[WorkerSpec]:
     """Every worker by its stable name."""
-    roles = ["sequencer", "enforcement"]
-    names = [(role, role) for role in roles]
-    names += [("risk", f"risk-{number}") for number in range(config.risk_workers)]
+    specs = [_spec("sequencer", config, "sequencer")]
+    for group in range(config.groups):
+        specs += group_specs(config, group)
     if config.store:
-        names.append(("sink", "sink"))
+        specs.append(_spec("sink", config, "sink"))
     if config.gateway_port:
-        names.append(("gateway", "gateway"))
-    return [WorkerSpec(name, _target(role, config, name), warm=_warm_modules(role)) for role, name in names]
+        specs.append(_spec("gateway", config, "gateway"))
+    return specs
+
+
+def group_specs(config: PipelineConfig, group: int) -> list[WorkerSpec]:
+    """Enforcement and risk workers of one group; group 0 is the first among equals in name only."""
+    names = [("enforcement", group_name("enforcement", group))]
+    names += [("risk", f"{group_name('risk', group)}-{number}") for number in range(config.risk_workers)]
+    return [_spec(role, config, name, group) for role, name in names]
+
+
+def group_name(role: str, group: int) -> str:
+    """Stem of the names of a group's workers."""
+    return f"{role}-standby{group}" if group else role
+
+
+def _spec(role: str, config: PipelineConfig, name: str, *group: int) -> WorkerSpec:
+    return WorkerSpec(name, _target(role, config, name, *group), warm=_warm_modules(role))
 
 
 def _warm_modules(role: str) -> tuple[str, ...]:
@@ -30,11 +46,11 @@ def _warm_modules(role: str) -> tuple[str, ...]:
     return RISK_MODULES if role == "risk" else SHELL_MODULES
 
 
-def _target(role: str, config: PipelineConfig, name: str) -> Callable[[], int]:
+def _target(role: str, config: PipelineConfig, name: str, *group: int) -> Callable[[], int]:
     def run() -> int:
         import importlib
 
-        return int(importlib.import_module(f"streams.agents.{role}").run(config, name))
+        return int(importlib.import_module(f"streams.agents.{role}").run(config, name, *group))
 
     return run
 

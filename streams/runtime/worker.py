@@ -56,6 +56,7 @@ class Runtime:
         self.gap_topics = frozenset(gap_topics)
         self.checkpoint_topic, self.positions_source = checkpoint_topic, positions_source
         self.draining = False
+        self._ends_at_restore: dict[LogPosition, int] = {}  # emptied once every position has reached them
 
     async def start(self, app: RoleApp) -> None:
         """Connects, waits until every topic is visible, and builds the shell."""
@@ -102,6 +103,10 @@ class Runtime:
         logs = {self._log(at): at for at in assigned}
         limit_s = self.settings.restore_limit_s
         offsets = await asyncio.wait_for(self.shell.restore(logs), limit_s)
+        ends = await self.probe.ends([(at.topic, at.partition) for at in assigned]) if assigned else {}
+        self._ends_at_restore = {log: ends[at.topic, at.partition] for log, at in logs.items()}
+        if not assigned:
+            note("caught_up", name=self.name)
         return {logs[log]: offset for log, offset in offsets.items()}
 
     def _log(self, at: TP) -> LogPosition:
@@ -126,7 +131,15 @@ class Runtime:
             low, high = max(0, positions[topic, partition]), ends[self.settings.topic(topic), partition]
             if topic in self.gap_topics and await self._first_between(topic, partition, low, high) is None:
                 holes.add((topic, partition))
+        self._note_when_caught_up(positions, below - holes)
         return below - holes
+
+    def _note_when_caught_up(self, positions: dict[LogPosition, int], behind: set[LogPosition]) -> None:
+        """Once after each restore: what a rolling restart waits for before it touches the next worker."""
+        short = {log for log, end in self._ends_at_restore.items() if positions.get(log, -1) < end and log in behind}
+        if self._ends_at_restore and not short and self._ends_at_restore.keys() <= positions.keys():
+            self._ends_at_restore = {}
+            note("caught_up", name=self.name)
 
     async def stop(self) -> None:
         """Finish what is under way and have it acknowledged. Nothing depends on it: a kill is as good."""
