@@ -19,7 +19,7 @@ def installation(folder: Path) -> PipelineConfig:
 
 
 def test_nothing_is_touched_if_a_worker_does_not_run(tmp_path: Path) -> None:
-    with pytest.raises(RestartError, match="enforcement does not run in .*: start the workers by `dpme run all`"):
+    with pytest.raises(RestartError, match=r"enforcement does not run in .*: start the workers by `dpme run all`"):
         list(rolling_restart(installation(tmp_path)))
 
 
@@ -33,7 +33,7 @@ def test_a_worker_that_does_not_come_back_is_named(tmp_path: Path) -> None:
         note = f'{{"event": "caught_up", "time_s": 1, "pid": {started.pid}, "name": "{name}"}}\n'
         (tmp_path / f"{name}.log").write_text(note)
         workers.append(started)
-    with pytest.raises(RestartError, match="enforcement has not caught up within 0.2 s of its restart: see"):
+    with pytest.raises(RestartError, match=r"enforcement has not caught up within 0\.2 s of its restart: see"):
         list(rolling_restart(installation(tmp_path), limit_s=0.2))
     assert workers[0].wait(10) != 0
     assert workers[1].poll() is None, "the next worker must not be touched"
