@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from streams.pipeline.config import PipelineConfig, read_config
+from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor, WorkerSpec
 
 SHELL_MODULES = ("streams.runtime.worker", "faust.app", "faust.transport.drivers.aiokafka", "faust.cli.worker")
@@ -31,12 +33,13 @@ def _warm_modules(role: str) -> tuple[str, ...]:
 
 
 def _target(role: str, config: PipelineConfig, name: str) -> Callable[[], int]:
-    def run() -> int:
-        import importlib
+    return lambda: run_role(role, config, name)
 
-        return int(importlib.import_module(f"streams.agents.{role}").run(config, name))
 
-    return run
+def run_role(role: str, config: PipelineConfig, name: str) -> int:
+    """One worker in this process, until it is told to stop."""
+    introduce(config.log_format, worker=name, role=role)
+    return int(importlib.import_module(f"streams.agents.{role}").run(config, name))
 
 
 def main() -> int:
@@ -44,6 +47,7 @@ def main() -> int:
         print("usage: python -m streams.pipeline.workers CONFIG.json", file=sys.stderr)
         return 2
     config = read_config(Path(sys.argv[1]))
+    introduce(config.log_format, role="supervisor")
     return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
 
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -24,7 +23,7 @@ from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, die
 from streams.runtime.log_reader import LogReader
 from streams.runtime.machine import LogPosition, MachineFactory, PositionsSource
-from streams.runtime.notes import note
+from streams.runtime.notes import NoteHandler, note
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.shell import Shell
@@ -189,6 +188,7 @@ def make_app(
 def _faust_settings(settings: RuntimeSettings, name: str) -> dict[str, Any]:
     return {
         "broker": ";".join(f"kafka://{address}" for address in settings.bootstrap.split(",")),
+        "broker_credentials": settings.security.faust_credentials(),
         "autodiscover": False,
         "web_enabled": False,
         "topic_allow_declare": False,
@@ -237,9 +237,7 @@ def _add_agent(app: RoleApp) -> None:
 
 def run_worker(app: RoleApp) -> int:
     """Run until SIGTERM (restart-safe) or DRAIN_SIGNAL (leave the group); the exit code is returned."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[NoteHandler()])
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     app.loop = loop
