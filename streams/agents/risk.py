@@ -30,7 +30,7 @@ class RiskFactory:
 
 def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one risk worker until it is told to stop."""
-    scenario_sets = ScenarioSets(config.bootstrap, config.prefix)
+    scenario_sets = ScenarioSets(config.settings())
     scenario_sets.fetch()  # before the first block asks for one
     cache = TableCache(scenario_sets, threading.Lock())
     app = make_app(

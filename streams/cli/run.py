@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,13 @@ import msgspec
 import typer
 
 from schemas.topics import topic_specs
-from streams.pipeline.config import PipelineConfig, read_config
-from streams.pipeline.workers import group_name, worker_specs
+from streams.pipeline.config import ConfigError, PipelineConfig, read_config
+from streams.pipeline.workers import GROUPED, group_name, run_role, worker_specs
+from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
 
 ROLES = ("all", "topics", "sequencer", "risk", "enforcement", "sink", "gateway")
-GROUPED = ("risk", "enforcement")  # roles of which hot standby has a group more
 EXAMPLE = PipelineConfig(
     bootstrap="127.0.0.1:9092",
     prefix="dpme.",
@@ -36,16 +37,17 @@ app = typer.Typer(add_completion=False)
 def run(
     role: Annotated[str, typer.Argument(help="all (one supervisor for every worker), topics, or one role.")] = "all",
     config: Annotated[Path | None, typer.Option("--config", help="JSON file; see --example.")] = None,
-    name: Annotated[str, typer.Option("--name", help="Stable name of a single worker: one process a name.")] = "",
-    group: Annotated[
-        int, typer.Option("--group", help="Hot-standby group of a single risk or enforcement worker.")
-    ] = 0,
+    name: Annotated[str, typer.Option("--name", help="Stable name of a worker; {hostname} is filled in.")] = "",
+    group: Annotated[int, typer.Option("--group", help="Hot-standby group of a risk or enforcement worker.")] = 0,
     example: Annotated[bool, typer.Option("--example", help="Print a configuration to start from.")] = False,
 ) -> None:
     """Run the workers of an installation until SIGTERM or Ctrl-C.
 
     Producers write JSON to the input topics (instruments, chain.blocks, oracle.ticks, account.fills); `dpme run topics`
     creates all topics. `all` supervises every worker of the configuration: the dead are started again.
+
+    A variable DPME_<FIELD> wins over the field of the file. Passwords come only from DPME_SASL_PASSWORD and
+    DPME_STORE_PASSWORD, or from files that the configuration names: see infra/docs/operations.md.
 
     Example:  dpme run --example > live.json;  dpme run topics --config live.json;  dpme run all --config live.json
     """
@@ -61,14 +63,17 @@ def run(
 
 def read(path: Path) -> PipelineConfig:
     try:
-        return read_config(path)
+        config = read_config(path, os.environ)
+        config.settings()  # a missing password or certificate is said before anything starts
+        return config
     except OSError as error:
         raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise typer.BadParameter(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
+    introduce(config.log_format, role="supervisor")
     if role in ("all", "topics"):
         _make_topics(config)
     if role == "topics":
@@ -77,15 +82,17 @@ def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
         return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
     if not 0 <= group < (config.groups if role in GROUPED else 1):
         raise typer.BadParameter(f"--group {group}: {role} has no such group; the configuration says {config.groups}")
-    of_group = (group,) if role in GROUPED else ()
-    agent = importlib.import_module(f"streams.agents.{role}")
-    return int(agent.run(config, name or f"{group_name(role, group)}-0", *of_group))
+    chosen = name.replace("{hostname}", socket.gethostname()) or f"{group_name(role, group)}-0"
+    return run_role(role, config, chosen, group)
 
 
 def _make_topics(config: PipelineConfig) -> None:
     settings = config.settings()
-    specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs) for s in topic_specs(config.partitions)]
+    specs = [
+        TopicSpec(settings.topic(s.name), s.partitions, s.configs, config.replication_factor)
+        for s in topic_specs(config.partitions)
+    ]
     try:
-        asyncio.run(ensure_topics(config.bootstrap, specs))
+        asyncio.run(ensure_topics(config.bootstrap, specs, security=settings.security))
     except TopicsError as error:
         raise typer.BadParameter(str(error)) from error

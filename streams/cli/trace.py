@@ -134,7 +134,7 @@ async def _read(run: CurrentRun, account: str) -> tuple[list[tuple[int, bytes]],
                     told[event["id"]] = event
     finally:
         await reader.stop()
-    return log, list(told.values()), await load_scenario_sets(run.bootstrap, run.prefix)
+    return log, list(told.values()), await load_scenario_sets(settings)
 
 
 # -- showing

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from streams.pipeline.config import PipelineConfig, read_config
+from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor, WorkerSpec
 
 SHELL_MODULES = ("streams.runtime.worker", "faust.app", "faust.transport.drivers.aiokafka", "faust.cli.worker")
+GROUPED = ("risk", "enforcement")  # roles of which hot standby has a group more
 RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", "streams.simulate.warm_up")
 
 
@@ -37,8 +40,8 @@ def group_name(role: str, group: int) -> str:
     return f"{role}-standby{group}" if group else role
 
 
-def _spec(role: str, config: PipelineConfig, name: str, *group: int) -> WorkerSpec:
-    return WorkerSpec(name, _target(role, config, name, *group), warm=_warm_modules(role))
+def _spec(role: str, config: PipelineConfig, name: str, group: int = 0) -> WorkerSpec:
+    return WorkerSpec(name, _target(role, config, name, group), warm=_warm_modules(role))
 
 
 def _warm_modules(role: str) -> tuple[str, ...]:
@@ -46,13 +49,16 @@ def _warm_modules(role: str) -> tuple[str, ...]:
     return RISK_MODULES if role == "risk" else SHELL_MODULES
 
 
-def _target(role: str, config: PipelineConfig, name: str, *group: int) -> Callable[[], int]:
-    def run() -> int:
-        import importlib
+def _target(role: str, config: PipelineConfig, name: str, group: int) -> Callable[[], int]:
+    return lambda: run_role(role, config, name, group)
 
-        return int(importlib.import_module(f"streams.agents.{role}").run(config, name, *group))
 
-    return run
+
+def run_role(role: str, config: PipelineConfig, name: str, group: int = 0) -> int:
+    """One worker in this process, until it is told to stop."""
+    introduce(config.log_format, worker=name, role=role)
+    of_group = (group,) if role in GROUPED else ()
+    return int(importlib.import_module(f"streams.agents.{role}").run(config, name, *of_group))
 
 
 def main() -> int:
@@ -60,6 +66,7 @@ def main() -> int:
         print("usage: python -m streams.pipeline.workers CONFIG.json", file=sys.stderr)
         return 2
     config = read_config(Path(sys.argv[1]))
+    introduce(config.log_format, role="supervisor")
     return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
 
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -24,7 +23,7 @@ from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, die
 from streams.runtime.log_reader import LogReader
 from streams.runtime.machine import LogPosition, MachineFactory, PositionsSource
-from streams.runtime.notes import note
+from streams.runtime.notes import NoteHandler, note
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.shell import Shell
@@ -106,7 +105,7 @@ class Runtime:
         ends = await self.probe.ends([(at.topic, at.partition) for at in assigned]) if assigned else {}
         self._ends_at_restore = {log: ends[at.topic, at.partition] for log, at in logs.items()}
         if not assigned:
-            note("caught_up", name=self.name)
+            note("caught_up", life=os.getpid())
         return {logs[log]: offset for log, offset in offsets.items()}
 
     def _log(self, at: TP) -> LogPosition:
@@ -139,7 +138,7 @@ class Runtime:
         short = {log for log, end in self._ends_at_restore.items() if positions.get(log, -1) < end and log in behind}
         if self._ends_at_restore and not short and self._ends_at_restore.keys() <= positions.keys():
             self._ends_at_restore = {}
-            note("caught_up", name=self.name)
+            note("caught_up", life=os.getpid())
 
     async def stop(self) -> None:
         """Finish what is under way and have it acknowledged. Nothing depends on it: a kill is as good."""
@@ -202,6 +201,7 @@ def make_app(
 def _faust_settings(settings: RuntimeSettings, name: str) -> dict[str, Any]:
     return {
         "broker": ";".join(f"kafka://{address}" for address in settings.bootstrap.split(",")),
+        "broker_credentials": settings.security.faust_credentials(),
         "autodiscover": False,
         "web_enabled": False,
         "topic_allow_declare": False,
@@ -250,9 +250,7 @@ def _add_agent(app: RoleApp) -> None:
 
 def run_worker(app: RoleApp) -> int:
     """Run until SIGTERM (restart-safe) or DRAIN_SIGNAL (leave the group); the exit code is returned."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[NoteHandler()])
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     app.loop = loop

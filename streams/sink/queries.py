@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.margin_batch import MONEY_COLUMNS
 from streams.sink.errors import QueryRefused, StoreEmpty
-from streams.sink.store import DATABASE, Store
+from streams.sink.store import Store
 
 ROWS_MAX = 100_000
 _MARGIN = (
@@ -48,7 +48,7 @@ def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
     """The last margins of an account, newest first, and everything that was said of it."""
     parameters: dict[str, str | int] = {"name": name, "limit": _checked_limit(limit)}
     margins = store.query(
-        f"SELECT {_MARGIN} FROM {DATABASE}.margins WHERE account = {{name:String}} "
+        f"SELECT {_MARGIN} FROM {store.database}.margins WHERE account = {{name:String}} "
         "ORDER BY block DESC LIMIT {limit:UInt32}",
         parameters,
     )
@@ -57,7 +57,7 @@ def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
         raise QueryRefused(f"account {name!r} has no margin in the store: `dpme query latest` names accounts")
     events = {
         table: store.query(
-            f"SELECT {columns} FROM {DATABASE}.{table} WHERE account = {{name:String}} "
+            f"SELECT {columns} FROM {store.database}.{table} WHERE account = {{name:String}} "
             "ORDER BY block DESC, seq DESC LIMIT {limit:UInt32}",
             parameters,
         )
@@ -84,10 +84,10 @@ def _blocks(store: Store, partitions: int | None) -> tuple[int, int]:
     blocks.done and margin.batches are two logs: a block may be reported before its margins have been stored. A halted
     partition holds the newest block back.
     """
-    held = f"SELECT log_partition, max(block) AS newest FROM {DATABASE}.margins GROUP BY log_partition"
+    held = f"SELECT log_partition, max(block) AS newest FROM {store.database}.margins GROUP BY log_partition"
     awaited = (
         "SELECT log_partition, block, halted, evaluated AND accounts > 0 AND block > newest AS awaited "
-        f"FROM {DATABASE}.blocks_done LEFT JOIN ({held}) AS held USING log_partition"
+        f"FROM {store.database}.blocks_done LEFT JOIN ({held}) AS held USING log_partition"
     )
     found = store.query(
         "SELECT log_partition, min(block) AS first, maxIf(block, halted = '') AS last, "
@@ -106,21 +106,21 @@ def _blocks(store: Store, partitions: int | None) -> tuple[int, int]:
 
 def _margins_at(store: Store, block: int, limit: int) -> dict[str, Any]:
     at = (
-        f"FROM {DATABASE}.margins WHERE (log_partition, block) IN (SELECT log_partition, max(block) "
-        f"FROM {DATABASE}.margins WHERE block <= {{block:Int64}} GROUP BY log_partition)"
+        f"FROM {store.database}.margins WHERE (log_partition, block) IN (SELECT log_partition, max(block) "
+        f"FROM {store.database}.margins WHERE block <= {{block:Int64}} GROUP BY log_partition)"
     )
     parameters: dict[str, str | int] = {"block": block, "limit": _checked_limit(limit)}
     counts = store.query(f"SELECT toString(state) AS state, count() AS accounts {at} GROUP BY state", parameters)
     nearest = "ORDER BY nlv_usd6 / greatest(initial_margin_usd6, 1), account LIMIT {limit:UInt32}"
     rows = store.query(f"SELECT {_MARGIN} {at} {nearest}", parameters)
     done = store.query(
-        f"SELECT max(block_hash) AS block_hash, max(time_ms) AS time_ms FROM {DATABASE}.blocks_done "
+        f"SELECT max(block_hash) AS block_hash, max(time_ms) AS time_ms FROM {store.database}.blocks_done "
         "WHERE block = {block:Int64}",
         parameters,
     )
     halted = store.query(
-        f"SELECT log_partition AS partition, block, halted AS reason FROM {DATABASE}.blocks_done WHERE halted != '' "
-        "ORDER BY block, partition"
+        f"SELECT log_partition AS partition, block, halted AS reason FROM {store.database}.blocks_done "
+        "WHERE halted != '' ORDER BY block, partition"
     )
     return {
         "block": block,

@@ -17,6 +17,17 @@ CREATE TABLE IF NOT EXISTS dpme.identity
 ENGINE = MergeTree ORDER BY schema_version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
+-- Who may write, newest claim wins: a sink on a server claims the store before it asks where the tables stand
+-- (streams/sink/clickhouse_store.py). chDB has a lock on its folder instead and leaves this empty.
+CREATE TABLE IF NOT EXISTS dpme.writers
+(
+    number Int64,
+    token String,
+    claimed DateTime DEFAULT now()
+)
+ENGINE = MergeTree ORDER BY number
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
 -- margin.batches: every account's margin at every evaluated block. Account-major: 7.8 bytes a row, one account's life in ms.
 CREATE TABLE IF NOT EXISTS dpme.margins
 (

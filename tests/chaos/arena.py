@@ -81,7 +81,7 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
     config = PipelineConfig(
         bootstrap=address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
         partitions=plan.partitions, risk_workers=plan.risk_workers, groups=plan.groups, session_s=plan.session_s,
-        checkpoint_every=plan.checkpoint_every, store=str(folder / "store") if plan.sink else "",
+        checkpoint_every=plan.checkpoint_every, log_format="json", store=str(folder / "store") if plan.sink else "",
     )  # fmt: skip
     settings = config.settings()
     specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(plan.partitions)]

@@ -41,7 +41,7 @@ def run_worker_process(role: str, bootstrap: str, prefix: str, folder: str, port
 
     settings = RuntimeSettings(bootstrap=bootstrap, prefix=prefix, session_s=2.0)
     if role == "sink":
-        return run_worker(make_sink(settings, name="sink-0", folder=Path(folder), epoch=prefix))
+        return run_worker(make_sink(settings, name="sink-0", store=folder, epoch=prefix))
     return run_worker(make_gateway(settings, name="gateway-0", epoch=prefix, port=int(port)))
 
 

@@ -30,7 +30,7 @@ def test_a_worker_that_does_not_come_back_is_named(tmp_path: Path) -> None:
         assert started.stdout is not None
         started.stdout.readline()
         (tmp_path / f"{name}.pid").write_text(str(started.pid))
-        note = f'{{"event": "caught_up", "time_s": 1, "pid": {started.pid}, "name": "{name}"}}\n'
+        note = f"2026-01-31 12:00:00.000 {name} caught_up role=x life={started.pid}\n"
         (tmp_path / f"{name}.log").write_text(note)
         workers.append(started)
     with pytest.raises(RestartError, match=r"enforcement has not caught up within 0\.2 s of its restart: see"):
