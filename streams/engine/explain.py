@@ -127,7 +127,7 @@ def explain(
     """
     margins = margins_of([account], tables, p)
     assessment = assessment_of(margins, 0, p)
-    tail, weights, losses = _tail(account, tables)
+    tail, weights, losses = _tail(account, tables, margins)
     parts = _parts(account, catalogue, tables, p, margins, (tail, weights))
     rows = _contributions(account, tables, p, assessment, parts)
     spot = {listed.symbol for listed in catalogue.instruments if listed.kind == "spot"}
@@ -147,12 +147,20 @@ def explain(
 # -- the binding term
 
 
-def _tail(account: Book, tables: Tables) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tail(account: Book, tables: Tables, margins: Margins) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tail scenarios, their tail weights, loss of every scenario in nano-USD); no tail without positions."""
-    if not len(account.keys):
+    instruments = account.keys.astype(np.int32)
+    if not len(instruments):
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, object)
-    losses = account_losses(account.keys.astype(np.int32), account.lots, tables.pnl)
-    return *tail_scenarios(losses, tables.scenarios.weights, tables.tail_mass), losses
+    if margins.wide[0]:
+        losses = account_losses(instruments, account.lots, tables.pnl)
+        return *tail_scenarios(losses, tables.scenarios.weights, tables.tail_mass), losses
+    losses = np.zeros(len(tables.scenarios.weights), np.int64)  # in range: the fast path has checked it
+    for i, lots in zip(instruments.tolist(), account.lots.tolist(), strict=True):
+        losses -= tables.pnl.values[i] * np.int64(lots << int(tables.pnl.exponent[i]))
+    near = np.flatnonzero(losses >= margins.tail_threshold[0])  # all of the tail is there, and in scenario order
+    tail, weights = tail_scenarios(losses[near].astype(object), tables.scenarios.weights[near], tables.tail_mass)
+    return near[tail], weights, losses
 
 
 def _parts(

@@ -155,7 +155,7 @@ def _with_price(trade: Trade, catalogue: Catalogue, tables: Tables) -> Trade:
 
 def _lots(instrument: str, lots: int) -> int:
     if lots == 0 or abs(lots) >= LOTS_MAX:
-        raise Refused("lots", f"{lots} of {instrument}: not 0, and below {LOTS_MAX:,}")
+        raise Refused("lots", f"{instrument} needs a number other than 0 and below {LOTS_MAX:,} in size, not {lots}")
     return lots
 
 
