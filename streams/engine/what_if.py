@@ -18,7 +18,7 @@ from schemas.risk_parameters import RiskParameters
 from streams.engine.book import LINEAR_KINDS, Book
 from streams.engine.output import Fault
 from streams.engine.portfolio import Assessment, alone, assessment_of, empty_account, margins_of
-from streams.engine.pre_trade import PreTradeBound, one_lot_terms, pre_trade_bound
+from streams.engine.pre_trade import OneLotTerms, PreTradeBound, one_lot_terms, pre_trade_bound
 from streams.engine.tables import Tables
 
 HYPOTHETICAL = "portfolio"
@@ -62,11 +62,18 @@ class WhatIf(Struct, frozen=True):
 
 
 def what_if(
-    account: Book, trades: Sequence[Trade], deposit_usd6: int, catalogue: Catalogue, tables: Tables, p: RiskParameters
+    account: Book,
+    trades: Sequence[Trade],
+    deposit_usd6: int,
+    catalogue: Catalogue,
+    tables: Tables,
+    p: RiskParameters,
+    one_lot: OneLotTerms | None = None,
 ) -> WhatIf:
     """Margins of an account (a book of one row: `portfolio.alone`) before and after the changes.
 
-    Trades without a price are told with the mark they were taken at.
+    Trades without a price are told with the mark they were taken at. `one_lot` are the one-lot terms of these tables:
+    who asks more than once a market makes them once.
 
     Raises:
         Refused: a trade or the deposit cannot be taken; nothing is changed.
@@ -74,7 +81,8 @@ def what_if(
     priced = tuple(_with_price(trade, catalogue, tables) for trade in trades)
     after = with_changes(account, priced, deposit_usd6, catalogue, tables)
     margins = margins_of([account, after], tables, p)
-    bound = pre_trade_bound(margins, 0, account, after, one_lot_terms(tables), tables, p)
+    one_lot = one_lot_terms(tables) if one_lot is None else one_lot
+    bound = pre_trade_bound(margins, 0, account, after, one_lot, tables, p)
     before, then = assessment_of(margins, 0, p), assessment_of(margins, 1, p)
     return WhatIf(account.accounts[0], priced, deposit_usd6, before, then, bound)
 

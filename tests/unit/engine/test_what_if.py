@@ -8,6 +8,7 @@ from portfolio_worlds import account_of, market_and_tables
 
 from schemas.risk_parameters import RiskParameters
 from streams.engine.portfolio import alone, assessment_of
+from streams.engine.pre_trade import one_lot_terms
 from streams.engine.risk import Risk
 from streams.engine.what_if import Position, Refused, Trade, mark_price_usd9, portfolio, what_if, with_changes
 
@@ -70,6 +71,13 @@ def test_a_trade_may_call_an_account_and_a_deposit_cures_it() -> None:
     assert (cured.after.state, cured.after.cure) == ("healthy", None)
     short = what_if(account, [Trade("X-PERP", 1_000)], called.cure.deposit_usd6 - 1, catalogue, tables, p)
     assert short.after.state == "margin_call"
+
+
+def test_one_lot_terms_may_be_made_once() -> None:
+    catalogue, tables, p = market_and_tables()
+    account = account_of(catalogue, {0: 100}, 1_000 * USD6)
+    given = what_if(account, [Trade("X-PERP", 5)], 0, catalogue, tables, p, one_lot_terms(tables))
+    assert given == what_if(account, [Trade("X-PERP", 5)], 0, catalogue, tables, p)
 
 
 def test_a_dear_price_costs_nlv_and_no_margin() -> None:
