@@ -14,7 +14,7 @@ from streams.engine.explain import explain
 from streams.engine.output import Fault
 from streams.engine.portfolio import alone, assessment_of, margins_of
 from streams.engine.reports import greeks_of
-from streams.engine.what_if import Refused, Trade, mark_price_usd9, what_if
+from streams.engine.what_if import Refused, Trade, instrument_index, mark_price_usd9, what_if
 
 
 def account_alone(found: AsOf, account: str) -> Book:
@@ -38,10 +38,12 @@ def margin_view(found: AsOf, account: str) -> dict[str, Any]:
 
 def explanation_view(found: AsOf, account: str, instruments: Sequence[str]) -> dict[str, Any]:
     """The explanation, with the units and marks of what is held."""
-    also = [found.catalogue.instrument_index[name] for name in instruments]
     single = account_alone(found, account)
     try:
+        also = [instrument_index(name, found.catalogue, found.tables) for name in instruments]
         told = explain(single, found.catalogue, found.tables, found.parameters, also)
+    except Refused as refused:
+        raise CommandError(f"--instrument: {refused.why}") from refused
     except Fault as fault:
         raise CommandError(f"{account} cannot be explained: {fault}") from fault
     lots_of = {listed.symbol: listed.lot_exponent for listed in found.catalogue.instruments}

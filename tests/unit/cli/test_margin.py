@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,16 @@ def test_a_file_that_is_not_there() -> None:
 def test_unknown_instruments_have_near_matches() -> None:
     with pytest.raises(CommandError, match="instrument 'ETH-PREP' is not listed at this block; near: ETH-PERP"):
         check_listed(["BTC-PERP", "ETH-PREP"], as_of(0).catalogue)
+
+
+def test_an_instrument_without_a_price_is_refused() -> None:
+    """As of a machine in which the underlying has no price: one more lot would look free."""
+    found = as_of(0)
+    alive = found.tables.instruments.alive.copy()
+    alive[found.catalogue.instrument_index["BTC-PERP"]] = False
+    settled = replace(found.tables, instruments=found.tables.instruments._replace(alive=alive))
+    with pytest.raises(CommandError, match="--instrument: BTC-PERP has no price at this block"):
+        explanation_view(found._replace(tables=settled), any_account(), ["BTC-PERP"])
 
 
 # -- what people see
