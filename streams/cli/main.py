@@ -35,6 +35,7 @@ COMMANDS = {
     "trace": Entry(
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
+    "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
@@ -45,6 +46,7 @@ EXAMPLES = (
     ("dpme watch margin.calls", "in a second terminal, while a demo runs"),
     ("dpme query latest", "the accounts nearest their line, from the store"),
     ("dpme trace retail-0012", "everything that happened to one account of the last run"),
+    ("dpme margin explain retail-0012", "why its margin is what it is, to the micro-USD"),
     ("dpme replay hyperliquid", "recorded fills (a sample without --source FILE)"),
 )
 
