@@ -83,7 +83,7 @@ class Tally:
         due = [c for c in self.waiting if until_ms is None or c.event["time_ms"] <= until_ms]
         self.waiting = [c for c in self.waiting if until_ms is not None and c.event["time_ms"] > until_ms]
         for candidate in due:
-            if candidate.name not in self.state.intake.known and not self.state.event_refusal(candidate.event, ticks):
+            if not self.state.intake.is_taken(candidate.name) and not self.state.event_refusal(candidate.event, ticks):
                 self.accepted[self.state.partition_of(candidate.event["account"])] += 1
 
 
