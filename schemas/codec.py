@@ -12,11 +12,11 @@ from msgspec import Struct
 from schemas import refusals
 from schemas.events import INPUT_TYPES, RECORD_EVENTS_MAX, RECORD_LEVELS_MAX
 from schemas.refusals import Refusal
+from schemas.topics import INPUT_BYTES_MAX
 
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _NAMED = re.compile(r"field `([^`]*)`")
 _TYPE = re.compile(r"Expected `\w+(?: \| null)?`, got")
-_SHOWN_MAX = 200  # characters of a detail or field: names in bad input have any length
 
 
 def decode_inputs(topic: str, raw: bytes | None) -> list[tuple[Any, Refusal | None, dict | None]]:
@@ -26,6 +26,8 @@ def decode_inputs(topic: str, raw: bytes | None) -> list[tuple[Any, Refusal | No
     """
     if not raw:
         return [_malformed("empty record")]
+    if len(raw) > INPUT_BYTES_MAX:
+        return [_malformed(f"a record of {len(raw)} bytes; at most {INPUT_BYTES_MAX} are read")]
     try:
         plain = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -75,12 +77,7 @@ def _decode_one(topic: str, plain: Any) -> tuple[Any, Refusal | None, dict | Non
     try:
         return msgspec.convert(plain, INPUT_TYPES[topic]), None, plain
     except msgspec.ValidationError as error:
-        found = _refusal(str(error), plain)
-        return None, Refusal(found.reason, _shown(found.detail), _shown(found.field)), plain
-
-
-def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+        return None, _refusal(str(error), plain), plain
 
 
 def _refusal(message: str, plain: dict) -> Refusal:

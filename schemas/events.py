@@ -16,7 +16,8 @@ from schemas.quantities import CASH_MAX_USD6, LOTS_MAX, PRICE_MAX_USD9
 RECORD_EVENTS_MAX = 10_000  # of an array: each may become a record of the quarantine
 RECORD_LEVELS_MAX = 32  # of arrays and objects within each other
 
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]  # no control characters
+# No control characters: names are shown in terminals.
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
 TIME_MAX_MS = 2**43
 BLOCKS_MAX = 2**53
 TimeMs = Annotated[int, Meta(ge=0, lt=TIME_MAX_MS)]
