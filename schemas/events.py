@@ -1,8 +1,8 @@
 """What anyone may produce: JSON, one event or an array of events a record. The public input contract, version 1.
 
 Every event has a `type` and a `version`. Times are milliseconds of the Unix epoch, prices nano-USD for one unit of the
-underlying, quantities integer lots. A new field comes last and has a default. Patterns end in `(?![\\s\\S])`, the end of
-the text for every regular-expression engine (`$` also stands before a final newline in some).
+underlying, quantities integer lots. A new field comes last and has a default. Patterns end in `(?![\\s\\S])`, the end
+of the text for every regular-expression engine (`$` also stands before a final newline in some).
 """
 
 from __future__ import annotations

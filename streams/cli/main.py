@@ -35,6 +35,10 @@ COMMANDS = {
     "trace": Entry(
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
+    "quarantine": Entry(
+        "streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."
+    ),
+    "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }
@@ -91,7 +95,7 @@ def overview() -> str:
         to do), 2 for a wrong option. With --json the last line of stdout is one JSON object.
         """
     ).format(
-        commands="\n".join(f"  {name:<8} {entry.summary}" for name, entry in COMMANDS.items()),
+        commands="\n".join(f"  {name:<10} {entry.summary}" for name, entry in COMMANDS.items()),
         examples="\n".join(f"  {example:<{width}}  {meaning}" for example, meaning in EXAMPLES),
     )
 

@@ -270,7 +270,7 @@ class Intake:
         self.freed.discard(candidate.name)
 
     def free(self, candidate: Candidate) -> None:
-        """An event taken out is refused: its bytes stay known (a repeat is dropped), its id may name a corrected one."""
+        """An event taken out is refused: a repeat of it is still dropped, its id may name a corrected one."""
         self.freed.add(candidate.name)
 
     def _pop(
