@@ -153,8 +153,8 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     halted: str = ""
 
 
-class Quarantined(Struct, frozen=True, tag="quarantined"):
-    """An input that was not taken, with its origin and its own bytes."""
+class Quarantined(Struct, frozen=True, tag="quarantined", omit_defaults=True):
+    """An input that was not taken, with its origin and its own bytes (`bytes_total` where those are cut short)."""
 
     version: int
     reason: str
@@ -165,3 +165,4 @@ class Quarantined(Struct, frozen=True, tag="quarantined"):
     offset: int
     index: int
     bytes_base64: str
+    bytes_total: int | None = None

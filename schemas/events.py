@@ -1,7 +1,8 @@
 """What anyone may produce: JSON, one event or an array of events a record. The public input contract, version 1.
 
 Every event has a `type` and a `version`. Times are milliseconds of the Unix epoch, prices nano-USD for one unit of the
-underlying, quantities integer lots. A new field comes last and has a default.
+underlying, quantities integer lots. A new field comes last and has a default. Patterns end in `(?![\\s\\S])`, the end
+of the text for every regular-expression engine (`$` also stands before a final newline in some).
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from msgspec import Meta, Struct
 
 from schemas.quantities import CASH_MAX_USD6, LOTS_MAX, PRICE_MAX_USD9
 
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
-TimeMs = Annotated[int, Meta(ge=0, lt=2**43)]
-BlockNumber = Annotated[int, Meta(ge=0, lt=2**53)]
-BlockHash = Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$")]
+RECORD_EVENTS_MAX = 10_000  # of an array: each may become a record of the quarantine
+RECORD_LEVELS_MAX = 32  # of arrays and objects within each other
+
+# No control characters: names are shown in terminals.
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
+TIME_MAX_MS = 2**43
+BLOCKS_MAX = 2**53
+TimeMs = Annotated[int, Meta(ge=0, lt=TIME_MAX_MS)]
+BlockNumber = Annotated[int, Meta(ge=0, lt=BLOCKS_MAX)]
+BlockHash = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}(?![\s\S])")]
 PriceUsd9 = Annotated[int, Meta(gt=0, le=PRICE_MAX_USD9)]
 Lots = Annotated[int, Meta(gt=-LOTS_MAX, lt=LOTS_MAX)]
 CashUsd6 = Annotated[int, Meta(gt=-CASH_MAX_USD6, lt=CASH_MAX_USD6)]
@@ -177,7 +184,7 @@ class ScenarioSetListing(Event, frozen=True, tag="scenario_set"):
     """From the next block on margins use the scenario set with this digest (its bytes are in `scenario.sets`)."""
 
     id: Name
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 
 
 class ParametersListing(Event, frozen=True, tag="parameters"):

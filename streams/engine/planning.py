@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import orjson
 
 from schemas import log_records as records
 from schemas.log_records import Barrier, Market
 from schemas.quantities import ONE_E6
+from schemas.topics import RECORD_BYTES_MAX
 
 if TYPE_CHECKING:
     from streams.engine.intake import Candidate
@@ -83,13 +85,13 @@ class Tally:
         due = [c for c in self.waiting if until_ms is None or c.event["time_ms"] <= until_ms]
         self.waiting = [c for c in self.waiting if until_ms is not None and c.event["time_ms"] > until_ms]
         for candidate in due:
-            if candidate.name not in self.state.intake.known and not self.state.event_refusal(candidate.event, ticks):
+            if not self.state.intake.is_taken(candidate.name) and not self.state.event_refusal(candidate.event, ticks):
                 self.accepted[self.state.partition_of(candidate.event["account"])] += 1
 
 
 def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
     """Waiting listings as one step; a block that declares how many there are takes no later ones."""
-    waiting = state.intake.listings_due(block.get("listing_count") if block is not None else None)
+    waiting = _fitting(state.intake.listings_due(block.get("listing_count") if block is not None else None))
     if not waiting:
         return []
     number = state.intake.open_number() or 0
@@ -98,6 +100,16 @@ def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
             records.LISTINGS, number, 0, records.NO_HASH, len(waiting), [c.event for c in state.intake.winners(waiting)]
         )
     ]
+
+
+def _fitting(waiting: list[Candidate]) -> list[Candidate]:
+    """The first of the listings, as many as fit a record; the others are a step of their own behind it."""
+    held = 0
+    for place, candidate in enumerate(waiting):
+        held += len(orjson.dumps(candidate.event))
+        if held > RECORD_BYTES_MAX // 2 and place:
+            return waiting[:place]
+    return waiting
 
 
 def plan_live_tick(state: Sequencer) -> list[Step]:

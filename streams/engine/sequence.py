@@ -30,7 +30,7 @@ from schemas.decisions import Quarantined
 from schemas.quantities import CASH_MAX_USD6, LOT_VALUE_MAX_USD6, notional_usd6
 from schemas.refusals import Refusal
 from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
-from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
+from schemas.topics import ACCOUNT_LOG, INPUT_BYTES_MAX, INPUTS, MARKET_LOG, QUARANTINE
 from streams.engine.intake import Candidate, Intake, Refused, conflict
 from streams.engine.output import Fault, Output
 from streams.engine.planning import Step, plan_block, plan_live_tick
@@ -38,6 +38,7 @@ from streams.engine.tick_state import TickState
 
 Vector = dict[tuple[str, int], int]
 DUMP_VERSION = 1
+SHOWN_MAX = 200  # characters of a field or detail in quarantine
 
 
 def partition_of(account: str, partitions: int) -> int:
@@ -205,12 +206,17 @@ class Sequencer:
         for candidate in chosen:
             refusal = self.catalogue.refusal(candidate.event)
             if refusal is not None:
-                out.append(_quarantine(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
+                out.append(self._refuse(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
                 continue
             self.catalogue.apply(candidate.event)
             if candidate.event["type"] == "parameters":
                 self._take_parameters(candidate.event["document"])
         return out
+
+    def _refuse(self, candidate: Candidate, refusal: Refusal) -> Output:
+        """An event that was taken out, but not in: its id is free for a corrected one."""
+        self.intake.free(candidate)
+        return _quarantine(candidate, refusal)
 
     def _take_parameters(self, document: dict) -> None:
         self.parameters = parse_parameters(document)
@@ -225,7 +231,7 @@ class Sequencer:
         for candidate in chosen:
             refusal = self.ticks.absorb(candidate.event, self.catalogue)
             if refusal is not None:
-                out.append(_quarantine(candidate, refusal))
+                out.append(self._refuse(candidate, refusal))
         self.last_tick_ms = header.time_ms
         if not closing:
             self.ticks.record(records.read_market(raw, header))
@@ -253,7 +259,7 @@ class Sequencer:
         for candidate in chosen:
             refusal = self.event_refusal(candidate.event, self.ticks)
             if refusal is not None:
-                out.append(_quarantine(candidate, refusal))
+                out.append(self._refuse(candidate, refusal))
             else:
                 account = candidate.event["account"]
                 partition = partition_of(account, self.partitions)
@@ -340,13 +346,19 @@ class Sequencer:
 
 def quarantined(refused: Refused) -> Output:
     """A refusal as a record of the quarantine, keyed by its origin."""
-    refusal = refused.refusal
+    refusal, kept = refused.refusal, refused.raw[:INPUT_BYTES_MAX]
     value = Quarantined(
-        1, refusal.reason, refusal.field, refusal.detail, refused.topic, refused.partition, refused.offset,
-        refused.place, base64.b64encode(refused.raw).decode(),
+        1, refusal.reason, _shown(refusal.field), _shown(refusal.detail), refused.topic, refused.partition,
+        refused.offset, refused.place, base64.b64encode(kept).decode(),
+        len(refused.raw) if len(kept) < len(refused.raw) else None,
     )  # fmt: skip
     key = f"{refused.topic}/{refused.partition}/{refused.offset}/{refused.place}"
     return Output(QUARANTINE, 0, key.encode(), encode(value))
+
+
+def _shown(text: str) -> str:
+    """Names in bad input have any length."""
+    return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "..."
 
 
 def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
