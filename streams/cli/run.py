@@ -27,6 +27,7 @@ EXAMPLE = PipelineConfig(
     risk_workers=2,
     store=".dpme/live/store",
     gateway_port=8765,
+    metrics_port=9100,
 )
 
 

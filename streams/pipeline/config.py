@@ -71,6 +71,9 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             session_s=self.session_s,
             checkpoint_every=self.checkpoint_every,
             stall_s=self.stall_s,
+            metrics_host=self.metrics_host,
+            metrics_port=self.metrics_port,
+            ready_lag_records=self.ready_lag_records,
             idle_allowed=True,
         )
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import structs
+
 from streams.pipeline.config import PipelineConfig, read_config
 from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor, WorkerSpec
@@ -24,7 +26,16 @@ def worker_specs(config: PipelineConfig) -> list[WorkerSpec]:
         names.append(("sink", "sink"))
     if config.gateway_port:
         names.append(("gateway", "gateway"))
-    return [WorkerSpec(name, _target(role, config, name), warm=_warm_modules(role)) for role, name in names]
+    return [
+        WorkerSpec(name, _target(role, _with_own_port(config, place), name), warm=_warm_modules(role))
+        for place, (role, name) in enumerate(names)
+    ]
+
+
+def _with_own_port(config: PipelineConfig, place: int) -> PipelineConfig:
+    """The workers of one machine take the metrics ports upwards from the configured one, in their order."""
+    port = config.metrics_port + place if config.metrics_port else 0
+    return structs.replace(config, metrics_port=port)
 
 
 def _warm_modules(role: str) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ where it stands. On a server that has one gap more than in a process: a killed s
 and would appear after the new life has asked. So a writer fences. It claims the store by a row in `writers`; every
 INSERT checks on the server, when it starts, that the newest claim is its own; and a new writer, after its claim, ends
 the INSERTs of earlier writers and waits until none is running. An INSERT that starts after the claim refuses itself,
-one that started before is over before the standings are asked. The same fence stops a frozen sink that thaws, and a second
-sink. (insert_deduplication_token does not do it: a new life cuts its blocks of rows at other offsets.)
+one that started before is over before the standings are asked. The same fence stops a frozen sink that thaws, and a
+second sink. (insert_deduplication_token does not do it: a new life cuts its blocks of rows at other offsets.)
 """
 
 from __future__ import annotations
