@@ -13,7 +13,7 @@ import typer
 
 from schemas.topics import topic_specs
 from streams.pipeline.config import ConfigError, PipelineConfig, read_config
-from streams.pipeline.workers import run_role, worker_specs
+from streams.pipeline.workers import run_alone, worker_specs
 from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
@@ -82,7 +82,7 @@ def _run(role: str, config: PipelineConfig, name: str) -> int:
         return 0
     if role == "all":
         return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
-    return run_role(role, config, name.replace("{hostname}", socket.gethostname()) or f"{role}-0")
+    return run_alone(role, config, name.replace("{hostname}", socket.gethostname()) or f"{role}-0")
 
 
 def _make_topics(config: PipelineConfig) -> None:

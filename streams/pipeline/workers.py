@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from msgspec import structs
 
@@ -51,6 +53,16 @@ def run_role(role: str, config: PipelineConfig, name: str) -> int:
     """One worker in this process, until it is told to stop."""
     introduce(config.log_format, worker=name, role=role)
     return int(importlib.import_module(f"streams.agents.{role}").run(config, name))
+
+
+def run_alone(role: str, config: PipelineConfig, name: str) -> NoReturn:
+    """The same without a supervisor, which would have imported and compiled first, and ended the process for good."""
+    for module in _warm_modules(role):
+        getattr(importlib.import_module(module), "warm", lambda: None)()
+    code = run_role(role, config, name)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Faust leaves threads behind that would keep the process
 
 
 def main() -> int:

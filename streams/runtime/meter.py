@@ -77,8 +77,8 @@ class _Events(Struct):
 class Meter:
     """Counts outputs (`saw`) and shows them, with the worker's standing, in `registry`."""
 
-    def __init__(self, worker: str, role: str, restarts: int, standing: Standing) -> None:
-        self.worker, self.role, self.restarts, self.standing = worker, role, restarts, standing
+    def __init__(self, worker: str, restarts: int, standing: Standing) -> None:
+        self.worker, self.restarts, self.standing = worker, restarts, standing
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._blocks = self._counter("blocks", "Blocks done, a partition each.")
@@ -148,7 +148,7 @@ class Meter:
         for name, (metric, meaning) in _SHELL_GAUGES.items():
             yield GaugeMetricFamily(metric, meaning, value=counts.get(name, 0))
         yield CounterMetricFamily("dpme_worker_restarts", "Lives of this worker before this one.", value=self.restarts)
-        yield _gauge("dpme_worker_info", "Who this is.", {(self.worker, self.role): 1}, ["worker", "role"])
+        yield _gauge("dpme_worker_info", "Who this is.", {(self.worker,): 1}, ["worker"])
         lags: _Values = {(topic, str(partition)): lag for (topic, partition), lag in self.standing.lags().items()}
         yield _gauge("dpme_log_lag_records", "Records of a log not yet applied.", lags, ["topic", "partition"])
         blocks: _Values = {(str(partition),): block for partition, block in list(self._last_block.items())}

@@ -60,7 +60,7 @@ class Runtime:
         self.checkpoint_topic, self.positions_source = checkpoint_topic, positions_source
         self.draining = False
         self.standing = WorkerStanding(settings.ready_lag_records)
-        self.meter = Meter(name, role, supervisor.restarts(), self.standing)
+        self.meter = Meter(name, supervisor.restarts(), self.standing)
         self.health: HealthServer | None = None
 
     async def start(self, app: RoleApp) -> None:

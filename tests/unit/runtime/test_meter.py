@@ -47,7 +47,7 @@ def standing() -> WorkerStanding:
 
 @pytest.fixture
 def meter(standing: WorkerStanding) -> Meter:
-    return Meter("risk-0", "risk", 2, standing)
+    return Meter("risk-0", 2, standing)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def get(server: HealthServer, path: str) -> tuple[int, str]:
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
     """(name, values of the labels in order of their names...) -> value."""
-    families = text_string_to_metric_families(text)
-    return {(s.name, *(value for _, value in sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(s.name, *(value for _, value in sorted(s.labels.items()))): s.value for s in found}
 
 
 def done(partition: int, block: int, evaluated: bool, **states: int) -> Output:
@@ -107,7 +107,7 @@ def test_outputs_are_counted_by_what_they_say(meter: Meter, server: HealthServer
         ("dpme_barrier_to_last_call_seconds_sum",): 0.03, ("dpme_accounts", "healthy"): 5,
         ("dpme_accounts", "insolvent"): 1, ("dpme_last_block", "1"): 8, ("dpme_records_applied_total",): 7,
         ("dpme_checkpoint_bytes_total",): 900, ("dpme_worker_restarts_total",): 2,
-        ("dpme_worker_info", "risk", "risk-0"): 1,
+        ("dpme_worker_info", "risk-0"): 1,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
     assert found["dpme_checkpoint_age_seconds",] >= 3
@@ -153,7 +153,7 @@ def test_healthy_means_that_the_loop_comes_round(standing: WorkerStanding, serve
 
 
 def test_before_it_is_connected_a_worker_lives_and_is_not_ready() -> None:
-    server = HealthServer("127.0.0.1", 0, Meter("sink", "sink", 0, WorkerStanding(1)))
+    server = HealthServer("127.0.0.1", 0, Meter("sink", 0, WorkerStanding(1)))
     try:
         assert get(server, "/healthz")[0] == 200
         assert get(server, "/readyz") == (503, "not connected yet\n")
