@@ -13,7 +13,7 @@ import typer
 
 from schemas.topics import topic_specs
 from streams.pipeline.config import ConfigError, PipelineConfig, read_config
-from streams.pipeline.workers import GROUPED, group_name, run_role, worker_specs
+from streams.pipeline.workers import GROUPED, group_name, run_alone, worker_specs
 from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
@@ -27,6 +27,7 @@ EXAMPLE = PipelineConfig(
     risk_workers=2,
     store=".dpme/live/store",
     gateway_port=8765,
+    metrics_port=9100,
 )
 
 
@@ -83,7 +84,7 @@ def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
     if not 0 <= group < (config.groups if role in GROUPED else 1):
         raise typer.BadParameter(f"--group {group}: {role} has no such group; the configuration says {config.groups}")
     chosen = name.replace("{hostname}", socket.gethostname()) or f"{group_name(role, group)}-0"
-    return run_role(role, config, chosen, group)
+    return run_alone(role, config, chosen, group)
 
 
 def _make_topics(config: PipelineConfig) -> None:

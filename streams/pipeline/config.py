@@ -74,6 +74,9 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             session_s=self.session_s,
             checkpoint_every=self.checkpoint_every,
             stall_s=self.stall_s,
+            metrics_host=self.metrics_host,
+            metrics_port=self.metrics_port,
+            ready_lag_records=self.ready_lag_records,
             idle_allowed=True,
             group=group,
             groups=self.groups,
@@ -94,8 +97,8 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def secret(self, name: str) -> Secret:
         """A password by its name in SECRETS; empty where there is none. Raises ConfigError for an unreadable file."""
-        from_environment = os.environ.get(PREFIX + name.upper())
-        if from_environment is not None:
+        from_environment = os.environ.get(PREFIX + name.upper(), "")
+        if from_environment:  # an empty variable is what an unset one becomes in a compose file
             return Secret(from_environment)
         file_field = SECRETS[name]
         path = getattr(self, file_field)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streams.pipeline.config import PipelineConfig
-from streams.pipeline.workers import group_specs
+from streams.pipeline.workers import group_members
 
 POLL_S = 0.1
 CAUGHT_UP = re.compile(rb"\bcaught_up\b.*\blife\W{1,3}(\d+)\W")  # the note, as JSON or as text
@@ -27,7 +27,7 @@ class RestartError(Exception):
 def rolling_restart(config: PipelineConfig, limit_s: float = 120.0) -> Iterator[tuple[str, float]]:
     """Restart enforcement and risk workers, group after group; yields (name, seconds until it had caught up)."""
     folder = Path(config.folder)
-    names = [spec.name for group in range(config.groups) for spec in group_specs(config, group)]
+    names = [one.name for group in range(config.groups) for one in group_members(config, group)]
     for name in names:  # before anything is touched
         _pid(folder, name)
     for name in names:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from msgspec import structs
 
 from streams.pipeline.config import PipelineConfig, read_config
 from streams.runtime.notes import introduce
@@ -16,23 +19,31 @@ GROUPED = ("risk", "enforcement")  # roles of which hot standby has a group more
 RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", "streams.simulate.warm_up")
 
 
+class Named(NamedTuple):
+    """A worker of an installation: its role, its stable name, its hot-standby group."""
+
+    role: str
+    name: str
+    group: int = 0
+
+
 def worker_specs(config: PipelineConfig) -> list[WorkerSpec]:
-    """Every worker by its stable name."""
-    specs = [_spec("sequencer", config, "sequencer")]
+    """Every worker, as the supervisor wants it."""
+    named = [Named("sequencer", "sequencer")]
     for group in range(config.groups):
-        specs += group_specs(config, group)
+        named += group_members(config, group)
     if config.store:
-        specs.append(_spec("sink", config, "sink"))
+        named.append(Named("sink", "sink"))
     if config.gateway_port:
-        specs.append(_spec("gateway", config, "gateway"))
-    return specs
+        named.append(Named("gateway", "gateway"))
+    return [_spec(_with_own_port(config, place), one) for place, one in enumerate(named)]
 
 
-def group_specs(config: PipelineConfig, group: int) -> list[WorkerSpec]:
+def group_members(config: PipelineConfig, group: int) -> list[Named]:
     """Enforcement and risk workers of one group; group 0 is the first among equals in name only."""
-    names = [("enforcement", group_name("enforcement", group))]
-    names += [("risk", f"{group_name('risk', group)}-{number}") for number in range(config.risk_workers)]
-    return [_spec(role, config, name, group) for role, name in names]
+    stem = group_name("risk", group)
+    risk = [Named("risk", f"{stem}-{number}", group) for number in range(config.risk_workers)]
+    return [Named("enforcement", group_name("enforcement", group), group), *risk]
 
 
 def group_name(role: str, group: int) -> str:
@@ -40,8 +51,14 @@ def group_name(role: str, group: int) -> str:
     return f"{role}-standby{group}" if group else role
 
 
-def _spec(role: str, config: PipelineConfig, name: str, group: int = 0) -> WorkerSpec:
-    return WorkerSpec(name, _target(role, config, name, group), warm=_warm_modules(role))
+def _with_own_port(config: PipelineConfig, place: int) -> PipelineConfig:
+    """The workers of one machine take the metrics ports upwards from the configured one, in their order."""
+    port = config.metrics_port + place if config.metrics_port else 0
+    return structs.replace(config, metrics_port=port)
+
+
+def _spec(config: PipelineConfig, one: Named) -> WorkerSpec:
+    return WorkerSpec(one.name, lambda: run_role(one.role, config, one.name, one.group), warm=_warm_modules(one.role))
 
 
 def _warm_modules(role: str) -> tuple[str, ...]:
@@ -49,16 +66,21 @@ def _warm_modules(role: str) -> tuple[str, ...]:
     return RISK_MODULES if role == "risk" else SHELL_MODULES
 
 
-def _target(role: str, config: PipelineConfig, name: str, group: int) -> Callable[[], int]:
-    return lambda: run_role(role, config, name, group)
-
-
-
 def run_role(role: str, config: PipelineConfig, name: str, group: int = 0) -> int:
     """One worker in this process, until it is told to stop."""
     introduce(config.log_format, worker=name, role=role)
     of_group = (group,) if role in GROUPED else ()
     return int(importlib.import_module(f"streams.agents.{role}").run(config, name, *of_group))
+
+
+def run_alone(role: str, config: PipelineConfig, name: str, group: int = 0) -> NoReturn:
+    """The same without a supervisor, which would have imported and compiled first, and ended the process for good."""
+    for module in _warm_modules(role):
+        getattr(importlib.import_module(module), "warm", lambda: None)()
+    code = run_role(role, config, name, group)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Faust leaves threads behind that would keep the process
 
 
 def main() -> int:

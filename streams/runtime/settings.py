@@ -38,6 +38,9 @@ class RuntimeSettings:
     kernel_threads: int = 2  # long records of different units run side by side
     stall_s: float | None = None  # > rebalance + 2 sessions, and > the longest restore
     restore_s: float | None = None  # 3 sessions; raise it with the size of the state
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # of /healthz, /readyz, /metrics; 0: none
+    ready_lag_records: int = 1000  # a worker further behind the end of one of its logs is not ready
     idle_allowed: bool = False  # True: a worker without partitions is a spare, not a fault
 
     @property

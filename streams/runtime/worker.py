@@ -19,14 +19,18 @@ import faust
 import uvloop
 from faust.types import TP
 
+from streams.runtime import supervisor
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, die
+from streams.runtime.health import HealthServer
 from streams.runtime.log_reader import LogReader
 from streams.runtime.machine import LogPosition, MachineFactory, PositionsSource
+from streams.runtime.meter import Meter
 from streams.runtime.notes import NoteHandler, note
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.shell import Shell
+from streams.runtime.standing import WorkerStanding
 from streams.runtime.transport import CheckpointConsumer, CheckpointTransport, PromptTableManager
 from streams.runtime.watchdog import Watchdog
 
@@ -56,10 +60,15 @@ class Runtime:
         self.checkpoint_topic, self.positions_source = checkpoint_topic, positions_source
         self.draining = False
         self._ends_at_restore: dict[LogPosition, int] = {}  # emptied once every position has reached them
+        self.standing = WorkerStanding(settings.ready_lag_records)
+        self.meter = Meter(name, supervisor.restarts(), self.standing)
+        self.health: HealthServer | None = None
 
     async def start(self, app: RoleApp) -> None:
         """Connects, waits until every topic is visible, and builds the shell."""
         self.app = app
+        if self.settings.metrics_port:
+            self.health = HealthServer(self.settings.metrics_host, self.settings.metrics_port, self.meter)
         self.producer = new_producer(self.settings)
         self.probe, self.loader, self.janitor = (LogReader(self.settings) for _ in range(3))
         readers = [self.probe, self.loader, self.janitor] if self.checkpoint_topic else [self.probe]
@@ -68,6 +77,7 @@ class Runtime:
         self.shell = self._new_shell()
         self.watchdog = Watchdog(self.settings.stall_limit_s, self.settings.idle_allowed)
         self.watchdog.start()
+        self.standing.follow(self.shell, self.watchdog)
         self._watching = asyncio.create_task(self.watchdog.watch(self._positions, self._behind))
         note("ready", role=self.role, name=self.name)
 
@@ -95,6 +105,7 @@ class Runtime:
             checkpoint_loader=CheckpointReader(self.loader, full_name) if topic else None,
             checkpoint_janitor=CheckpointReader(self.janitor, full_name) if topic else None,
             positions_source=self.positions_source,
+            saw=self.meter.saw if self.settings.metrics_port else None,
         )
 
     async def restore(self, assigned: set[TP]) -> dict[TP, int]:
@@ -120,10 +131,14 @@ class Runtime:
         except Exception:  # Faust's consumer has not started yet: no assignment
             return {}
         found = {log: self.shell.position(log) for log in assigned}
-        return {log: -1 if offset is None else offset for log, offset in found.items()}
+        positions = {log: -1 if offset is None else offset for log, offset in found.items()}
+        if not positions:
+            self.standing.asked({}, {})
+        return positions
 
     async def _behind(self, positions: dict[LogPosition, int]) -> set[LogPosition]:
         ends = await self.probe.ends([(self.settings.topic(topic), partition) for topic, partition in positions])
+        self.standing.asked(positions, {self._log(TP(*at)): end for at, end in ends.items()})
         below = {log for log in positions if positions[log] < ends[self.settings.topic(log[0]), log[1]]}
         holes = set()
         for topic, partition in below:  # behind markers and holes at the end of the log there is nothing to do
@@ -146,6 +161,8 @@ class Runtime:
         self.watchdog.stop()
         await self.shell.stop()
         await self.producer.stop()
+        if self.health is not None:
+            self.health.close()
 
 
 class RoleApp(faust.App):
