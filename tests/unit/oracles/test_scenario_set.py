@@ -12,7 +12,7 @@ from kernels.layout import tail_mass_of_level
 from oracles import scenario_set as module
 from oracles.scenario_set import FactorVolatilities, ScenarioSet, draw_scenario_set
 
-GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "scenario_set_version_1.bin"
+RECORDED = pathlib.Path(__file__).parents[2] / "reference" / "vectors" / "scenario_set_version_1.bin"
 UNDERLYINGS, SURFACES = ("BTC", "ETH", "PEPE"), ("ETH", "BTC")
 VOLATILITIES = FactorVolatilities(
     np.array([0.01, 0.012, 0.03]), np.array([0.02, 0.03]), np.array([0.05, 0.05]), np.array([1e-3, 1e-3])
@@ -64,7 +64,7 @@ def test_every_published_input_keys_the_draw(drawn: ScenarioSet, change: dict) -
 
 
 def test_a_set_of_version_1_is_read_but_cannot_be_drawn_again() -> None:
-    raw = GOLDEN.read_bytes()
+    raw = RECORDED.read_bytes()
     old = ScenarioSet.from_bytes(raw)
     assert (old.version, old.size, old.underlyings, old.option_underlyings) == (1, 16, UNDERLYINGS, SURFACES)
     assert old.to_bytes() == raw
