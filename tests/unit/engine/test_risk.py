@@ -101,9 +101,9 @@ def test_warning_once_a_crossing_and_again_after_recovery() -> None:
 
 def test_fall_through_both_lines_is_one_warning_of_the_lower() -> None:
     story = Story()
-    story.block([75.0, 74.0])
+    story.block([74.0, 73.0])
     found = events_of(story.run(), MARGIN_WARNINGS)
-    assert [(w["line"], w["margin"]["nlv_usd6"]) for w in found] == [("MM", 5_000_000)]
+    assert [(w["line"], w["margin"]["nlv_usd6"]) for w in found] == [("MM", 4_000_000)]
 
 
 def test_no_second_warning_where_the_barrier_called_until_the_state_changes() -> None:
