@@ -103,7 +103,11 @@ class Broker:
         tied = not self.detached and threading.current_thread() is threading.main_thread()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.command(),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,  # Ctrl-C in a terminal reaches only who started it
                 preexec_fn=_die_with_parent if tied else None,
             )

@@ -95,6 +95,8 @@ def _visible(topic: Mapping[str, Any], wanted: Mapping[str, TopicSpec]) -> bool:
         return False
     spec = wanted[topic["topic"]]
     if len(topic["partitions"]) != spec.partitions:
-        raise TopicsError(f"topic {spec.name} has {len(topic['partitions'])} partitions, not {spec.partitions}: "
-                          "their number never changes in place")
+        raise TopicsError(
+            f"topic {spec.name} has {len(topic['partitions'])} partitions, not {spec.partitions}: "
+            "their number never changes in place"
+        )
     return True

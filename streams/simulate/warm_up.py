@@ -85,9 +85,7 @@ def _events(number: int) -> list:
 
 def _ticks(number: int) -> list:
     time_ms, price = _time(number), (100, 97, 60)[number] * 10**9
-    spot = SpotTick(
-        version=1, id=f"s{number}", source="warm", time_ms=time_ms - 300, underlying="X", price_usd9=price
-    )
+    spot = SpotTick(version=1, id=f"s{number}", source="warm", time_ms=time_ms - 300, underlying="X", price_usd9=price)
     if number:
         return [spot]
     near, far = EXPIRIES_MS
@@ -100,7 +98,11 @@ def _ticks(number: int) -> list:
     )  # fmt: skip
     quotes = [
         QuoteTick(
-            version=1, id=f"q{kind}{strike}", source="warm", time_ms=time_ms, instrument=_name(kind, strike, near),
+            version=1,
+            id=f"q{kind}{strike}",
+            source="warm",
+            time_ms=time_ms,
+            instrument=_name(kind, strike, near),
             mark_usd9=round(max(0.05, 3.0 - abs(strike - 101) / 10) * 10**9),
         )
         for strike in STRIKES_USD
