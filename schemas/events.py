@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.quantities import CASH_MAX_USD6, LOTS_MAX, PRICE_MAX_USD9
 
@@ -158,12 +158,25 @@ Tick = SpotTick | ForwardTick | QuoteTick | SurfaceTick
 # -- instruments
 
 
+class Jumps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jumps of Merton's model: how many a year, mean and standard deviation of the logarithm of one."""
+
+    intensity_e6: Annotated[int, Meta(gt=0, le=100_000_000)]
+    mean_e9: Annotated[int, Meta(ge=-2_000_000_000, le=2_000_000_000)]
+    stddev_e9: Annotated[int, Meta(ge=0, le=2_000_000_000)]
+
+
 class UnderlyingListing(Event, frozen=True, tag="underlying"):
-    """An underlying: a price index with a scenario factor. `stable` marks coins that the depeg stress row moves."""
+    """An underlying: a price index with a scenario factor. `stable` marks coins that the depeg stress row moves.
+
+    With `jumps` its options are priced by Merton's model and its surfaces are those of the diffusion; without, by
+    Black-76.
+    """
 
     id: Name
     underlying: Name
     stable: bool = False
+    jumps: Jumps | UnsetType = UNSET
 
 
 class InstrumentListing(Event, frozen=True, tag="instrument"):

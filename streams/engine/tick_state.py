@@ -134,7 +134,9 @@ class TickState:
             Quote(catalogue.instruments[i].kind == "call", catalogue.instruments[i].strike_usd9, *values)
             for i, values in sorted(quotes.items())
         ]
-        found = fit_slice(rows, forward, self.rate_e9.get(expiry, 0), catalogue.expiries[expiry].expiry_ms - time_ms)
+        listed = catalogue.expiries[expiry]
+        jumps = catalogue.underlyings[listed.underlying].jumps
+        found = fit_slice(rows, forward, self.rate_e9.get(expiry, 0), listed.expiry_ms - time_ms, jumps)
         if found is not None:
             self.surface[expiry] = found
 

@@ -47,6 +47,9 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="t-4", source="dvol", time_ms=T, underlying="BTC", expiry_ms=T + 1, a_e9=-1, b_e9=2, rho_e9=-3,
         m_e9=4, sigma_e9=5)),
     "underlying": ("instruments", e.UnderlyingListing(version=1, id="u-1", underlying="USDC", stable=True)),
+    "underlying_jumps": ("instruments", e.UnderlyingListing(
+        version=1, id="u-2", underlying="BTC",
+        jumps=e.Jumps(intensity_e6=4_000_000, mean_e9=-50_000_000, stddev_e9=100_000_000))),
     "instrument": ("instruments", e.InstrumentListing(
         version=1, id="i-1", instrument="BTC-C", underlying="BTC", kind="call", lot_exponent=-2, expiry_ms=T + 1,
         strike_usd9=41_000 * ONE)),
