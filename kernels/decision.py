@@ -186,3 +186,32 @@ def decisions(
         account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, np.int64(tail_mass), stress, stress_weight_e6,
         plain, np.int64(multiplier_e6), may_bound, np.int64(block), into, out_status,
     )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def clear_by_bounds(  # type: ignore[no-untyped-def]
+    may_clear, es_increase_usd9, stress_increase_usd9, plain, multiplier_e6, margins,
+    out_es_usd9, out_stress_usd9, out_cleared,
+) -> None:  # fmt: skip
+    """The sup bound on the whole decision: out_cleared[a] where last terms + increases still give HEALTHY.
+
+    ``margins`` holds the last terms (exact or bounds themselves), the increases are those of ``screening.sup_bound``
+    since then. The outputs get the bounds of the two terms. Accounts that may not be cleared are never cleared.
+    """
+    for a in range(may_clear.shape[0]):
+        out_cleared[a] = False
+        if not may_clear[a] or es_increase_usd9[a] >= BOUND_LIMIT or stress_increase_usd9[a] >= BOUND_LIMIT:
+            continue
+        es_usd9 = margins.es_usd9[a] + es_increase_usd9[a]
+        stress_usd9 = max(np.int64(0), margins.stress_usd9[a] + stress_increase_usd9[a])
+        if not -BOUND_LIMIT < es_usd9 < BOUND_LIMIT or stress_usd9 >= BOUND_LIMIT:
+            continue
+        out_es_usd9[a], out_stress_usd9[a] = es_usd9, stress_usd9
+        out_cleared[a] = decide(a, es_usd9, stress_usd9, plain, multiplier_e6)[3] == HEALTHY
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def keep_bounds(accounts, es_usd9, stress_usd9, plain, multiplier_e6, into) -> None:  # type: ignore[no-untyped-def]
+    """Bounds that prove HEALTHY become the rows of these accounts; their ``keyframe_block`` stays."""
+    for a in accounts:
+        store(a, es_usd9[a], stress_usd9[a], plain, decide(a, es_usd9[a], stress_usd9[a], plain, multiplier_e6), into)

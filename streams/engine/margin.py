@@ -36,6 +36,11 @@ Spread = Callable[[Callable[[np.ndarray], None], Iterable[np.ndarray]], Iterable
 """Like `map`: an executor's `map` computes blocks of accounts in threads (the kernels release the lock)."""
 
 
+def serially(run: Callable[[np.ndarray], None], chunks: Iterable[np.ndarray]) -> Iterable[None]:
+    """One block of accounts after the other."""
+    return map(run, chunks)
+
+
 class Sums(NamedTuple):
     """Per account without any scenario: nlv, equity, short-option minimum and add-ons in micro-USD (exact), and whether
     an account is out of the fast range: `exact` has its four numbers as Python integers (the arrays: saturated)."""
@@ -124,7 +129,7 @@ def compute(
     into: Margins,
     block: int = NEVER,
     may_bound: np.ndarray | None = None,
-    spread: Spread = map,
+    spread: Spread = serially,
 ) -> None:
     """Margins of the given accounts (int64 indices) into `into`; the other entries are left alone.
 
