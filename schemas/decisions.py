@@ -130,7 +130,11 @@ class LiquidationRecord(Struct, frozen=True, tag="liquidations"):
 
 
 class BlockDone(Struct, frozen=True, tag="block_done"):
-    """A partition has computed a block. Digests are hex; `halted` says why the partition stands still, if it does."""
+    """A partition has computed a block. Digests are hex; `halted` says why the partition stands still, if it does.
+
+    `stages`: how many accounts each stage of the screen took and why (streams/engine/screen.py); names without any are
+    left out. `bound`: rows of this block's margins that are certified bounds (schemas/margin_batch.py).
+    """
 
     version: int
     partition: int
@@ -151,6 +155,8 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     scenario_digest: str
     parameter_version: int
     halted: str = ""
+    stages: dict[str, int] = {}
+    bound: int = 0
 
 
 class Quarantined(Struct, frozen=True, tag="quarantined", omit_defaults=True):

@@ -129,7 +129,9 @@ class Reporter:
         columns["stress_row"] = columns["stress_row"].astype(np.int16)
         return self._output(MARGIN_BATCHES, header.block, encode_batch(head, state.book.accounts, columns))
 
-    def block_done(self, state: Risk, header: records.Header, tables: Tables | None, first: int) -> Output:
+    def block_done(
+        self, state: Risk, header: records.Header, tables: Tables | None, first: int, stages: dict[str, int]
+    ) -> Output:
         """The partition has computed the block (or only carried it along, where it is not evaluated)."""
         counts = np.bincount(state.margins.state, minlength=len(STATES))
         done = BlockDone(
@@ -151,6 +153,8 @@ class Reporter:
             table_digest=tables.digest if tables is not None else "",
             scenario_digest=state.scenario_digest,
             parameter_version=state.parameters.version,
+            stages=stages,
+            bound=stages.get("cleared_hinge", 0) + stages.get("bound_sup", 0),
         )
         self.block_calls = 0
         return self._output(BLOCKS_DONE, header.block, encode(done))

@@ -53,7 +53,8 @@ ARROW_SCHEMAS: dict[str, pa.Schema] = {
             *_fields(_WHOLE, "first", "wide", "warnings", "calls"),
             *_fields(_TEXT, "states", "state_digest", "table_digest", "scenario_digest"),
             *_fields(_WHOLE, "parameter_version"),
-            *_fields(_TEXT, "halted"),
+            *_fields(_TEXT, "halted", "stages"),
+            *_fields(_WHOLE, "bound"),
         ]
     ),
     "margin_calls": pa.schema(
@@ -134,6 +135,7 @@ def _decode_margins(place: Place, raw: bytes) -> Decoded:
 def _decode_block_done(place: Place, raw: bytes) -> Decoded:
     done = _read(raw, BlockDone)
     row = {**msgspec.structs.asdict(done), **_origin(place, done.seq), "states": _json(done.states)}
+    row["stages"] = _json(done.stages)
     return _decoded("blocks_done", done.seq, [row])
 
 

@@ -48,7 +48,8 @@ CREATE TABLE IF NOT EXISTS dpme.margins
     binding Enum8('expected_shortfall' = 0, 'stress' = 1, 'short_option_minimum' = 2) CODEC(ZSTD(1)),
     stress_row Int16 CODEC(ZSTD(1)),
     state Enum8('healthy' = 0, 'margin_call' = 1, 'liquidatable' = 2, 'insolvent' = 3) CODEC(ZSTD(1)),
-    wide Bool CODEC(ZSTD(1))
+    wide Bool CODEC(ZSTD(1)),
+    keyframe_block Int64 CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree ORDER BY (account, block)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -74,7 +75,9 @@ CREATE TABLE IF NOT EXISTS dpme.blocks_done
     table_digest String,
     scenario_digest LowCardinality(String),
     parameter_version Int64,
-    halted String
+    halted String,
+    stages String,
+    bound Int64
 )
 ENGINE = MergeTree ORDER BY (block, log_partition, record_seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

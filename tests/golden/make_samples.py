@@ -1,6 +1,7 @@
 """Golden samples: one value of every message.
 
 `python tests/golden/make_samples.py` writes the files anew: only for a new version or type, never to pass a test.
+`earlier/` keeps samples of what was written before fields were added: they must stay readable.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ OUTPUTS: dict[str, Any] = {
     "block_done": d.BlockDone(
         version=1, partition=2, seq=18, block=17, block_hash=HASH, time_ms=T, accounts=5, events=3, evaluated=True,
         first=1, wide=0, warnings=1, calls=1, state_digest="ab", table_digest="cd", scenario_digest="5a" * 32,
-        states={"healthy": 4, "margin_call": 0, "liquidatable": 1, "insolvent": 0}, parameter_version=1),
+        states={"healthy": 4, "margin_call": 0, "liquidatable": 1, "insolvent": 0}, parameter_version=1,
+        stages={"bound_sup": 3, "exact_not_healthy": 1, "exact_traded": 1}, bound=3),
     "quarantined": d.Quarantined(
         1, refusals.LATE_TICK, "time_ms", "tick is 2001 ms older than the last closed block", "oracle.ticks", 0, 42, 0,
         "e30="),

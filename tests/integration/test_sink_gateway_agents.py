@@ -47,7 +47,7 @@ def run_worker_process(role: str, bootstrap: str, prefix: str, folder: str, port
 
 def records_of_block(partition: int, block: int) -> dict[str, bytes]:
     accounts = [f"account-{partition}-{number}" for number in range(ACCOUNTS)]
-    columns = {name: np.full(ACCOUNTS, block, np.int64) for name in MONEY_COLUMNS}
+    columns = {name: np.full(ACCOUNTS, block, np.int64) for name in (*MONEY_COLUMNS, "keyframe_block")}
     columns |= {name: np.zeros(ACCOUNTS, np.int8) for name in ("binding", "stress_row", "state")}
     columns["wide"] = np.zeros(ACCOUNTS, bool)
     call = decisions.Call(block, f"c{partition}-{block}", accounts[0], block, block, "healthy", "margin_call", MARGIN)

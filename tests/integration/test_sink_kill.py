@@ -44,7 +44,7 @@ def records() -> dict[tuple[str, int], list[bytes]]:
 
 
 def batch(partition: int, block: int) -> bytes:
-    columns = {name: np.full(ACCOUNTS, block, np.int64) for name in MONEY_COLUMNS}
+    columns = {name: np.full(ACCOUNTS, block, np.int64) for name in (*MONEY_COLUMNS, "keyframe_block")}
     columns |= {name: np.zeros(ACCOUNTS, np.int8) for name in ("binding", "stress_row", "state")}
     columns["wide"] = np.zeros(ACCOUNTS, bool)
     return encode_batch(BatchHead(partition, block, block, "0x00", block), NAMES[partition], columns)
