@@ -69,6 +69,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tick_lateness_max_ms: Annotated[int, Meta(ge=0)] = 2_000
     identity_memory_blocks: Annotated[int, Meta(ge=1)] = 64
     block_close_grace_ms: Annotated[int, Meta(ge=0)] = 60_000
+    settlement_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 1_800_000
+    unrealised_gain_share_e6: RatioE6 = 1_000_000
 
 
 def parse_parameters(document: dict) -> RiskParameters:

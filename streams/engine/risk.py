@@ -30,7 +30,7 @@ from streams.engine.tables import TableCache, Tables
 from streams.engine.trades import loss_bound_usd9, trade_effects
 from streams.engine.warn import exact_now, warnings_due
 
-DUMP_VERSION = 1
+DUMP_VERSION = 2
 REPEATS_REMEMBERED = 4_096
 
 

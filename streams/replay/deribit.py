@@ -55,7 +55,7 @@ def deribit_world(source: Path | None, seed: int, scenarios: int, limit: int | N
     snapshots = read_snapshots(paths, limit)
     venue = Venue(snapshots)
     scenario_set = scenario_set_of(option_volatilities(venue.currencies, [STABLE]), seed, scenarios)
-    parameters = RiskParameters()
+    parameters = RiskParameters(settlement_window_ms=0)  # snapshots lie further apart than any window
     listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
         *venue.listings(),
