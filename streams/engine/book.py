@@ -29,6 +29,7 @@ LINEAR_KINDS = ("perpetual", "future")
 CASH_LIMIT_USD6 = 2**60
 ENTRY_LIMIT_USD6 = 2**59
 LOTS_LIMIT = 2**60
+PRODUCT_LIMIT = 2**62
 
 
 class Legs(NamedTuple):
@@ -86,10 +87,24 @@ class Book:
     def _fund(self, index: int, amount_usd9: int, catalogue: Catalogue) -> np.ndarray:
         """Every holder of a perpetual pays `amount_usd9` a unit (who is short receives it). Returns their rows."""
         places = self.holders(index)
-        rows, exponent = self.keys[places] >> INSTRUMENT_BITS, catalogue.instruments[index].lot_exponent
-        for row, lots in zip(rows.tolist(), self.lots[places].tolist(), strict=True):
-            self._add_cash(row, -self._paid_usd6(lots, amount_usd9, exponent))
+        rows = self.keys[places] >> INSTRUMENT_BITS
+        paid = self._paid_each_usd6(self.lots[places], amount_usd9, catalogue.instruments[index].lot_exponent)
+        cash = self.cash_usd6[rows] - paid
+        for beyond in np.flatnonzero(np.abs(cash) > CASH_LIMIT_USD6).tolist():
+            self._within(int(cash[beyond]), CASH_LIMIT_USD6, int(rows[beyond]))
+        self.cash_usd6[rows] = cash
         return rows
+
+    def _paid_each_usd6(self, lots: np.ndarray, price_usd9: int, lot_exponent: int) -> np.ndarray:
+        """`_paid_usd6` of each of many lots, int64; in arrays wherever their products fit."""
+        unit = 10 ** max(3 - lot_exponent, 0)
+        if unit == 1 or int(np.abs(lots).max(initial=0)) * abs(price_usd9) >= PRODUCT_LIMIT:
+            return np.array([self._paid_usd6(n, price_usd9, lot_exponent) for n in lots.tolist()], np.int64)
+        product = lots * price_usd9
+        paid, rest = np.divmod(product, unit)
+        paid += (2 * rest > unit) | ((2 * rest == unit) & (paid & 1 == 1))
+        self.residue_usd21 += sum((paid * unit - product).tolist()) * (USD21_PER_USD6 // unit)
+        return paid
 
     def _paid_usd6(self, lots: int, price_usd9: int, lot_exponent: int) -> int:
         """Notional of lots in micro-USD; what rounding adds to it goes to the residue."""

@@ -17,9 +17,12 @@ LegLots = tuple[np.ndarray, np.ndarray]  # keys of legs, lots (or moved lots) of
 
 
 class TradeEffects(NamedTuple):
-    """Over all accounts, float64[A] micro-USD; `rows` int64: those touched."""
+    """Over all accounts, float64[A] micro-USD; `rows` int64: those touched, `named`: by an event of their own (the
+    others were funded: their lots are what they were).
+    """
 
     rows: np.ndarray
+    named: np.ndarray
     nlv_change_usd6: np.ndarray
     line_rise_usd6: np.ndarray
 
@@ -53,7 +56,8 @@ def trade_effects(
     bound = np.full(len(catalogue.instruments), np.inf)  # a lot of what was listed since then can do anything
     bound[: len(bound_usd9)] = bound_usd9
     np.add.at(rise, keys >> INSTRUMENT_BITS, moved * bound[index] / USD9_PER_USD6)
-    return TradeEffects(rows, change, rise)
+    named = np.array([book.row_of[name] for name in events.names], np.int64)
+    return TradeEffects(rows, named, change, rise)
 
 
 def _rows_concerned(book: Book, events: records.Events) -> np.ndarray:

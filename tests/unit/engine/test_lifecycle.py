@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import orjson
 import pytest
 from engine_worlds import DAY_MS, cash, coins, fill, funding, instrument, spot, time_of, transfer
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_risk import Story, done_of, margins_of
 
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.quantities import ONE_E6, divide_half_even
+from schemas.quantities import ONE_E6, divide_half_even, notional_usd6
 from schemas.topics import ACCOUNT_LOG, QUARANTINE
+from streams.engine.book import Book
 from streams.engine.sequence import partition_of
 from streams.engine.settlement import Window
 from streams.engine.tick_state import TickState
@@ -151,6 +154,22 @@ def test_funding_can_trigger_a_warning() -> None:
     story.block([100.0], [funding("o", 3, "X-PERP", 9.9, time_ms=time_of(2) + 50)])
     found = [e for v in story.run().values("margin.warnings") for e in orjson.loads(v)["events"]]
     assert [(w["account"], w["trigger"], w["margin"]["nlv_usd6"]) for w in found] == [("a", "fill", 300_000)]
+
+
+@given(
+    st.lists(st.integers(-(2**50), 2**50) | st.integers(-2_000, 2_000), max_size=8),
+    st.integers(-(10**14), 10**14) | st.integers(-999, 999).map(lambda n: 500 * n),
+    st.integers(-12, 6),
+)
+def test_funding_of_many_is_that_of_each(lots: list[int], amount_usd9: int, exponent: int) -> None:
+    """Arrays or Python integers: the same money and the same residue."""
+    many, each = Book(), Book()
+    paid = [notional_usd6(n, amount_usd9, exponent) for n in lots]
+    assume(all(abs(p) < 2**62 for p in paid))
+    assert many._paid_each_usd6(np.array(lots, np.int64), amount_usd9, exponent).tolist() == paid
+    assert [each._paid_usd6(n, amount_usd9, exponent) for n in lots] == paid
+    exact = sum(Fraction(n * amount_usd9) * Fraction(10) ** (exponent + 12) for n in lots)
+    assert many.residue_usd21 == each.residue_usd21 == sum(paid) * 10**15 - exact
 
 
 # -- transfers
