@@ -78,7 +78,14 @@ class Book:
             self._add_cash(row, cash_usd6)
             if kind != records.CASH:
                 self._trade(row, instrument, kind, lots, price_usd9, catalogue, greeks_usd9)
-        return np.unique(np.concatenate(touched))
+        return self.marked(touched)
+
+    def marked(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Sorted distinct rows (a mark per account: much faster than np.unique where they are many)."""
+        mark = np.zeros(len(self.accounts), np.bool_)
+        for some in rows:
+            mark[some] = True
+        return np.flatnonzero(mark)
 
     def holders(self, instrument: int) -> np.ndarray:
         """Places of the open legs of an instrument."""

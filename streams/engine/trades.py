@@ -65,7 +65,7 @@ def _rows_concerned(book: Book, events: records.Events) -> np.ndarray:
     rows = [np.array([book.row_of[name] for name in events.names if name in book.row_of], np.int64)]
     funded = np.unique(events.rows["instrument"][events.rows["kind"] == records.FUNDING])
     rows += [book.keys[book.holders(index)] >> INSTRUMENT_BITS for index in funded.tolist()]
-    return np.unique(np.concatenate(rows))
+    return book.marked(rows)
 
 
 def _nlv_usd6(book: Book, rows: np.ndarray, tables: Tables) -> np.ndarray:
