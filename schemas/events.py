@@ -78,7 +78,7 @@ class Fill(Event, frozen=True, tag="fill"):
 
 
 class CashMove(Event, frozen=True, tag="cash_move"):
-    """Deposit (positive), withdrawal, transfer, funding, fee: cash of an account changes by `amount_usd6`."""
+    """Deposit (positive), withdrawal or fee: cash of an account changes by `amount_usd6`."""
 
     id: Name
     block: BlockNumber
@@ -99,7 +99,35 @@ class CollateralMove(Event, frozen=True, tag="collateral_move"):
     mode: Literal["add", "set"] = "add"
 
 
-AccountEvent = Fill | CashMove | CollateralMove
+class Funding(Event, frozen=True, tag="funding"):
+    """Funding of a perpetual, paid at once by all who are long to all who are short: `amount_usd9` nano-USD for one
+    unit of the underlying (rate x mark; negative: the short pay). It names no account and counts once to its block.
+    """
+
+    id: Name
+    block: BlockNumber
+    time_ms: TimeMs
+    instrument: Name
+    amount_usd9: Annotated[int, Meta(ge=-PRICE_MAX_USD9, le=PRICE_MAX_USD9)]
+
+
+class Transfer(Event, frozen=True, tag="transfer"):
+    """From `account` to another subaccount `to` of the same owner (OWNER or OWNER/SUB), both sides or none: either cash
+    (`amount_usd6`), or `lots` of an instrument, with `price_usd9` (its mark) unless it is a coin.
+    """
+
+    id: Name
+    block: BlockNumber
+    time_ms: TimeMs
+    account: Name
+    to: Name
+    amount_usd6: Annotated[int, Meta(ge=0, lt=CASH_MAX_USD6)] = 0
+    instrument: Name | None = None
+    lots: Lots = 0
+    price_usd9: PriceUsd9 | None = None
+
+
+AccountEvent = Fill | CashMove | CollateralMove | Transfer
 
 # -- oracle.ticks
 
@@ -209,10 +237,10 @@ class ParametersListing(Event, frozen=True, tag="parameters"):
 
 Listing = UnderlyingListing | InstrumentListing | ScenarioSetListing | ParametersListing
 
-InputEvent = Block | BlockClose | AccountEvent | Tick | Listing
+InputEvent = Block | BlockClose | AccountEvent | Funding | Tick | Listing
 INPUT_TYPES: dict[str, object] = {
     "chain.blocks": Block | BlockClose,
-    "account.fills": AccountEvent,
+    "account.fills": AccountEvent | Funding,
     "oracle.ticks": Tick,
     "instruments": Listing,
 }

@@ -74,6 +74,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     in every block."""
     exact_interval_blocks: Annotated[int, Meta(ge=1, le=100_000)] = 64
     """At least every so many blocks each account's margin is exact."""
+    settlement_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 1_800_000
+    unrealised_gain_share_e6: RatioE6 = 1_000_000
 
 
 def parse_parameters(document: dict) -> RiskParameters:

@@ -1,7 +1,7 @@
 """The decision: terms -> maintenance and initial margin, state, cure. One pure function for every margin there is.
 
 equity = cash + marks of positions + collateral at its price          (nothing haircut)
-NLV    = cash + marks of positions + collateral at price x factor
+NLV    = cash + marks of positions + collateral at price x factor  (open gains by their share: streams/engine/gains.py)
 risk   = max(expected shortfall, worst weighted stress loss, short-option minimum)
 MM     = risk + add-ons,   IM = multiplier x risk + add-ons           (rounded up: against the account)
 add-ons = charge on gross notional
@@ -23,6 +23,7 @@ from schemas.decisions import BINDING_TERMS, Cure
 from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_up, saturated
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
+from streams.engine.gains import uncounted_gain_usd6, uncounted_gains_usd6
 from streams.engine.output import Fault
 from streams.engine.tables import Tables
 
@@ -73,18 +74,18 @@ def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tabl
     portfolio_sums(*legs, tables.columns_usd9, tables.option_expiry, expiries, out, magnitude)
     base = cash_usd6 - entry_usd6
     equity = base + out[:, 0] // USD9_PER_USD6
-    nlv = base + out[:, 1] // USD9_PER_USD6
+    nlv = base + out[:, 1] // USD9_PER_USD6 - uncounted_gains_usd6(legs, entry_usd6, tables, p)
     short = _ratio_up(out[:, 3], p.short_option_minimum_e6)
     charge = _ratio_up(out[:, 2], p.gross_notional_charge_e6)
     wide = magnitude >= SUM_LIMIT
-    exact = {a: _wide_sums(legs, a, int(base[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
+    exact = {a: _wide_sums(legs, a, int(base[a]), int(entry_usd6[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
     for a, values in exact.items():
         nlv[a], equity[a], short[a], charge[a] = map(saturated, values)
     return Sums(nlv, equity, short, charge, wide, exact)
 
 
 def _wide_sums(
-    legs: Legs, account: int, base_usd6: int, tables: Tables, p: RiskParameters
+    legs: Legs, account: int, base_usd6: int, entry_usd6: int, tables: Tables, p: RiskParameters
 ) -> tuple[int, int, int, int]:
     begin, end = int(legs.account_ptr[account]), int(legs.account_ptr[account + 1])
     totals = [0, 0, 0]
@@ -101,7 +102,7 @@ def _wide_sums(
             net[expiry] = net.get(expiry, 0) + lots * notional
     short = sum(max(0, -value) for value in net.values())
     return (
-        base_usd6 + totals[1] // USD9_PER_USD6,
+        base_usd6 + totals[1] // USD9_PER_USD6 - uncounted_gain_usd6(legs, account, entry_usd6, tables, p),
         base_usd6 + totals[0] // USD9_PER_USD6,
         divide_up(short * p.short_option_minimum_e6, ONE_E6),
         divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6),

@@ -11,6 +11,7 @@ from schemas import log_records as records
 from schemas.log_records import Barrier, Market
 from schemas.quantities import ONE_E6
 from schemas.topics import RECORD_BYTES_MAX
+from streams.engine.account_events import accounts_of
 
 if TYPE_CHECKING:
     from streams.engine.intake import Candidate
@@ -48,12 +49,12 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
     if listings:
         return listings
     number, time_ms, block_hash = block["number"], block["time_ms"], bytes.fromhex(block["hash"][2:])
-    steps = []
+    steps, window_ms = [], state.parameters.settlement_window_ms
     ticks, tally = state.ticks.copy(), Tally(state, number)
     last, last_tick_ms = ticks.rows(state.catalogue), state.last_tick_ms
     for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.last_tick_ms):
         for event in group:
-            ticks.absorb(event, state.catalogue)
+            ticks.absorb(event, state.catalogue, window_ms)
         if state.intake.closed is None or group_ms > time_ms:
             continue  # before the first barrier there is nothing to warn of; nor is there behind the close
         if not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
@@ -68,7 +69,8 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
         last, last_tick_ms = rows, group_ms
     ticks.fitted(state.catalogue, time_ms)
     tally.take(None, ticks)
-    barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True)
+    settlements = ticks.settlements(state.catalogue, time_ms, window_ms)
+    barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), settlements, True)
     return [*steps, Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)]
 
 
@@ -86,7 +88,8 @@ class Tally:
         self.waiting = [c for c in self.waiting if until_ms is not None and c.event["time_ms"] > until_ms]
         for candidate in due:
             if not self.state.intake.is_taken(candidate.name) and not self.state.event_refusal(candidate.event, ticks):
-                self.accepted[self.state.partition_of(candidate.event["account"])] += 1
+                for account in accounts_of(candidate.event):
+                    self.accepted[self.state.partitions_of(account)] += 1
 
 
 def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
@@ -125,7 +128,7 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     ticks = state.ticks.copy()
     last = ticks.rows(state.catalogue)
     for candidate in candidates:
-        ticks.absorb(candidate.event, state.catalogue)
+        ticks.absorb(candidate.event, state.catalogue, state.parameters.settlement_window_ms)
     time_ms = max(candidates[-1].event["time_ms"], state.last_tick_ms)
     if not _due(state, last, ticks.spot_usd9, time_ms, state.last_tick_ms):
         return []

@@ -156,7 +156,7 @@ class Risk:
         effects = trade_effects(self.book, events, self.catalogue, tables, loss_bound_usd9(tables, self.parameters))
         self.lines.fit_to(len(self.book.accounts))
         self.lines.on_trades(effects.nlv_change_usd6, effects.line_rise_usd6)
-        self.lines.traded[effects.rows] = True
+        self.lines.traded[effects.named] = True
         return self._warn(header, effects.rows)
 
     def _tables(self) -> Tables | None:

@@ -59,7 +59,7 @@ def deribit_world(
     snapshots = read_snapshots(paths, limit)
     venue = Venue(snapshots)
     scenario_set = scenario_set_of(option_volatilities(venue.currencies, [STABLE]), seed, scenarios)
-    parameters = RiskParameters()
+    parameters = RiskParameters(settlement_window_ms=0)  # snapshots lie further apart than any window
     listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
         *venue.listings(jumps_of(pricing)),

@@ -37,6 +37,13 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="c-1", block=17, time_ms=T, account="alice", amount_usd6=-5_000_000)),
     "collateral_move": ("account.fills", e.CollateralMove(
         version=1, id="k-1", block=17, time_ms=T, account="alice", instrument="BTC", lots=7, mode="set")),
+    "funding": ("account.fills", e.Funding(
+        version=1, id="n-1", block=17, time_ms=T, instrument="BTC-PERP", amount_usd9=-4 * ONE)),
+    "transfer": ("account.fills", e.Transfer(
+        version=1, id="m-1", block=17, time_ms=T, account="alice", to="alice/options", amount_usd6=5_000_000)),
+    "transfer_position": ("account.fills", e.Transfer(
+        version=1, id="m-2", block=17, time_ms=T, account="alice/options", to="alice", instrument="BTC-PERP", lots=-3,
+        price_usd9=40_000 * ONE)),
     "spot": ("oracle.ticks", e.SpotTick(
         version=1, id="t-1", source="pyth", time_ms=T, underlying="BTC", price_usd9=40_000 * ONE)),
     "forward": ("oracle.ticks", e.ForwardTick(
@@ -97,6 +104,9 @@ ROWS = np.zeros(3, r.EVENT_ROW)
 for _row, _values in zip(ROWS, [(1, 0, 4, -3, 7, -5), (2, 1, -1, 0, 0, 9), (4, 0, 2, 8, 0, 0)], strict=True):
     _row["kind"], _row["account"], _row["instrument"], _row["lots"], _row["price_usd9"], _row["cash_usd6"] = _values
 
+FUNDED = np.zeros(1, r.EVENT_ROW)
+FUNDED["kind"], FUNDED["account"], FUNDED["instrument"], FUNDED["price_usd9"] = r.FUNDING, r.EVERY_ACCOUNT, 4, -4 * ONE
+
 RECORDS: dict[str, bytes] = {
     "listings": r.pack_listings(
         r.pack_header(r.LISTINGS, 1, 17, 0, r.NO_HASH, entries=1), [{"type": "underlying", "underlying": "Ω"}]),
@@ -106,6 +116,8 @@ RECORDS: dict[str, bytes] = {
         r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES), SETTLEMENTS, True)),
     "events": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=3, partition=2), r.Events(["alice", "bób"], ROWS)),
+    "events_funding": r.pack_events(
+        r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=1, partition=2), r.Events([], FUNDED)),
     "fence": r.pack_header(r.FENCE, 0, 0, 0, r.NO_HASH) + b"0123456789abcdef",
 }  # fmt: skip
 BATCH_HEAD = BatchHead(2, 18, 17, HASH, T)

@@ -14,7 +14,7 @@ from schemas.catalogue import Catalogue
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Book
 from streams.engine.explain import ADD_ON, LEG, ROUNDING, SATURATION, explain
-from streams.engine.margin import HEALTHY, states
+from streams.engine.margin import HEALTHY
 from streams.engine.portfolio import alone, assessment_of, margins_of
 from streams.engine.pre_trade import LONG, SHORT, one_lot_terms, pre_trade_bound
 from streams.engine.tables import Tables
@@ -152,7 +152,7 @@ def test_the_bound_never_understates(world: World, before: Book, trades: dict[in
     assert bound.initial_margin_usd6 >= margins.initial_margin_usd6[1]
     assert (bound.nlv_usd6, bound.equity_usd6) == (margins.nlv_usd6[1], margins.equity_usd6[1])
     if bound.surely_healthy:
-        assert states(margins, np.array([1])).tolist() == [HEALTHY]
+        assert margins.state[1] == HEALTHY
     if not any(trades.values()):
         assert bound.maintenance_margin_usd6 == margins.maintenance_margin_usd6[1]
         assert bound.initial_margin_usd6 == margins.initial_margin_usd6[1]

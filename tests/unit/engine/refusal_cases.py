@@ -11,6 +11,7 @@ from engine_worlds import (
     coins,
     event,
     fill,
+    funding,
     hash_of,
     instrument,
     option,
@@ -19,6 +20,7 @@ from engine_worlds import (
     spot,
     surface,
     time_of,
+    transfer,
 )
 
 from schemas import refusals
@@ -321,5 +323,45 @@ CASES = [
         "account",
     ),
     Case("name ends in a newline", ACCOUNT_FILLS, changed(GOOD_FILL, account="a\n"), refusals.OUT_OF_RANGE, "account"),
+    Case("funding of a future", ACCOUNT_FILLS, funding("bad", 1, "X-FUT", 1), refusals.WRONG_KIND, "instrument"),
+    Case("funding unpriced", ACCOUNT_FILLS, funding("bad", 1, "Q-PERP", 1), refusals.INSTRUMENT_UNPRICED, "instrument"),
+    Case(
+        "funding beyond a tenth",
+        ACCOUNT_FILLS,
+        funding("bad", 1, "X-PERP", -10.1),
+        refusals.OUT_OF_RANGE,
+        "amount_usd9",
+    ),
+    Case(
+        "transfer to another owner",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "b/a", amount_usd6=1),
+        refusals.TRANSFER_REFUSED,
+        "to",
+    ),
+    Case(
+        "transfer to itself",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "a", amount_usd6=1),
+        refusals.TRANSFER_REFUSED,
+        "to",
+    ),
+    Case(
+        "transfer of nothing", ACCOUNT_FILLS, transfer("bad", 1, "a", "a/b"), refusals.TRANSFER_REFUSED, "amount_usd6"
+    ),
+    Case(
+        "transfer of two things",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "a/b", amount_usd6=1, instrument="X", lots=1),
+        refusals.TRANSFER_REFUSED,
+        "amount_usd6",
+    ),
+    Case(
+        "transfer of a position without price",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "a/b", instrument="X-PERP", lots=1),
+        refusals.TRANSFER_REFUSED,
+        "price_usd9",
+    ),
     Case("expired", ACCOUNT_FILLS, changed(GOOD_FILL, instrument="X-OVER"), refusals.INSTRUMENT_EXPIRED, "instrument"),
 ]

@@ -63,7 +63,7 @@ def test_before_is_what_the_run_said_and_nothing_is_changed() -> None:
 
 def test_a_trade_may_call_an_account_and_a_deposit_cures_it() -> None:
     catalogue, tables, p = market_and_tables()
-    account = account_of(catalogue, {}, 80 * USD6)
+    account = account_of(catalogue, {}, 70 * USD6)
     called = what_if(account, [Trade("X-PERP", 1_000)], 0, catalogue, tables, p).after
     assert called.state != "healthy"
     assert called.cure is not None

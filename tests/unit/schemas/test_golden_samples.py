@@ -84,6 +84,13 @@ def test_events_record() -> None:
     assert np.array_equal(events.rows, samples.ROWS)
 
 
+def test_funding_is_a_row_of_no_account() -> None:
+    raw, header = golden_record("events_funding")
+    events = r.read_events(raw, header)
+    assert events.names == []
+    assert np.array_equal(events.rows, samples.FUNDED)
+
+
 def test_listings_and_fence_records() -> None:
     raw, header = golden_record("listings")
     assert (header.entries, r.read_listings(raw)) == (1, [{"type": "underlying", "underlying": "Ω"}])
