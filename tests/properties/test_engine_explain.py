@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import numpy as np
 from engine_worlds import WHALES, random_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
