@@ -3,8 +3,8 @@
 Lots are split the same way, so the losses of both limbs are sums of 32-bit products by the kernel of the fast path,
 carried over once. Selection is lexicographic: t* of the high limbs first, then, among the losses whose high limb equals
 it, t* of the low limbs for the tail mass that is left. The shift is the smallest that keeps the high limb in range, so
-that the low limb has all the room there is. What even that cannot hold (about 2**120 nano-USD, or lots beyond 2**61) is
-refused: the caller takes Python integers. Nothing wraps.
+that the low limb has all the room there is. What even that cannot hold (about 2**88 nano-USD, or shifted lots beyond
+2**61) is refused: the caller takes Python integers. Nothing wraps.
 
 The twin is ``expected_shortfall.account_terms_wide``.
 """
