@@ -96,7 +96,8 @@ def _value_of(part: dict, named: dict) -> st.SearchStrategy:
         high = part.get("maximum", part.get("exclusiveMaximum", 2**63) - 1)
         return st.integers(low, high)
     if "pattern" in part:
-        return st.from_regex(part["pattern"].replace("$", r"\Z"))
+        limit = part.get("maxLength", 1_000)
+        return st.from_regex(part["pattern"].replace("$", r"\Z")).filter(lambda text: len(text) <= limit)
     return {"null": st.none(), "boolean": st.booleans()}.get(part["type"], st.text(min_size=1, max_size=64))
 
 
