@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.quantities import CASH_MAX_USD6, LOTS_MAX, PRICE_MAX_USD9
 
@@ -36,6 +36,7 @@ class Block(Event, frozen=True, tag="block"):
     """A block of the chain, or of the venue. It closes when `event_count` account events naming it have been accepted
     or quarantined. `tick_count` and `listing_count`, where given, make the closing independent of arrival: the ticks in
     (time of the block before, time of this block], and the number of listing events ever produced, that it waits for.
+    What is announced last is the head, whichever branch it is of; a repeated announcement changes nothing.
     """
 
     number: BlockNumber
@@ -55,6 +56,9 @@ class BlockClose(Event, frozen=True, tag="block_close"):
 
 
 # -- account.fills
+#
+# `block_hash` says which branch of a chain an event is of; producers of chains that reorganise must give it. An event
+# without it is of the branch that is followed when the sequencer reads it.
 
 
 class Fill(Event, frozen=True, tag="fill"):
@@ -68,6 +72,7 @@ class Fill(Event, frozen=True, tag="fill"):
     lots: Lots
     price_usd9: PriceUsd9
     fee_usd6: CashUsd6 = 0
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 class CashMove(Event, frozen=True, tag="cash_move"):
@@ -78,6 +83,7 @@ class CashMove(Event, frozen=True, tag="cash_move"):
     time_ms: TimeMs
     account: Name
     amount_usd6: CashUsd6
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 class CollateralMove(Event, frozen=True, tag="collateral_move"):
@@ -90,6 +96,7 @@ class CollateralMove(Event, frozen=True, tag="collateral_move"):
     instrument: Name
     lots: Lots
     mode: Literal["add", "set"] = "add"
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 AccountEvent = Fill | CashMove | CollateralMove

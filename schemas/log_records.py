@@ -9,6 +9,9 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 - BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
   rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.
 - EVENTS: `entries` events; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW.
+- ROLLBACK: block, time and hash are those of the block to go back to; u64 epoch that begins, u64 last block retracted
+  (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
+  followed any more; block, time and hash are then the last block closed.
 - FENCE: 16 bytes token of a sequencer that begins to write (market.log only; it has no number).
 """
 
@@ -21,7 +24,7 @@ import numpy as np
 import orjson
 
 VERSION = 1
-LISTINGS, MARKET, BARRIER, EVENTS, FENCE = 1, 2, 3, 4, 5
+LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK = 1, 2, 3, 4, 5, 6
 EVERY_PARTITION = 0xFFFF
 FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET = 1, 2, 3, 4
 NO_HASH = bytes(32)
@@ -76,6 +79,13 @@ class Events(NamedTuple):
 
     names: list[str]
     rows: np.ndarray
+
+
+class Rollback(NamedTuple):
+    """`epoch` counts the rollbacks of a log; `from_block` is the last block that is retracted."""
+
+    epoch: int
+    from_block: int
 
 
 class RecordError(ValueError):
@@ -149,6 +159,16 @@ def read_barrier(raw: bytes, header: Header) -> Barrier:
     expiry_rows = _rows(raw, EXPIRY_ROW, expiries, at + spot_rows.nbytes)
     settlement_rows = _rows(raw, SETTLEMENT_ROW, settlements, at + spot_rows.nbytes + expiry_rows.nbytes)
     return Barrier(counts, Market(spot_rows, expiry_rows), settlement_rows, bool(evaluate))
+
+
+def pack_rollback(header: bytes, rollback: Rollback) -> bytes:
+    return header + struct.pack("<QQ", *rollback)
+
+
+def read_rollback(raw: bytes) -> Rollback:
+    if len(raw) < HEADER.size + 16:
+        raise RecordError(f"record ends at byte {len(raw)}, a rollback has {HEADER.size + 16}")
+    return Rollback(*struct.unpack_from("<QQ", raw, HEADER.size))
 
 
 def pack_events(header: bytes, events: Events) -> bytes:

@@ -1,6 +1,7 @@
 """`margin.batches`: every account's margin of one partition and block, as one Arrow IPC stream.
 
-Schema metadata carry `dpme.version`, `partition`, `seq`, `block`, `block_hash`, `time_ms` (decimal text).
+Schema metadata carry `dpme.version`, `partition`, `seq`, `block`, `block_hash`, `time_ms` (decimal text), and `epoch`
+once the chain has reorganised.
 """
 
 from __future__ import annotations
@@ -39,11 +40,14 @@ class BatchHead(NamedTuple):
     block: int
     block_hash: str
     time_ms: int
+    epoch: int = 0
 
 
 def encode_batch(head: BatchHead, accounts: list[str], columns: Mapping[str, np.ndarray]) -> bytes:
     """Accounts[n] and columns[n] (by SCHEMA's names) -> Arrow IPC stream bytes; equal input gives equal bytes."""
     metadata = {"dpme.version": str(VERSION), **{name: str(value) for name, value in head._asdict().items()}}
+    if not head.epoch:
+        del metadata["epoch"]
     schema = SCHEMA.with_metadata(metadata)
     arrays = [pa.array(accounts, pa.string())]
     arrays += [pa.array(columns[f.name], f.type) for f in schema if f.name != "account"]
@@ -58,7 +62,7 @@ def decode_batch(raw: bytes) -> tuple[BatchHead, pa.Table]:
     table = pa.ipc.open_stream(raw).read_all()
     found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     numbers = {name: int(found[name]) for name in ("partition", "seq", "block", "time_ms")}
-    return BatchHead(block_hash=found["block_hash"], **numbers), table
+    return BatchHead(block_hash=found["block_hash"], epoch=int(found.get("epoch", 0)), **numbers), table
 
 
 def state_name(code: int) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+FINALITY_DEPTH_MAX = 256
 RatioE6 = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -69,6 +70,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tick_lateness_max_ms: Annotated[int, Meta(ge=0)] = 2_000
     identity_memory_blocks: Annotated[int, Meta(ge=1)] = 64
     block_close_grace_ms: Annotated[int, Meta(ge=0)] = 60_000
+    finality_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 64
+    liquidation_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 0
 
 
 def parse_parameters(document: dict) -> RiskParameters:
