@@ -184,8 +184,11 @@ class Intake:
         """
         event = candidate.event
         block, block_hash = event["block"], event.get("block_hash", ANY_BRANCH)
-        if block_hash == ANY_BRANCH or self.branches.hash_at(block) == block_hash or self.branches.is_final(block):
+        closed_hash = self.branches.hash_at(block)
+        if block_hash == ANY_BRANCH or closed_hash == block_hash:
             return None
+        if self.branches.is_final(block):
+            return _retracted() if closed_hash is not None else None
         self._add(self.events.setdefault((block, block_hash), {}), candidate)
         return True
 

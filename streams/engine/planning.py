@@ -94,10 +94,11 @@ def plan_rollback(state: Sequencer) -> list[Step]:
     branches, tip = state.intake.branches, state.intake.branches.tip
     if tip is None or not (branches.is_off() or state.begun_for_another()):
         return []
-    target = tip if branches.unreachable else branches.closed[branches.fork - tip["number"] - 1].event
+    found = branches.closed[-1 if branches.unreachable else branches.fork - tip["number"] - 1]
+    is_too_deep = bool(branches.unreachable) or not found.ticks
+    target = tip if is_too_deep else found.event
     rollback = Rollback(state.epoch + 1, tip["number"])
-    block_hash = bytes.fromhex(target["hash"][2:])
-    entries = 1 if branches.unreachable else 0
+    block_hash, entries = bytes.fromhex(target["hash"][2:]), int(is_too_deep)
     return [Step(records.ROLLBACK, target["number"], target["time_ms"], block_hash, entries, rollback)]
 
 
