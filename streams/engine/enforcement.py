@@ -1,10 +1,10 @@
 """Enforcement: flags of all partitions -> liquidations in one total order.
 
 Every partition says the same sequence of steps in blocks.done: blocks, and marks of rollbacks. A step is taken when
-every partition has come to it (a halted partition holds nobody back), so the output is a function of the logs, whatever
-order partitions arrive in. A block's flags are acted on once as many blocks are done behind it as blocks.done demands
-(0: at once), by severity and account; flags of a block that is retracted before are dropped, and a liquidation that went
-out already is retracted by id.
+every partition has come to it (a halted partition holds nobody back), so the output is a function of the logs,
+whatever order partitions arrive in. A block's flags are acted on once as many blocks are done behind it as blocks.done
+demands (0: at once), by severity and account. Flags of a block that is retracted before are dropped, and a liquidation
+that went out already is retracted by id.
 """
 
 from __future__ import annotations

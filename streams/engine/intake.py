@@ -273,9 +273,7 @@ class Intake:
 
     # -- taking out
 
-    def pop_events(
-        self, block: int, block_hash: str, until_ms: int | None
-    ) -> tuple[list[Candidate], list[Candidate]]:
+    def pop_events(self, block: int, block_hash: str, until_ms: int | None) -> tuple[list[Candidate], list[Candidate]]:
         """Events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers)."""
         chosen: list[Candidate] = []
         losers: list[Candidate] = []

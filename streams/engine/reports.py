@@ -186,7 +186,8 @@ class Reporter:
         done = BlockDone(
             version=VERSION, partition=self.partition, seq=self._next(BLOCKS_DONE), block=block, block_hash="",
             time_ms=0, accounts=0, events=0, evaluated=False, first=0, wide=0, warnings=0, calls=self.block_calls,
-            states={}, state_digest="", table_digest="", scenario_digest="", parameter_version=0, halted=reason, epoch=self.epoch or UNSET,
+            states={}, state_digest="", table_digest="", scenario_digest="", parameter_version=0, halted=reason,
+            epoch=self.epoch or UNSET,
         )  # fmt: skip
         return self._output(BLOCKS_DONE, block, encode(done))
 

@@ -27,8 +27,8 @@ from streams.engine.output import Fault, Output
 from streams.engine.reports import Reporter
 from streams.engine.screen import accounts_first
 from streams.engine.tables import TableCache, Tables
-from streams.engine.undo import Undo
 from streams.engine.trades import loss_bound_usd9, trade_effects
+from streams.engine.undo import Undo
 from streams.engine.warn import exact_now, warnings_due
 
 DUMP_VERSION = 2

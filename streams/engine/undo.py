@@ -96,7 +96,7 @@ class Undo:
         self.said = {block: said for block, said in self.said.items() if block > final}
 
     def go_back(self, state: Risk, block: int) -> list[Said]:
-        """`state` as it was at the barrier of `block`, but for what is listed. Returns what was said since, in order."""
+        """`state` as it was at the barrier of `block`, but for what is listed. Returns what was said since."""
         while self.head is not None and self.head.context.block > block and self.steps:
             self.head = _before(self.head, self.steps.pop())
         if self.head is None or self.head.context.block != block:
@@ -135,7 +135,7 @@ class Undo:
         """Of the differences, as arrays."""
         return sum(
             sum(index.nbytes + values.nbytes for index, values in step.rows.values())
-            + step.dropped.nbytes + step.keys.nbytes + sum(v.nbytes for v in step.legs.values()) + len(step.context.kept)
+            + sum(v.nbytes for v in (step.dropped, step.keys, *step.legs.values())) + len(step.context.kept)
             for step in self.steps
         )  # fmt: skip
 

@@ -4,6 +4,9 @@
 -- from one topic; (log_partition, record_seq, log_offset) say from which record of it a row comes. The sink asks each
 -- table for its greatest log_offset when it starts, so the tables are their own checkpoint: no table may lose rows by
 -- a TTL that is not older than the newest record of every partition.
+-- Nothing is ever deleted: rows of blocks that the chain has left stay, with the `epoch` (rollbacks before) of their time.
+-- A row of blocks_done with rollback_from >= 0 is the mark of a rollback; one of an event table whose `retracts` names
+-- an id takes that event back.
 -- fsync: an acknowledged block of rows survives a power cut (6 ms a block), so no later block can outlive an earlier one.
 
 CREATE DATABASE IF NOT EXISTS dpme;
@@ -37,7 +40,8 @@ CREATE TABLE IF NOT EXISTS dpme.margins
     binding Enum8('expected_shortfall' = 0, 'stress' = 1, 'short_option_minimum' = 2) CODEC(ZSTD(1)),
     stress_row Int16 CODEC(ZSTD(1)),
     state Enum8('healthy' = 0, 'margin_call' = 1, 'liquidatable' = 2, 'insolvent' = 3) CODEC(ZSTD(1)),
-    wide Bool CODEC(ZSTD(1))
+    wide Bool CODEC(ZSTD(1)),
+    epoch Int64 CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree ORDER BY (account, block)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -63,7 +67,9 @@ CREATE TABLE IF NOT EXISTS dpme.blocks_done
     table_digest String,
     scenario_digest LowCardinality(String),
     parameter_version Int64,
-    halted String
+    halted String,
+    epoch Int64,
+    rollback_from Int64
 )
 ENGINE = MergeTree ORDER BY (block, log_partition, record_seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -94,7 +100,10 @@ CREATE TABLE IF NOT EXISTS dpme.margin_calls
     cure_deposit_usd6 Int64,
     cure_close_fraction_e6 Int64,
     cash_usd6 Int64,
-    positions String CODEC(ZSTD(1))
+    positions String CODEC(ZSTD(1)),
+    epoch Int64,
+    confirmations Int64,
+    retracts String
 )
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -123,7 +132,10 @@ CREATE TABLE IF NOT EXISTS dpme.margin_warnings
     add_ons_usd6 Int64,
     binding LowCardinality(String),
     stress LowCardinality(String),
-    greeks String CODEC(ZSTD(1))
+    greeks String CODEC(ZSTD(1)),
+    epoch Int64,
+    confirmations Int64,
+    retracts String
 )
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -152,7 +164,10 @@ CREATE TABLE IF NOT EXISTS dpme.liquidations
     binding LowCardinality(String),
     stress LowCardinality(String),
     cash_usd6 Int64,
-    positions String CODEC(ZSTD(1))
+    positions String CODEC(ZSTD(1)),
+    epoch Int64,
+    confirmations Int64,
+    retracts String
 )
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
