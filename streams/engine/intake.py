@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -176,7 +176,7 @@ class Intake:
             return Refusal(refusals.BLOCK_UNKNOWN, f"block {number} was not announced", "number")
         return Refusal(refusals.BLOCK_CONFLICT, f"block {number} was announced as {announced[-1]}", "hash")
 
-    def _take_of_branch(self, candidate: Candidate) -> bool | Refusal | None:
+    def _take_of_branch(self, candidate: Candidate) -> Literal[True] | Refusal | None:
         """An event that names the hash of its block: True once it waits for that block; None if it is judged like any
         other, as its block is closed, or final, or it names none.
 

@@ -26,10 +26,10 @@ _EVENTS = {
     "maintenance_margin_usd6, binding, stress",
     "liquidations": "block, seq, id, state, shortfall_usd6, nlv_usd6, maintenance_margin_usd6, positions",
 }
-# Of what each partition has of a block, only the newest epoch is of the chain (blocks above the last one: nothing is).
+# A later rollback to a block below retracts a row.
 _OF_CHAIN = (
-    f"(log_partition, block, epoch) IN (SELECT log_partition, block, max(epoch) FROM {DATABASE}.margins "
-    "WHERE block <= {last:Int64} GROUP BY log_partition, block)"
+    "NOT arrayExists(mark -> mark.1 = log_partition AND mark.2 > epoch AND mark.3 < block, "
+    f"(SELECT groupArray((log_partition, epoch, block)) FROM {DATABASE}.blocks_done WHERE rollback_from >= 0))"
 )
 _READING = re.compile(r"\s*(SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN)\b", re.IGNORECASE)
 _WRAPPED = re.compile(r"\s*(SELECT|WITH|FROM)\b", re.IGNORECASE)
@@ -51,13 +51,14 @@ def asof(store: Store, block: int, limit: int = 20, partitions: int | None = Non
 
 def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
     """The last margins of an account, newest first, and everything that was said of it."""
-    parameters: dict[str, str | int] = {"name": name, "limit": _checked_limit(limit), "last": _blocks(store, None)[1]}
+    parameters: dict[str, str | int] = {"name": name, "limit": _checked_limit(limit)}
     margins = store.query(
         f"SELECT {_MARGIN} FROM {DATABASE}.margins WHERE account = {{name:String}} AND {_OF_CHAIN} "
         "ORDER BY block DESC LIMIT {limit:UInt32}",
         parameters,
     )
     if not margins:
+        _blocks(store, None)
         raise QueryRefused(f"account {name!r} has no margin in the store: `dpme query latest` names accounts")
     events = {
         table: store.query(
@@ -122,7 +123,8 @@ def _margins_at(store: Store, block: int, limit: int) -> dict[str, Any]:
     rows = store.query(f"SELECT {_MARGIN} {at} {nearest}", parameters)
     done = store.query(
         "SELECT argMax(block_hash, epoch) AS block_hash, argMax(time_ms, epoch) AS time_ms "
-        f"FROM {DATABASE}.blocks_done WHERE block = {block:Int64} AND halted = ''",
+        f"FROM {DATABASE}.blocks_done "
+        "WHERE block = {block:Int64} AND halted = ''",
         parameters,
     )
     halted = store.query(
