@@ -233,12 +233,23 @@ def _difference(old: Point, rows: Arrays, keys: np.ndarray, legs: Arrays) -> Dif
     for name, values in old.rows.items():
         index = np.flatnonzero(values != rows[name][: len(values)])
         found[name] = (index, values[index])
-    place = np.minimum(np.searchsorted(keys, old.keys), max(len(keys) - 1, 0))
-    same = keys[place] == old.keys if len(keys) else np.zeros(len(old.keys), np.bool_)
+    if np.array_equal(keys, old.keys):  # most blocks open and close nothing
+        place: Any = slice(None)
+        same, dropped = np.ones(len(keys), np.bool_), keys[:0]
+    else:
+        place, same = _places(old.keys, keys)
+        dropped = keys[~_places(keys, old.keys)[1]]
     for name in LEG_ARRAYS:
-        same[same] &= legs[name][place[same]] == old.legs[name][same]
-    dropped = np.setdiff1d(keys, old.keys, assume_unique=True)
+        same &= legs[name][place] == old.legs[name]
     return Difference(old.context, found, dropped, old.keys[~same], {n: old.legs[n][~same] for n in LEG_ARRAYS})
+
+
+def _places(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `wanted` stands in sorted `keys`, and whether it does (any place where not)."""
+    if not len(keys):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return place, keys[place] == wanted
 
 
 def _before(later: Point, step: Difference) -> Point:
