@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from branching_worlds import Tree, add, branching_world
-from engine_worlds import Inputs, LogStore, new_sequencer, scenario_set
+from engine_worlds import Inputs, LogStore, event, new_sequencer, option, scenario_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import log_records as records
+from schemas.risk_parameters import RiskParameters, parameters_document
 from schemas.topics import ACCOUNT_LOG, CHAIN_BLOCKS, MARKET_LOG
 from streams.engine.risk import Risk
 from streams.engine.sequence import Sequencer
@@ -20,7 +21,7 @@ from streams.engine.tables import TableCache
 from streams.simulate.in_process import Pipeline
 
 SEEDS = st.integers(0, 2**32)
-CACHE = TableCache({scenario_set().digest: scenario_set()}.__getitem__, size=200)
+CACHE = TableCache({s.digest: s for s in (scenario_set(), scenario_set(2))}.__getitem__, size=200)
 
 
 def essence(machine: Risk) -> dict[str, Any]:
@@ -143,3 +144,33 @@ def test_the_worlds_do_reorganise() -> None:
     inputs, _ = branching_world(3)
     found = [records.read_header(raw).kind for raw in inputs.pipeline(1).logs[MARKET_LOG, 0]]
     assert found.count(records.ROLLBACK) >= 2
+
+
+def test_what_was_listed_meanwhile_stays_and_margins_are_those_of_the_old_parameters() -> None:
+    """Parameters, a scenario set and an instrument come while blocks are done that are retracted afterwards."""
+    tree, inputs = Tree(8), Inputs()
+    inputs.add_listings(tree.listed)
+    for _ in range(5):
+        add(inputs, *tree.grow())
+    document = parameters_document(RiskParameters(version=2, initial_margin_multiplier_e6=1_900_000))
+    late = [event("parameters", "p-2", document=document), event("scenario_set", "s-2", digest=scenario_set(2).digest)]
+    late.append(option(95, "put"))
+    inputs.add_listings(late)
+    tree.listed += late
+    for _ in range(2):
+        add(inputs, *tree.grow())
+    tree.reorganise(4)
+    for _ in range(3):
+        add(inputs, *tree.grow())
+    log = inputs.pipeline(1).logs[ACCOUNT_LOG, 0]
+    (place,) = rollbacks(log)
+    for end in (place + 1, len(log)):
+        assert essence(fed(log[:end], random.Random(end))) == essence(fed(surviving(log[:end])))
+
+
+def test_a_machine_that_ignores_a_rollback_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It halts at the next block of the new branch, whose number does not follow."""
+    inputs, _ = branching_world(3)
+    log = inputs.pipeline(1).logs[ACCOUNT_LOG, 0]
+    monkeypatch.setattr(Risk, "_go_back", lambda self, header, rollback: [])
+    assert "after block" in fed(log).halted
