@@ -131,14 +131,6 @@ class Undo:
         undo.said = {block: [Said(*one) for one in said] for block, said in plain["said"]}
         return undo
 
-    def size_bytes(self) -> int:
-        """Of the differences, as arrays."""
-        return sum(
-            sum(index.nbytes + values.nbytes for index, values in step.rows.values())
-            + sum(v.nbytes for v in (step.dropped, step.keys, *step.legs.values())) + len(step.context.kept)
-            for step in self.steps
-        )  # fmt: skip
-
 
 # -- the state and its points
 
