@@ -1,7 +1,7 @@
 # DPME. `make help` lists the targets; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-kafka kafka-up kafka-down chaos lint clean
+.PHONY: help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint clean
 
 VENV := .venv
 STAMP := $(VENV)/.stamp
@@ -10,11 +10,12 @@ BROKER ?= dev
 SEED ?= 1
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+HAVE_NPM := $(shell command -v npm)
 HAVE_KAFKA := $(and $(shell command -v java),$(shell command -v mvn))
 TESTS_WITHOUT_KAFKA := $(wildcard tests/unit tests/reference tests/properties tests/simulation tests/integration)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything in it (again only when pyproject.toml or constraints.txt changed)
 
@@ -34,10 +35,16 @@ lint: $(STAMP) ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 test-fast: $(STAMP) ## unit and reference tests only
-	$(BIN)/python -m pytest $(wildcard tests/unit tests/reference) -m "not kafka and not slow"
+	$(BIN)/python -m pytest $(wildcard tests/unit tests/reference) -m "not kafka and not clickhouse and not slow"
 
-test: lint ## every test; on Apache Kafka too where Java and Maven are there (CI=true: they must be)
-	$(BIN)/python -m pytest $(TESTS_WITHOUT_KAFKA) -m "not kafka"
+test: lint ## every test; on Kafka and ClickHouse too where Java and Maven, and npm, are there (CI=true: they must be)
+	$(BIN)/python -m pytest $(TESTS_WITHOUT_KAFKA) -m "not kafka and not clickhouse"
+ifneq ($(HAVE_NPM),)
+	$(MAKE) --no-print-directory test-clickhouse
+else
+	@echo "NOT RUN: the tests on a ClickHouse engine: apt install --no-install-recommends npm && make test-clickhouse"
+	@test "$$CI" != true
+endif
 ifneq ($(HAVE_KAFKA),)
 	$(MAKE) --no-print-directory test-kafka
 else
@@ -50,6 +57,10 @@ test-kafka: $(STAMP) ## the same suites on Apache Kafka (needs Java and Maven)
 	@test -n "$(HAVE_KAFKA)" || { \
 	echo "test-kafka: Java or Maven is missing: apt install --no-install-recommends default-jre-headless maven" >&2; exit 2; }
 	$(BIN)/python -m pytest tests -m kafka
+
+test-clickhouse: $(STAMP) ## the store's tests on a real ClickHouse engine (npm fetches it once, 178 MB, to ~/.cache/dpme)
+	@test -n "$(HAVE_NPM)" || { echo "test-clickhouse: npm is missing: apt install --no-install-recommends npm" >&2; exit 2; }
+	$(BIN)/python -m pytest $(TESTS_WITHOUT_KAFKA) -m "clickhouse and not kafka"
 
 kafka-up: ## Apache Kafka on 127.0.0.1:9092 (DPME_KAFKA_PORT), from its published jars
 	@infra/kafka/kafka up

@@ -10,7 +10,8 @@ Rounding is by ceiling, against the account.
 
 Range of the fast path: every abs(q) < 2**31, sum_i abs(q_i) * absolute_maximum_i < 2**61 (2.3 billion USD gross), and
 the same for the stress rows with lots. An account outside gets status WIDE, its results are left alone, and the caller
-takes ``account_terms_wide``, the same definitions in Python integers. Nothing ever wraps silently.
+takes two limbs (``wide_shortfall``) or ``account_terms_wide``, the same definitions in Python integers. Nothing ever
+wraps silently.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from numba import njit
 
 from kernels.layout import Int8Array, Int32Array, Int64Array, PnlTable
+from kernels.tail_selection import expected_shortfall
 
 FAST, WIDE, INVALID = 0, 1, 2
 """Status of an account: exact on the fast path; out of its range; holds an instrument that could not be priced."""
@@ -32,11 +34,11 @@ NO_TAIL_THRESHOLD = -(2**63)
 _MILLION = 1_000_000
 _GROSS_LIMIT = 2.0**61
 _GROSS_SLACK = 1.0 + 1e-9  # outward, for the rounding of the float sum (legs * 2**-53)
-_LIMB_MASK = 0xFFFFFFFF
+_COARSE_BITS, _COARSE_SLACK = 20, 1_000_002  # one weight of at most a million, and ceilings that may be equal
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _account_status(instruments, lots, pnl, stress, shifted) -> int:  # type: ignore[no-untyped-def]
+def account_status(instruments, lots, pnl, stress_maximum, shifted) -> int:  # type: ignore[no-untyped-def]
     """Range check of one account; fills ``shifted`` with lots << exponent where the fast path applies."""
     gross, stress_gross = 0.0, 0.0
     wide = False
@@ -50,17 +52,13 @@ def _account_status(instruments, lots, pnl, stress, shifted) -> int:  # type: ig
             continue
         shifted[j] = np.int32(lots[j] << exponent)
         gross += abs(np.float64(shifted[j])) * np.float64(pnl.absolute_maximum[i])
-        worst = np.int64(0)
-        for r in range(stress.shape[1]):
-            magnitude = abs(stress[i, r])
-            worst = magnitude if magnitude > worst else worst
-        stress_gross += abs(np.float64(lots[j])) * np.float64(worst)
+        stress_gross += abs(np.float64(lots[j])) * stress_maximum[i]
     in_range = gross * _GROSS_SLACK < _GROSS_LIMIT and stress_gross * _GROSS_SLACK < _GROSS_LIMIT
     return FAST if in_range and not wide else WIDE
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _accumulate(values, instruments, shifted, losses) -> None:  # type: ignore[no-untyped-def]
+def accumulate(values, instruments, shifted, losses) -> None:  # type: ignore[no-untyped-def]
     """losses[s] = -sum_j shifted[j] * values[instruments[j], s]; four rows a sweep, reading V is what costs.
 
     int32 * int32 -> int64 is one vector instruction; partial sums may wrap, two's complement is exact in the end.
@@ -84,110 +82,47 @@ def _accumulate(values, instruments, shifted, losses) -> None:  # type: ignore[n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _weight_above(losses, weights, size, t):  # type: ignore[no-untyped-def]
-    """(weight of losses > t, smallest loss > t, largest loss <= t)."""
-    above, smallest, largest = np.int64(0), np.int64(2**63 - 1), np.int64(-(2**63))
-    for s in range(size):
-        loss = losses[s]
-        is_above = loss > t
-        above += np.int64(weights[s]) if is_above else np.int64(0)
-        smallest = loss if is_above and loss < smallest else smallest
-        largest = loss if not is_above and loss > largest else largest
-    return above, smallest, largest
+def stress_maxima(stress):  # type: ignore[no-untyped-def]
+    """Largest magnitude of each instrument's stress rows, float64[I]: once a block, not once a leg."""
+    out = np.zeros(stress.shape[0])
+    for i in range(stress.shape[0]):
+        for r in range(stress.shape[1]):
+            out[i] = max(out[i], abs(np.float64(stress[i, r])))
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped-def]
-    """t* of the first ``size`` entries, whose total weight must exceed the tail mass.
-
-    Bracket a < t* <= b with weight(> a) > P >= weight(> b), narrowed by interpolated guesses. The guesses are floats,
-    the brackets are losses, so the answer is exact whatever the guesses are.
-    """
-    a, b, weight_a = losses[0], losses[0], np.int64(0)
-    for s in range(size):
-        a = losses[s] if losses[s] < a else a
-        b = losses[s] if losses[s] > b else b
-        weight_a += np.int64(weights[s])
-    next_above_a, a, weight_b, passes = a, a - 1, np.int64(0), 0
-    while next_above_a != b:
-        share = float(weight_a - tail_mass) / float(weight_a - weight_b)
-        share = 0.5 if passes % 4 == 3 else min(max(share, 0.04), 0.96)
-        t = a + np.int64(share * float(b - a))
-        t = min(max(t, next_above_a), b - 1)
-        above, smallest, largest = _weight_above(losses, weights, size, t)
-        if above > tail_mass:
-            a, weight_a, next_above_a = t, above, smallest
-        else:
-            b, weight_b = largest, above
-        passes += 1
-    return b
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _shortfall(losses, weights, size, t, tail_mass):  # type: ignore[no-untyped-def]
-    """t + ceil(sum w (L - t)+ / P), exact; the sum (below 2**92) is kept in two 32-bit limbs.
-
-    For any t this is an upper bound of the expected shortfall, at t* it is its ceiling.
-    """
-    high, low = np.int64(0), np.int64(0)
-    for s in range(size):
-        excess = losses[s] - t
-        excess = np.int64(0) if excess < 0 else excess
-        weight = np.int64(weights[s])
-        high += weight * (excess >> 32)
-        low += weight * (excess & _LIMB_MASK)
-    quotient = high // tail_mass
-    remainder = ((high - quotient * tail_mass) << 32) + low
-    return t + (quotient << 32) + (remainder + tail_mass - 1) // tail_mass
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _compact(losses, weights, t, candidates, candidate_weights):  # type: ignore[no-untyped-def]
-    """Copy the losses > t and their weights to the front of the candidate arrays; (count, total weight)."""
-    count, total = 0, np.int64(0)
-    for s in range(losses.shape[0]):
-        loss, weight = losses[s], weights[s]
-        candidates[count] = loss  # stored always, kept only if the count moves: no branch to mispredict
-        candidate_weights[count] = weight
-        count += int(loss > t)
-    for c in range(count):
-        total += np.int64(candidate_weights[c])
-    return count, total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _expected_shortfall(  # type: ignore[no-untyped-def]
-    losses, weights, tail_mass, warm_threshold, warm_scale, candidates, candidate_weights
-):
-    """(ES, t*) of one account's losses. The warm values come from the last block and change only the speed.
-
-    All losses above a cut somewhat below the old threshold are candidates; if they weigh more than P, then t* is
-    among them and everything below the cut is irrelevant. Otherwise the cut is lowered, at last to nothing.
-    """
-    size = losses.shape[0]
-    if warm_threshold > -(2**61) and warm_threshold < 2**61:
-        scale = min(max(warm_scale, np.int64(1)), np.int64(2**59))
-        for attempt in range(2):
-            cut = warm_threshold - (scale >> 2) - scale * attempt
-            count, total = _compact(losses, weights, cut, candidates, candidate_weights)
-            if total > tail_mass:
-                t = _tail_threshold(candidates, candidate_weights, count, tail_mass)
-                return _shortfall(candidates, candidate_weights, count, t, tail_mass), t
-    t = _tail_threshold(losses, weights, size, tail_mass)
-    return _shortfall(losses, weights, size, t, tail_mass), t
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _worst_stress(instruments, lots, stress, weight_e6, row_losses):  # type: ignore[no-untyped-def]
-    """(largest ceil(weight * loss) over rows but at least 0, its row or -1)."""
+def _stress_losses(instruments, lots, stress, row_losses) -> None:  # type: ignore[no-untyped-def]
+    """row_losses[r] = -sum_j lots[j] * stress[instruments[j], r]; four legs a sweep."""
+    legs, size = instruments.shape[0], row_losses.shape[0]
     row_losses[:] = 0
-    for j in range(instruments.shape[0]):
-        row, q = stress[instruments[j]], lots[j]
-        for r in range(row_losses.shape[0]):
-            row_losses[r] -= q * row[r]
+    for j in range(legs % 4):
+        q, v = lots[j], stress[instruments[j]]
+        for r in range(size):
+            row_losses[r] -= q * v[r]
+    for j in range(legs % 4, legs, 4):
+        q0, q1, q2, q3 = lots[j], lots[j + 1], lots[j + 2], lots[j + 3]
+        v0, v1 = stress[instruments[j]], stress[instruments[j + 1]]
+        v2, v3 = stress[instruments[j + 2]], stress[instruments[j + 3]]
+        for r in range(size):
+            row_losses[r] -= (q0 * v0[r] + q1 * v1[r]) + (q2 * v2[r] + q3 * v3[r])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def worst_stress(instruments, lots, stress, weight_e6, row_losses):  # type: ignore[no-untyped-def]
+    """(largest ceil(weight * loss) over rows but at least 0, its row or -1).
+
+    A product of the loss without its last 20 bits fits 64 bits and is at most one weight too small; only rows that are
+    that near the largest of these are weighted exactly: the others cannot be worst.
+    """
+    _stress_losses(instruments, lots, stress, row_losses)
+    size, largest = row_losses.shape[0], np.int64(0)
+    for r in range(size):
+        largest = max(largest, (row_losses[r] >> _COARSE_BITS) * weight_e6[r])
+    least = largest - _COARSE_SLACK
     worst, worst_row = np.int64(0), np.int64(-1)
-    for r in range(row_losses.shape[0]):
-        if row_losses[r] <= 0:
+    for r in range(size):
+        if row_losses[r] <= 0 or (row_losses[r] >> _COARSE_BITS) * weight_e6[r] < least:
             continue
         millions = row_losses[r] // _MILLION  # weight * loss may not fit 64 bits
         rest = row_losses[r] - millions * _MILLION
@@ -198,6 +133,15 @@ def _worst_stress(instruments, lots, stress, weight_e6, row_losses):  # type: ig
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def most_legs(account_ptr, accounts):  # type: ignore[no-untyped-def]
+    """Largest number of legs among the accounts."""
+    most = 0
+    for a in accounts:
+        most = max(most, account_ptr[a + 1] - account_ptr[a])
+    return most
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _account_terms(  # type: ignore[no-untyped-def]
     account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
     out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
@@ -205,24 +149,21 @@ def _account_terms(  # type: ignore[no-untyped-def]
     size = weights.shape[0]
     losses, candidates = np.empty(size, np.int64), np.empty(size, np.int64)
     candidate_weights = np.empty(size, np.int32)
-    row_losses = np.empty(stress.shape[1], np.int64)
-    most_legs = 0
-    for a in accounts:
-        most_legs = max(most_legs, account_ptr[a + 1] - account_ptr[a])
-    shifted = np.empty(most_legs, np.int32)
+    row_losses, stress_maximum = np.empty(stress.shape[1], np.int64), stress_maxima(stress)
+    shifted = np.empty(most_legs(account_ptr, accounts), np.int32)
     for a in accounts:
         legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
         lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
-        out_status[a] = _account_status(legs, lots, pnl, stress, shifted)
+        out_status[a] = account_status(legs, lots, pnl, stress_maximum, shifted)
         if out_status[a] != FAST:
             continue
-        _accumulate(pnl.values, legs, shifted, losses)
+        accumulate(pnl.values, legs, shifted, losses)
         warm_threshold = out_tail_threshold[a]
         warm_scale = out_es_usd9[a] - warm_threshold
-        out_es_usd9[a], out_tail_threshold[a] = _expected_shortfall(
+        out_es_usd9[a], out_tail_threshold[a] = expected_shortfall(
             losses, weights, tail_mass, warm_threshold, warm_scale, candidates, candidate_weights
         )
-        out_stress_usd9[a], out_stress_row[a] = _worst_stress(legs, lots, stress, stress_weight_e6, row_losses)
+        out_stress_usd9[a], out_stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, row_losses)
 
 
 def account_terms(

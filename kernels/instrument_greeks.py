@@ -2,7 +2,8 @@
 
 Per lot, nano-USD: delta per +100 % relative move of the underlying (forward * dV/dF), gamma the second derivative of
 the same kind (forward**2 * d2V/dF2), vega per +1.00 of volatility, theta per passing day, rho per +1.00 of rate. They
-hold volatility fixed and serve the estimate between barriers and the reports; no margin is computed from them.
+use the model of the underlying, hold volatility fixed (under Merton's model the diffusion's, and the jumps) and serve
+the estimate between barriers and the reports; no margin is computed from them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kernels.black76 import greeks
+from kernels.black76 import greeks as black76_greeks
 from kernels.layout import CALL, NANO, SPOT, FloatArray, InstrumentTable, Int64Array, MarketTable
+from kernels.merton import greeks as merton_greeks
 from kernels.normal import logarithm
+from kernels.option_rows import has_jumps
 from kernels.reprice import price_now
 from kernels.svi import total_variance
 
@@ -43,7 +46,13 @@ def _option_greeks(instruments, market, i):  # type: ignore[no-untyped-def]
         sign = 1.0 if is_call else -1.0
         return sign * forward if exercised else 0.0, 0.0, 0.0, 0.0, 0.0
     w = total_variance(svi[0], svi[1], svi[2], svi[3], svi[4], -logarithm(forward / strike))
-    _, delta, gamma, vega, theta, rho = greeks(forward, strike, np.sqrt(w / years), years, market.rate[e], is_call)
+    vol, rate, u = np.sqrt(w / years), market.rate[e], instruments.underlying[i]
+    if has_jumps(market, u):
+        intensity, mean, deviation = market.jumps[u]
+        found = merton_greeks(forward, strike, vol, years, rate, is_call, intensity, mean, deviation)
+    else:
+        found = black76_greeks(forward, strike, vol, years, rate, is_call)
+    _, delta, gamma, vega, theta, rho = found
     return forward * delta, forward * forward * gamma, vega, theta / DAYS_PER_YEAR, rho
 
 

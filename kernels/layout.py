@@ -53,6 +53,10 @@ class InstrumentTable(NamedTuple):
     """False once settled or unlisted: price 0 and P&L 0."""
 
 
+NO_JUMPS: FloatArray = np.zeros((0, 3))
+"""`MarketTable.jumps` of a market in which every underlying is priced by Black-76."""
+
+
 class MarketTable(NamedTuple):
     """The market of one barrier or tick."""
 
@@ -68,6 +72,9 @@ class MarketTable(NamedTuple):
     """Time to expiry in years, [E]; 0 means expired now (intrinsic value)."""
     expiry_underlying: Int32Array
     """Underlying of each expiry, [E]."""
+    jumps: FloatArray = NO_JUMPS
+    """[U,3] or empty: jumps a year, mean and standard deviation of a jump's logarithm (``kernels.merton``). An
+    underlying with jumps is priced by Merton's model, its slices then being the diffusion's; 0 jumps is Black-76."""
 
 
 class ScenarioTable(NamedTuple):

@@ -7,6 +7,10 @@ Scenario price of instrument i (sticky moneyness, SVI slice at today's time to e
     v_s = sqrt(w(k_s)) * sqrt(T_h / T) * exp(level_s) * max(0.1, 1 + skew_s * clip(k_s, -1, 1)),  T_h = max(T - h, 0)
     price_s = exp(-(rate + rate_shift_s) * T_h) * Black76(F_s, K, v_s)
 
+Underlyings with jumps have Merton's model in place of Black-76, with v_s the diffusion's (``kernels.option_rows``).
+A call and its put share one out-of-the-money value; rows are visited by underlying, expiry and strike, so that they
+meet and everything they share is computed once.
+
 Floats stop at the quantised table: ``values[i, s] = rint((price_s - price_now) * (lot_size * 1e9) / 2**exponent[i])``
 (half to even), exponent the smallest e >= 0 with all abs(values) < 2**31. Each row is a function of that row's inputs
 alone, so any subset of rows, in any order, in any worker gives the same bytes. All kernels are serial and release the
@@ -15,10 +19,11 @@ interpreter lock.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-from kernels.black76 import undiscounted_price
 from kernels.layout import (
     CALL,
     FUTURE,
@@ -33,13 +38,9 @@ from kernels.layout import (
     PnlTable,
     ScenarioTable,
 )
-from kernels.normal import bits_of_float, exponential, logarithm
-from kernels.svi import total_variance
+from kernels.normal import bits_of_float, exponential
+from kernels.option_rows import out_of_the_money_row, undiscounted_price_now
 
-SKEW_MULTIPLIER_MINIMUM = 0.1
-"""Floor of the scenario's skew multiplier, so that no scenario turns a volatility negative."""
-SKEW_LOG_MONEYNESS_LIMIT = 1.0
-"""The skew factor acts on log-moneyness clipped to this, so that far wings stay finite."""
 MAXIMUM_EXPONENT = 30
 """Largest exponent of a P&L row: 2**61 nano-USD per lot (2.3 billion USD); beyond it a row is invalid."""
 
@@ -49,15 +50,16 @@ _MARK_LIMIT = 2.0**62
 _ROUNDING = 6755399441055744.0
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
-def shocked_stddev(total_variance_value, log_moneyness, skew, multiplier):  # type: ignore[no-untyped-def]
-    """sqrt(w) * multiplier * max(0.1, 1 + skew * clip(log_moneyness, -1, 1)), scalars."""
-    limit = SKEW_LOG_MONEYNESS_LIMIT
-    k = limit if log_moneyness > limit else log_moneyness
-    k = -limit if k < -limit else k
-    smile = 1.0 + skew * k
-    smile = SKEW_MULTIPLIER_MINIMUM if smile < SKEW_MULTIPLIER_MINIMUM else smile
-    return np.sqrt(total_variance_value) * (multiplier * smile)
+class _Shared(NamedTuple):
+    """What rows of one underlying (the first three), one expiry (the next three) or one strike share, all [S]."""
+
+    spot_multiplier: FloatArray
+    level_multiplier: FloatArray
+    skew: FloatArray
+    moved: FloatArray
+    stddev_multiplier: FloatArray
+    discount: FloatArray
+    out_of_the_money: FloatArray
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -70,11 +72,10 @@ def _price_now(instruments: InstrumentTable, market: MarketTable, i: int) -> flo
         return market.spot[instruments.underlying[i]]
     if kind == FUTURE:
         return market.forward[e]
-    forward, strike, svi = market.forward[e], instruments.strike[i], market.svi[e]
-    log_forward_over_strike = logarithm(forward / strike)
-    w = total_variance(svi[0], svi[1], svi[2], svi[3], svi[4], -log_forward_over_strike)
-    stddev = np.sqrt(w) if market.years[e] > 0.0 else 0.0
-    value = undiscounted_price(forward, strike, log_forward_over_strike, stddev, kind == CALL)
+    value = undiscounted_price_now(
+        market.forward[e], instruments.strike[i], kind == CALL, market.svi[e], market.years[e], market,
+        instruments.underlying[i],
+    )  # fmt: skip
     return exponential(-market.rate[e] * market.years[e]) * value
 
 
@@ -117,40 +118,18 @@ def _exponentials(x: FloatArray, out: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _discounts(rate: float, rate_shift: FloatArray, years: float, out: FloatArray) -> None:
-    for s in range(out.shape[0]):
-        out[s] = exponential(-(rate + rate_shift[s]) * years)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _linear_pnl(price: float, spot_multiplier: FloatArray, scale: float, out: FloatArray) -> None:
     for s in range(out.shape[0]):
         out[s] = (price * spot_multiplier[s] - price) * scale
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _option_pnl(  # type: ignore[no-untyped-def]
-    forward, strike, is_call, svi, stddev_ratio, price, scale, log_return, spot_multiplier, level, skew, discount, out
-) -> None:
-    """out[s] = (price_s - price) * scale; ``stddev_ratio`` = sqrt(T_h / T)."""
-    a, b, rho, m, sigma = svi[0], svi[1], svi[2], svi[3], svi[4]
-    log_forward_over_strike = logarithm(forward / strike)
+def _option_pnl(strike, is_call, price, scale, moved, discount, out_of_the_money, out) -> None:  # type: ignore[no-untyped-def]
+    """out[s] = (price_s - price) * scale."""
     for s in range(out.shape[0]):
-        x = log_forward_over_strike + log_return[s]
-        w = total_variance(a, b, rho, m, sigma, -x)
-        stddev = shocked_stddev(w, -x, skew[s], level[s] * stddev_ratio)
-        value = undiscounted_price(forward * spot_multiplier[s], strike, x, stddev, is_call)
-        out[s] = (discount[s] * value - price) * scale
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _intrinsic_pnl(forward, strike, is_call, price, scale, spot_multiplier, out) -> None:  # type: ignore[no-untyped-def]
-    """The option expires within the horizon: payoff, undiscounted."""
-    for s in range(out.shape[0]):
-        moved = forward * spot_multiplier[s]
-        difference = moved - strike if is_call else strike - moved
-        payoff = 0.0 if difference < 0.0 else difference
-        out[s] = (payoff - price) * scale
+        difference = moved[s] - strike if is_call else strike - moved[s]
+        intrinsic = 0.0 if difference < 0.0 else difference
+        out[s] = (discount[s] * (intrinsic + out_of_the_money[s]) - price) * scale
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -197,56 +176,76 @@ def _clear_row(out: PnlTable, i: int, exponent: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _prepare(  # type: ignore[no-untyped-def]
-    instruments, market, scenarios, rows, zeros, spot_multiplier, level_multiplier, discount
-) -> None:
-    """Exponentials that rows share, each computed once: per underlying, per surface, per expiry; only those needed."""
-    spot_done = np.zeros(spot_multiplier.shape[0], np.bool_)
-    expiry_done = np.zeros(discount.shape[0], np.bool_)
-    level_done = np.zeros(level_multiplier.shape[0], np.bool_)
-    for i in rows:
-        u, e = instruments.underlying[i], instruments.expiry[i]
-        if not spot_done[u]:
-            spot_done[u] = True
-            _exponentials(scenarios.spot_log_return[u], spot_multiplier[u])
-        if instruments.kind[i] < CALL or expiry_done[e]:
-            continue
-        expiry_done[e] = True
-        o = scenarios.option_row[u]
-        remaining = max(market.years[e] - scenarios.horizon_years, 0.0)
-        _discounts(market.rate[e], scenarios.rate_shift[o] if o >= 0 else zeros, remaining, discount[e])
-        if o >= 0 and not level_done[o]:
-            level_done[o] = True
-            _exponentials(scenarios.level_log[o], level_multiplier[o])
+def _share_underlying(scenarios: ScenarioTable, u: int, shared: _Shared) -> None:
+    _exponentials(scenarios.spot_log_return[u], shared.spot_multiplier)
+    o = scenarios.option_row[u]
+    if o >= 0:
+        _exponentials(scenarios.level_log[o], shared.level_multiplier)
+        shared.skew[:] = scenarios.skew[o]
+    else:
+        shared.level_multiplier[:] = 1.0
+        shared.skew[:] = 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fill_rows(instruments, market, scenarios, rows, out, discount) -> int:  # type: ignore[no-untyped-def]
-    underlyings, size = scenarios.spot_log_return.shape
-    zeros, ones, pnl = np.zeros(size), np.ones(size), np.empty(size)
-    spot_multiplier = np.empty((underlyings, size))
-    level_multiplier = np.empty((scenarios.level_log.shape[0], size))
-    _prepare(instruments, market, scenarios, rows, zeros, spot_multiplier, level_multiplier, discount)
-    invalid = 0
+def _share_expiry(market: MarketTable, scenarios: ScenarioTable, u: int, e: int, shared: _Shared) -> None:
+    """An option that expires within the horizon has remaining time 0: discount 1 and no time value."""
+    years, o = market.years[e], scenarios.option_row[u]
+    remaining = max(years - scenarios.horizon_years, 0.0)
+    ratio = np.sqrt(remaining / years) if remaining > 0.0 else 0.0
+    for s in range(shared.moved.shape[0]):
+        shared.moved[s] = market.forward[e] * shared.spot_multiplier[s]
+        shared.stddev_multiplier[s] = shared.level_multiplier[s] * ratio
+    if o >= 0:
+        shared.discount[:] = scenarios.rate_shift[o]
+    else:
+        shared.discount[:] = 0.0
+    for s in range(shared.moved.shape[0]):
+        shared.discount[s] = exponential(-(market.rate[e] + shared.discount[s]) * remaining)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _share_strike(instruments, market, scenarios, i, shared) -> None:  # type: ignore[no-untyped-def]
+    u, e = instruments.underlying[i], instruments.expiry[i]
+    remaining = market.years[e] - scenarios.horizon_years
+    if remaining > 0.0:
+        out_of_the_money_row(
+            market.forward[e], instruments.strike[i], market.svi[e], remaining, market, u,
+            scenarios.spot_log_return[u], shared.moved, shared.stddev_multiplier, shared.skew, shared.out_of_the_money,
+        )  # fmt: skip
+    else:
+        shared.out_of_the_money[:] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_rows(instruments, market, scenarios, rows, shared, out) -> int:  # type: ignore[no-untyped-def]
+    pnl = np.empty(scenarios.weights.shape[0])
+    last_u, last_e, last_strike, invalid = -1, -1, -1.0, 0
     for i in rows:
         if not instruments.alive[i]:
             _clear_row(out, i, 0)
             continue
-        kind, u, e = instruments.kind[i], instruments.underlying[i], instruments.expiry[i]
+        kind, u, e, strike = (
+            instruments.kind[i],
+            instruments.underlying[i],
+            instruments.expiry[i],
+            instruments.strike[i],
+        )
         price, scale = _price_now(instruments, market, i), instruments.lot_size[i] * float(NANO)
-        moved = spot_multiplier[u]
+        if u != last_u:
+            _share_underlying(scenarios, u, shared)
+            last_u, last_e = u, -1
         if kind < CALL:
-            _linear_pnl(price, moved, scale * instruments.factor[i] if kind == SPOT else scale, pnl)
-        elif market.years[e] <= scenarios.horizon_years:
-            _intrinsic_pnl(market.forward[e], instruments.strike[i], kind == CALL, price, scale, moved, pnl)
+            scale = scale * instruments.factor[i] if kind == SPOT else scale
+            _linear_pnl(price, shared.spot_multiplier, scale, pnl)
         else:
-            o = scenarios.option_row[u]
-            level, skew = (level_multiplier[o], scenarios.skew[o]) if o >= 0 else (ones, zeros)
-            ratio = np.sqrt((market.years[e] - scenarios.horizon_years) / market.years[e])
-            _option_pnl(
-                market.forward[e], instruments.strike[i], kind == CALL, market.svi[e], ratio, price, scale,
-                scenarios.spot_log_return[u], moved, level, skew, discount[e], pnl,
-            )  # fmt: skip
+            if e != last_e:
+                _share_expiry(market, scenarios, u, e, shared)
+                last_e, last_strike = e, -1.0
+            if strike != last_strike:
+                _share_strike(instruments, market, scenarios, i, shared)
+                last_strike = strike
+            _option_pnl(strike, kind == CALL, price, scale, shared.moved, shared.discount, shared.out_of_the_money, pnl)
         _quantise(pnl, out, i)
         invalid += out.exponent[i] < 0
     return invalid
@@ -270,8 +269,9 @@ def pnl_table(
         INVALID_EXPONENT and their values are zero; accounts that hold them get status INVALID.
     """
     chosen = np.arange(instruments.kind.shape[0], dtype=np.int64) if rows is None else rows
-    discount = np.empty((market.forward.shape[0], scenarios.weights.shape[0]))
-    return int(_fill_rows(instruments, market, scenarios, chosen, out, discount))
+    order = np.lexsort((instruments.strike[chosen], instruments.expiry[chosen], instruments.underlying[chosen]))
+    shared = _Shared(*np.empty((len(_Shared._fields), len(scenarios.weights))))
+    return int(_fill_rows(instruments, market, scenarios, chosen[order], shared, out))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

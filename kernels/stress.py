@@ -4,6 +4,7 @@ A row multiplies every spot (and with it every forward) of its scope, multiplies
 
     F_r = F * m_r,   v_r = sqrt(w(ln(K / F_r))) * n_r,   price_r = exp(-(rate + d_r) * T) * Black76(F_r, K, v_r)
 
+(under Merton's model v_r is the diffusion's and the jumps stay)
 and counts with a weight of its own. The whole set is one row table that the parameter document carries; the kernel
 takes arrays and knows no default.
 """
@@ -15,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kernels.black76 import undiscounted_price
 from kernels.layout import (
     CALL,
     NANO,
@@ -26,8 +26,8 @@ from kernels.layout import (
     MarketTable,
 )
 from kernels.normal import exponential, logarithm
+from kernels.option_rows import out_of_the_money_row
 from kernels.reprice import price_now
-from kernels.svi import total_variance
 
 _VALUE_LIMIT = 2.0**61
 
@@ -42,36 +42,47 @@ class StressShocks(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _stressed_option(  # type: ignore[no-untyped-def]
-    forward, strike, is_call, svi, years, rate, spot_multiplier, vol_multiplier
-):
-    """Discounted price of one option under one row."""
-    log_forward_over_strike = logarithm(forward / strike) + logarithm(spot_multiplier)
-    w = total_variance(svi[0], svi[1], svi[2], svi[3], svi[4], -log_forward_over_strike)
-    stddev = np.sqrt(w) * vol_multiplier if years > 0.0 else 0.0
-    value = undiscounted_price(forward * spot_multiplier, strike, log_forward_over_strike, stddev, is_call)
-    return exponential(-rate * years) * value
+def _stressed_prices(instruments, market, i, multiplier, log_multiplier, vol_multiplier, rate_shift, moved) -> None:  # type: ignore[no-untyped-def]
+    """Discounted prices of option i under every row; ``multiplier`` [R] of its underlying, no skew."""
+    u, e = instruments.underlying[i], instruments.expiry[i]
+    strike, years, is_call = instruments.strike[i], market.years[e], instruments.kind[i] == CALL
+    forward = market.forward[e] * multiplier
+    value = np.zeros(moved.shape[0])
+    if years > 0.0:
+        out_of_the_money_row(
+            market.forward[e], strike, market.svi[e], years, market, u, log_multiplier, forward, vol_multiplier,
+            np.zeros(moved.shape[0]), value,
+        )  # fmt: skip
+    for r in range(moved.shape[0]):
+        difference = forward[r] - strike if is_call else strike - forward[r]
+        intrinsic = 0.0 if difference < 0.0 else difference
+        moved[r] = exponential(-(market.rate[e] + rate_shift[r]) * years) * (intrinsic + value[r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fill_stress(  # type: ignore[no-untyped-def]
-    instruments, market, price, spot_multiplier, vol_multiplier, rate_shift, out
+    instruments, market, price, multiplier, vol_multiplier, rate_shift, out
 ) -> int:
-    invalid = 0
+    """``multiplier`` [U,R]."""
+    log_multiplier = np.empty(multiplier.shape)
+    for u in range(multiplier.shape[0]):
+        for r in range(multiplier.shape[1]):
+            log_multiplier[u, r] = logarithm(multiplier[u, r])
+    invalid, moved = 0, np.empty(out.shape[1])
     for i in range(out.shape[0]):
         out[i, :] = 0
         if not instruments.alive[i]:
             continue
-        kind, u, e = instruments.kind[i], instruments.underlying[i], instruments.expiry[i]
+        kind, u = instruments.kind[i], instruments.underlying[i]
         scale = instruments.lot_size[i] * float(NANO) * (instruments.factor[i] if kind == SPOT else 1.0)
+        if kind >= CALL:
+            _stressed_prices(
+                instruments, market, i, multiplier[u], log_multiplier[u], vol_multiplier, rate_shift, moved
+            )
+        else:
+            moved[:] = price[i] * multiplier[u]
         for r in range(out.shape[1]):
-            moved = price[i] * spot_multiplier[r, u]
-            if kind >= CALL:
-                moved = _stressed_option(
-                    market.forward[e], instruments.strike[i], kind == CALL, market.svi[e], market.years[e],
-                    market.rate[e] + rate_shift[r], spot_multiplier[r, u], vol_multiplier[r],
-                )  # fmt: skip
-            pnl = np.rint((moved - price[i]) * scale)
+            pnl = np.rint((moved[r] - price[i]) * scale)
             if abs(pnl) < _VALUE_LIMIT:
                 out[i, r] = np.int64(pnl)
             else:
@@ -96,7 +107,8 @@ def stress_table(
     """
     out = np.empty((instruments.kind.shape[0], vol_multiplier.shape[0]), np.int64)
     price = price_now(instruments, market)
-    invalid = _fill_stress(instruments, market, price, spot_multiplier, vol_multiplier, rate_shift, out)
+    multiplier = np.ascontiguousarray(spot_multiplier.T)
+    invalid = _fill_stress(instruments, market, price, multiplier, vol_multiplier, rate_shift, out)
     if invalid:
         raise ValueError(f"{invalid} stress values are not finite or out of range")
     return out

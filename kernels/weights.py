@@ -18,10 +18,10 @@ def integer_weights(weights: FloatArray, total: int = WEIGHT_TOTAL) -> Int32Arra
     """
     if not np.isfinite(weights).all() or (weights < 0.0).any() or not (weights > 0.0).any():
         raise ValueError("weights must be finite, non-negative and not all zero")
-    shares = weights / weights.sum() * total
+    shares = weights / np.add.accumulate(weights)[-1] * total  # a running sum has one order; a sum may have any
     floors = np.floor(shares).astype(np.int64)
     missing = total - int(floors.sum())
-    by_remainder = np.lexsort((np.arange(weights.size), -(shares - floors)))
+    by_remainder = np.argsort(floors - shares, kind="stable")
     floors[by_remainder[:missing]] += 1
     if int(floors.sum()) != total:  # only where float rounding of the shares moved whole units
         floors[int(np.argmax(floors))] += total - int(floors.sum())

@@ -1,17 +1,17 @@
-"""Seeded weighted scenario sets, drawn left of the log and recorded as integers.
+"""Weighted scenario sets, drawn from published integers and recorded as integers: anyone may draw them again.
 
 Model ``t-copula-sobol``: all factors are one multivariate Student t (5 degrees of freedom: a t copula with t margins),
 
     X = g * C^(1/2) Z * volatility * sqrt((df - 2) / df),   g = sqrt(df / chi2_df),
 
 with Z from scrambled Sobol points through the inverse normal, directions ordered by their share of the variance so that
-the best Sobol dimensions serve the largest. The radius g has the first dimension and is importance-sampled: with
-v uniform, the chi-square probability is u = v**2.5 (small u is a heavy shock) and the weight 2.5 * v**1.5, so the tail
-that expected shortfall averages gets several times its share of the scenarios. The weights become integers by largest
-remainder (sum 2**30).
+the best Sobol dimensions serve the largest. The radius g has the first dimension and is importance-sampled (see
+``kernels.sampling``). The weights become integers by largest remainder (sum 2**30).
 
-Whatever this module computes is not bit-reproducible over machines and need not be: the recorded integers are what
-margins use, named by the digest of their bytes, and anyone may redraw the set from its seed and parameters.
+Version 2 draws in the functional core: volatilities and correlations are rounded to integers first, the scrambling bits
+are SHAKE-256 of the published inputs (the head of the recorded bytes), and every step after them has the same bits on
+every machine. So ``redraw`` gives the same digest anywhere. A venue takes the number of the epoch for ``seed``: then
+nobody can pick a lucky set. Sets of version 1 (drawn by libraries whose bits differ between machines) are still read.
 
 Sources: Demarta and McNeil, "The t copula and related copulas" (2005), section 2; Owen, "Scrambling Sobol' and
 Niederreiter-Xing points" (1998); Higham, "Computing the nearest correlation matrix" (2002) for the repair's first step.
@@ -23,33 +23,37 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaincinv, ndtri
-from scipy.stats import qmc
 
-from kernels.layout import WEIGHT_TOTAL, YEAR_SECONDS, ScenarioTable, scenario_table, tail_mass_of_level
+from kernels.eigen import from_eigen, symmetric_eigen
+from kernels.layout import NANO, WEIGHT_TOTAL, YEAR_SECONDS, ScenarioTable, scenario_table, tail_mass_of_level
+from kernels.sampling import factor_moves, radii
+from kernels.sobol import DIMENSIONS_MAX, RANDOM_WORDS, scrambled_points
 from kernels.weights import integer_weights
 
 MODEL = "t-copula-sobol"
-VERSION = 1
+VERSION = 2
 DEGREES_OF_FREEDOM = 5.0
 MAGIC = b"DPMESCN1"
 
 SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT = 1.5, 1.5, 1.0, 0.2
 """Bounds of the factors (absolute): a spot factor stays within x0.22 .. x4.5; int32 in 1e-9 ends at 2.147."""
 
+VOLATILITY_MAX = 1000.0
+"""Largest standard deviation of a factor over the horizon."""
+
 FALLBACK_NOISE_VOLATILITY = 1.0
 """Annual volatility of the own noise of a coin without history (beside beta 1 to bitcoin)."""
 
-_RADIUS_EXPONENT = 2.5
-_SMALLEST_PROBABILITY = 1e-12
 _EIGENVALUE_MINIMUM = 1e-8
+_ROUNDING = 1e-6  # an eigenvalue this far below zero is the rounding of the correlations
 
 FloatArray = npt.NDArray[np.float64]
 Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +87,9 @@ class ScenarioSet:
     """A recorded scenario set; factor arrays int32 in 1e-9, weights int32 with sum 2**30.
 
     ``spot_log_return`` [U,S]; ``level_log``, ``skew``, ``rate_shift`` [O,S] for ``option_underlyings``, a subset of
-    ``underlyings``. ``level_e6`` is the confidence level of expected shortfall (990_000 = 99 %).
+    ``underlyings``. ``level_e6`` is the confidence level of expected shortfall (990_000 = 99 %). Drawn from ``seed``,
+    ``volatility_e9`` [D] over the horizon and ``correlation_e9`` [D,D], D = U + 3 O in the order spots, levels, skews,
+    rates (both empty in sets of version 1, which cannot be drawn again).
     """
 
     underlyings: tuple[str, ...]
@@ -96,6 +102,8 @@ class ScenarioSet:
     horizon_seconds: int
     level_e6: int
     seed: int
+    volatility_e9: Int64Array
+    correlation_e9: Int32Array
     model: str = MODEL
     version: int = VERSION
 
@@ -109,8 +117,11 @@ class ScenarioSet:
         """Name of the set: BLAKE2b-256 of ``to_bytes``, hexadecimal."""
         return hashlib.blake2b(self.to_bytes(), digest_size=32).hexdigest()
 
-    def to_bytes(self) -> bytes:
-        """Magic, length of the JSON header (uint32 little-endian), header, then the int32 arrays little-endian."""
+    def inputs(self) -> bytes:
+        """What the set is drawn from, the head of ``to_bytes``: magic, length of the JSON header (uint32), header; from
+        version 2 on the volatilities (int64) and the correlations right of the diagonal (int32, row by row). All
+        little-endian.
+        """
         header = {
             "horizon_seconds": self.horizon_seconds,
             "level_e6": self.level_e6,
@@ -122,40 +133,45 @@ class ScenarioSet:
             "version": self.version,
         }
         encoded = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        arrays = (self.spot_log_return, self.level_log, self.skew, self.rate_shift, self.weights)
-        body = b"".join(np.ascontiguousarray(array, "<i4").tobytes() for array in arrays)
-        return MAGIC + len(encoded).to_bytes(4, "little") + encoded + body
+        above = self.correlation_e9[np.triu_indices(self.correlation_e9.shape[0], 1)]
+        parameters = self.volatility_e9.astype("<i8").tobytes() + above.astype("<i4").tobytes()
+        return MAGIC + len(encoded).to_bytes(4, "little") + encoded + parameters
+
+    def factors(self) -> Int32Array:
+        """All factors [D,S] in the order of the correlations."""
+        return np.concatenate([self.spot_log_return, self.level_log, self.skew, self.rate_shift])
+
+    def to_bytes(self) -> bytes:
+        """``inputs``, then factors and weights as int32 little-endian."""
+        return self.inputs() + self.factors().astype("<i4").tobytes() + self.weights.astype("<i4").tobytes()
 
     @staticmethod
     def from_bytes(data: bytes) -> ScenarioSet:
         """Inverse of ``to_bytes``.
 
         Raises:
-            ValueError: not a scenario set, or its length does not match its header.
+            ValueError: not a scenario set, of a version after this one, or of a length that its header does not say.
         """
-        if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + 4:
-            raise ValueError("not a recorded scenario set")
-        start = len(MAGIC) + 4
-        end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-        try:
-            header = json.loads(data[start:end])
-            size = int(header["scenarios"])
-            underlyings, surfaces = tuple(header["underlyings"]), tuple(header["option_underlyings"])
-            horizon_seconds, level_e6, seed, version = (
-                int(header[name]) for name in ("horizon_seconds", "level_e6", "seed", "version")
-            )
-            model = str(header["model"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError("scenario set with an unreadable header") from error
-        rows = len(underlyings) + 3 * len(surfaces) + 1
-        if len(data) != end + 4 * rows * size:
-            raise ValueError(f"scenario set of {len(data)} bytes, its header says {end + 4 * rows * size}")
-        table = np.frombuffer(data, "<i4", offset=end).astype(np.int32).reshape(rows, size)
-        cuts = np.cumsum([len(underlyings), len(surfaces), len(surfaces), len(surfaces)])
-        spot, level, skew, rate, weights = np.split(table, cuts)
-        return ScenarioSet(
-            underlyings, surfaces, spot, level, skew, rate, weights[0], horizon_seconds, level_e6, seed, model, version
-        )
+        empty, start = _read_header(data)
+        surfaces = len(empty.option_underlyings)
+        factors, size = len(empty.underlyings) + 3 * surfaces, empty.size
+        pairs = factors * (factors - 1) // 2
+        parameters = 8 * factors + 4 * pairs if empty.version > 1 else 0
+        if len(data) != start + parameters + 4 * (factors + 1) * size:
+            expected = start + parameters + 4 * (factors + 1) * size
+            raise ValueError(f"scenario set of {len(data)} bytes, its header says {expected}")
+        if parameters:
+            volatility = np.frombuffer(data, "<i8", factors, start).astype(np.int64)
+            correlation = _symmetric(np.frombuffer(data, "<i4", pairs, start + 8 * factors), factors)
+            empty = replace(empty, volatility_e9=volatility, correlation_e9=correlation)
+        drawn = np.frombuffer(data, "<i4", offset=start + parameters).astype(np.int32).reshape(factors + 1, size)
+        return empty.filled(drawn[:-1], drawn[-1])
+
+    def filled(self, factors: Int32Array, weights: Int32Array) -> ScenarioSet:
+        """The set of the same inputs with these factors [D,S] and weights [S]."""
+        cuts = np.cumsum([len(self.underlyings), *[len(self.option_underlyings)] * 2])
+        spot, level, skew, rate = np.split(factors, cuts)
+        return replace(self, spot_log_return=spot, level_log=level, skew=skew, rate_shift=rate, weights=weights)
 
     def table(self, underlyings: Sequence[str] | None = None) -> ScenarioTable:
         """The kernels' view, its spot rows in the order of ``underlyings`` (default: the set's own order).
@@ -179,6 +195,47 @@ class ScenarioSet:
         )
 
 
+def _read_header(data: bytes) -> tuple[ScenarioSet, int]:
+    """-> (a set of zeros with the header's inputs but no parameters, the offset of what follows the header)."""
+    if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + 4:
+        raise ValueError("not a recorded scenario set")
+    start = len(MAGIC) + 4
+    end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+    try:
+        header = json.loads(data[start:end])
+        underlyings, surfaces = tuple(header["underlyings"]), tuple(header["option_underlyings"])
+        horizon_seconds, level_e6, seed, version, size = (
+            int(header[name]) for name in ("horizon_seconds", "level_e6", "seed", "version", "scenarios")
+        )
+        model = str(header["model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError("scenario set with an unreadable header") from error
+    if not 1 <= version <= VERSION or size < 1:
+        raise ValueError(f"scenario set of version {version} with {size} scenarios: this code reads up to {VERSION}")
+    none = _without_scenarios(underlyings, surfaces, size)
+    no_parameters = (np.zeros(0, np.int64), np.zeros((0, 0), np.int32))
+    return ScenarioSet(
+        underlyings, surfaces, *none, horizon_seconds, level_e6, seed, *no_parameters, model, version
+    ), end  # fmt: skip
+
+
+def _without_scenarios(
+    underlyings: tuple[str, ...], surfaces: tuple[str, ...], size: int
+) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array, Int32Array]:
+    """Placeholders of factors and weights: zeros that occupy no memory."""
+    spot, surface, weights = (
+        np.broadcast_to(np.int32(0), shape) for shape in ((len(underlyings), size), (len(surfaces), size), (size,))
+    )
+    return spot, surface, surface, surface, weights
+
+
+def _symmetric(above: Int32Array, size: int) -> Int32Array:
+    """Correlations [D,D] in 1e-9 from those right of the diagonal, row by row."""
+    out = np.zeros((size, size), np.int32)
+    out[np.triu_indices(size, 1)] = above
+    return out + out.T + NANO * np.eye(size, dtype=np.int32)
+
+
 def draw_scenario_set(
     underlyings: Sequence[str],
     option_underlyings: Sequence[str],
@@ -190,41 +247,47 @@ def draw_scenario_set(
     horizon_seconds: int = 3600,
     level_e6: int = 990_000,
 ) -> ScenarioSet:
-    """Draw a set; a function of its arguments alone.
+    """Round the parameters to 1e-9 and draw a set; a function of its arguments alone, the same bits everywhere.
 
     Args:
         correlation: f64[D,D], D = U + 3 O, order spots, levels, skews, rates; positive semi-definite.
+        seed: any integer; the number of the epoch on a venue.
         scenarios: a power of two.
 
     Raises:
         ValueError: sizes that do not match, a size that is no power of two, a matrix that is not a correlation matrix,
-            a negative volatility, an option underlying that is no underlying.
+            a negative volatility, an option underlying that is no underlying, more factors than Sobol dimensions.
     """
-    factors = len(underlyings) + 3 * len(option_underlyings)
     scale = volatilities.stacked()
+    factors = len(underlyings) + 3 * len(option_underlyings)
     _check_arguments(underlyings, option_underlyings, scale, correlation, factors, scenarios)
-    engine = qmc.Sobol(factors + 1, scramble=True, rng=np.random.Generator(np.random.Philox(seed)))
-    points = np.clip(engine.random(scenarios), _SMALLEST_PROBABILITY, 1.0 - _SMALLEST_PROBABILITY)
-    radius_uniform = points[:, 0]
-    normals = ndtri(points[:, 1:]) @ _principal_directions(correlation).T
-    half = DEGREES_OF_FREEDOM / 2.0
-    radius = np.sqrt(half / gammaincinv(half, np.maximum(radius_uniform**_RADIUS_EXPONENT, 1e-300)))
+    names, surfaces = tuple(underlyings), tuple(option_underlyings)
+    none = _without_scenarios(names, surfaces, scenarios)
+    above = np.rint(correlation[np.triu_indices(factors, 1)] * NANO).astype(np.int32)
+    parameters = (np.rint(scale * NANO).astype(np.int64), _symmetric(above, factors))
+    return redraw(ScenarioSet(names, surfaces, *none, horizon_seconds, level_e6, seed, *parameters))
+
+
+def redraw(recorded: ScenarioSet) -> ScenarioSet:
+    """Draw again what the inputs of a recorded set say; whether its factors are those is for the caller to compare.
+
+    Raises:
+        ValueError: a set of another model or version, or correlations that are not positive semi-definite.
+    """
+    if (recorded.model, recorded.version) != (MODEL, VERSION):
+        raise ValueError(f"a set of model {recorded.model} version {recorded.version} cannot be drawn again")
+    factors = recorded.volatility_e9.size
+    bits = hashlib.shake_256(recorded.inputs()).digest(4 * RANDOM_WORDS * (factors + 1))
+    words = np.frombuffer(bits, "<u4").astype(np.uint32).reshape(factors + 1, RANDOM_WORDS)
+    points = scrambled_points(recorded.size, words)
+    radius, weight = radii(points[0])
     unit_variance = math.sqrt((DEGREES_OF_FREEDOM - 2.0) / DEGREES_OF_FREEDOM)
-    moves = (normals * radius[:, None] * (scale * unit_variance)).T
-    cuts = np.cumsum([len(underlyings), *[len(option_underlyings)] * 2])
-    spot, level, skew, rate = np.split(moves, cuts)
-    return ScenarioSet(
-        tuple(underlyings),
-        tuple(option_underlyings),
-        _to_nano(spot, SPOT_LIMIT),
-        _to_nano(level, LEVEL_LIMIT),
-        _to_nano(skew, SKEW_LIMIT),
-        _to_nano(rate, RATE_LIMIT),
-        integer_weights(_RADIUS_EXPONENT * radius_uniform ** (_RADIUS_EXPONENT - 1.0)),
-        horizon_seconds,
-        level_e6,
-        seed,
-    )
+    scale = recorded.volatility_e9 / float(NANO) * unit_variance
+    loadings = scale[:, None] * _principal_directions(recorded.correlation_e9 / float(NANO))
+    surfaces = len(recorded.option_underlyings)
+    counts = (len(recorded.underlyings), surfaces, surfaces, surfaces)
+    limit = np.repeat([SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT], counts)
+    return recorded.filled(factor_moves(points[1:], radius, loadings, limit), integer_weights(weight))
 
 
 def _check_arguments(
@@ -239,27 +302,25 @@ def _check_arguments(
         raise ValueError("option underlyings must be underlyings, each named once")
     if scale.shape != (factors,) or correlation.shape != (factors, factors):
         raise ValueError(f"{factors} factors need {factors} volatilities and a {factors}x{factors} correlation matrix")
+    if factors >= DIMENSIONS_MAX:
+        raise ValueError(f"{factors} factors are more than the {DIMENSIONS_MAX - 1} that Sobol dimensions serve")
     if scenarios < 2 or scenarios & (scenarios - 1) or scenarios > WEIGHT_TOTAL:
         raise ValueError(f"the number of scenarios must be a power of two, not {scenarios}")
-    if not np.isfinite(scale).all() or (scale < 0.0).any():
-        raise ValueError("volatilities must be finite and non-negative")
+    if not ((scale >= 0.0) & (scale <= VOLATILITY_MAX)).all():
+        raise ValueError(f"volatilities must be between 0 and {VOLATILITY_MAX:g}")
     if not np.allclose(np.diag(correlation), 1.0) or not np.allclose(correlation, correlation.T):
         raise ValueError("a correlation matrix is symmetric with a unit diagonal")
+    if not (np.abs(correlation) <= 1.0 + _ROUNDING).all():
+        raise ValueError("correlations must be between -1 and 1")
 
 
 def _principal_directions(correlation: FloatArray) -> FloatArray:
     """B with B B^T = correlation, columns by falling variance."""
-    eigenvalues, vectors = np.linalg.eigh(correlation)
-    if eigenvalues[0] < -1e-9:
-        raise ValueError(f"the correlation matrix is not positive semi-definite (eigenvalue {eigenvalues[0]:.2e})")
-    order = np.argsort(-eigenvalues, kind="stable")
-    signs = np.where(vectors.sum(axis=0) < 0.0, -1.0, 1.0)  # eigenvectors have no sign of their own
-    directions: FloatArray = (vectors * signs * np.sqrt(np.maximum(eigenvalues, 0.0)))[:, order]
+    eigenvalues, vectors = symmetric_eigen(correlation)
+    if eigenvalues[-1] < -_ROUNDING:
+        raise ValueError(f"the correlation matrix is not positive semi-definite (eigenvalue {eigenvalues[-1]:.2e})")
+    directions: FloatArray = vectors.T * np.sqrt(np.maximum(eigenvalues, 0.0))
     return directions
-
-
-def _to_nano(moves: FloatArray, limit: float) -> Int32Array:
-    return np.ascontiguousarray(np.rint(np.clip(moves, -limit, limit) * 1e9).astype(np.int32))
 
 
 def fallback_spot(bitcoin_annual_volatility: float, noise: float = FALLBACK_NOISE_VOLATILITY) -> tuple[float, float]:
@@ -322,10 +383,10 @@ def default_correlation(
 def nearest_correlation(matrix: FloatArray) -> FloatArray:
     """Positive definite correlation matrix near a symmetric one: eigenvalues floored, unit diagonal restored."""
     symmetric = 0.5 * (matrix + matrix.T)
-    eigenvalues, vectors = np.linalg.eigh(symmetric)
-    if eigenvalues[0] >= _EIGENVALUE_MINIMUM:
+    eigenvalues, vectors = symmetric_eigen(symmetric)
+    if eigenvalues[-1] >= _EIGENVALUE_MINIMUM:
         return symmetric
-    repaired = (vectors * np.maximum(eigenvalues, _EIGENVALUE_MINIMUM)) @ vectors.T
+    repaired = from_eigen(np.maximum(eigenvalues, _EIGENVALUE_MINIMUM), vectors)
     scale = 1.0 / np.sqrt(np.diag(repaired))
     repaired = repaired * np.outer(scale, scale)
     np.fill_diagonal(repaired, 1.0)

@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.implied_vol import CONVERGED, implied_vol
+from kernels.implied_vol import CONVERGED, implied_vol, merton_implied_vol
 from kernels.svi import total_variance
 from kernels.svi_fit import FITTED
 from kernels.svi_fit import fit_slice as fit_slice_kernel
-from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9, USD9_PER_USD
+from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
 
 SliceE9 = tuple[int, int, int, int, int]
+JumpsE = tuple[int, int, int]
+NO_JUMPS: JumpsE = (0, 0, 0)
 LEVEL_HORIZON_MS = 30 * 86_400_000
 VOLATILITY_MIN, VOLATILITY_MAX = 0.01, 5.0  # beyond these a quote is a boundary value of its source
 SPREAD_FLOOR = 0.01  # of the price: weight of a quote without bid and ask, and bound of a locked market's weight
@@ -40,12 +42,16 @@ class Slice(NamedTuple):
     sigma_e9: int
 
 
-def fit_slice(quotes: list[Quote], forward_usd9: int, rate_e9: int, remaining_ms: int) -> SliceE9 | None:
+def fit_slice(
+    quotes: list[Quote], forward_usd9: int, rate_e9: int, remaining_ms: int, jumps: JumpsE = NO_JUMPS
+) -> SliceE9 | None:
     """SVI slice of total variance fitted to out-of-the-money quotes, weighted by vega over spread.
 
+    With `jumps` (as a listing has them) each quote is inverted to the volatility that Merton's diffusion must have
+    beside them, and the slice is that of the diffusion; quotes that the jumps alone exceed say nothing.
     Too few usable strikes give a flat slice at their weighted mean; none at all give None (keep the last slice).
     """
-    points = [p for q in quotes if (p := _point(q, forward_usd9, rate_e9, remaining_ms)) is not None]
+    points = [p for q in quotes if (p := _point(q, forward_usd9, rate_e9, remaining_ms, jumps)) is not None]
     if not points:
         return None
     log_moneyness, variance, weight = (np.array(column) for column in zip(*sorted(points), strict=True))
@@ -57,14 +63,20 @@ def fit_slice(quotes: list[Quote], forward_usd9: int, rate_e9: int, remaining_ms
     return (a, max(b, 0), rho, m, max(sigma, 1))
 
 
-def _point(quote: Quote, forward_usd9: int, rate_e9: int, remaining_ms: int) -> tuple[float, float, float] | None:
+def _point(
+    quote: Quote, forward_usd9: int, rate_e9: int, remaining_ms: int, jumps: JumpsE
+) -> tuple[float, float, float] | None:
     """(log-moneyness, total variance, weight) of an out-of-the-money quote, None where it says nothing."""
     forward, strike = forward_usd9 / USD9_PER_USD, quote.strike_usd9 / USD9_PER_USD
     if strike <= 0 or quote.is_call != (strike >= forward):
         return None
     years = remaining_ms / MILLISECONDS_PER_YEAR
     undiscounted = quote.mark_usd9 / USD9_PER_USD * math.exp(rate_e9 / ONE_E9 * years)
-    volatility, status = implied_vol(undiscounted, forward, strike, years, quote.is_call)
+    option = (undiscounted, forward, strike, years, quote.is_call)
+    if jumps[0]:
+        volatility, status = merton_implied_vol(*option, jumps[0] / ONE_E6, jumps[1] / ONE_E9, jumps[2] / ONE_E9)
+    else:
+        volatility, status = implied_vol(*option)
     if status != CONVERGED or not VOLATILITY_MIN < volatility < VOLATILITY_MAX:
         return None
     log_moneyness, stddev = math.log(strike / forward), volatility * math.sqrt(years)

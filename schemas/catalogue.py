@@ -16,6 +16,8 @@ class Underlying(Struct, frozen=True):
 
     symbol: str
     stable: bool = False
+    jumps: tuple[int, int, int] = (0, 0, 0)
+    """Merton's model: jumps a year (1e-6), mean and standard deviation of a jump's logarithm (1e-9). 0: Black-76."""
 
 
 class Expiry(Struct, frozen=True):
@@ -52,6 +54,10 @@ class Columns(NamedTuple):
     expiry_ms: np.ndarray
     expiry_underlying: np.ndarray
     stable: np.ndarray
+    jumps: np.ndarray
+
+
+JUMP_FIELDS = ("intensity_e6", "mean_e9", "stddev_e9")
 
 
 class Catalogue:
@@ -83,6 +89,7 @@ class Catalogue:
                     np.array([e.expiry_ms for e in self.expiries], np.int64),
                     np.array([e.underlying for e in self.expiries], np.int32),
                     np.array([u.stable for u in self.underlyings], np.bool_),
+                    np.array([u.jumps for u in self.underlyings], np.int64).reshape(-1, len(JUMP_FIELDS)),
                 ),
             )
         return self._columns[1]
@@ -115,7 +122,9 @@ class Catalogue:
         """Take one underlying or instrument listing (other listings change nothing here)."""
         if listing["type"] == "underlying":
             self.underlying_index[listing["underlying"]] = len(self.underlyings)
-            self.underlyings.append(Underlying(listing["underlying"], bool(listing.get("stable", False))))
+            jumps = listing.get("jumps") or dict.fromkeys(JUMP_FIELDS, 0)
+            terms = (jumps["intensity_e6"], jumps["mean_e9"], jumps["stddev_e9"])
+            self.underlyings.append(Underlying(listing["underlying"], bool(listing.get("stable", False)), terms))
         elif listing["type"] == "instrument":
             self._list_instrument(listing)
 
@@ -146,8 +155,9 @@ class Catalogue:
 
     def to_listings(self) -> list[dict]:
         """Listings that rebuild this catalogue, for checkpoints."""
-        first = [{"type": "underlying", "underlying": u.symbol, "stable": u.stable} for u in self.underlyings]
-        return first + [self._instrument_listing(i) for i in self.instruments]
+        return [_underlying_listing(u) for u in self.underlyings] + [
+            self._instrument_listing(i) for i in self.instruments
+        ]
 
     def _instrument_listing(self, instrument: Instrument) -> dict:
         dated = instrument.expiry >= 0
@@ -168,6 +178,12 @@ class Catalogue:
         for listing in listings:
             catalogue.apply(listing)
         return catalogue
+
+
+def _underlying_listing(underlying: Underlying) -> dict:
+    listing = {"type": "underlying", "underlying": underlying.symbol, "stable": underlying.stable}
+    jumps = dict(zip(JUMP_FIELDS, underlying.jumps, strict=True))
+    return listing | ({"jumps": jumps} if underlying.jumps[0] else {})
 
 
 def _parameters_refusal(document: dict) -> str | None:

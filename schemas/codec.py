@@ -10,11 +10,13 @@ import orjson
 from msgspec import Struct
 
 from schemas import refusals
-from schemas.events import INPUT_TYPES
+from schemas.events import INPUT_TYPES, RECORD_EVENTS_MAX, RECORD_LEVELS_MAX
 from schemas.refusals import Refusal
+from schemas.topics import INPUT_BYTES_MAX
 
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _NAMED = re.compile(r"field `([^`]*)`")
+_TYPE = re.compile(r"Expected `\w+(?: \| null)?`, got")
 
 
 def decode_inputs(topic: str, raw: bytes | None) -> list[tuple[Any, Refusal | None, dict | None]]:
@@ -22,19 +24,56 @@ def decode_inputs(topic: str, raw: bytes | None) -> list[tuple[Any, Refusal | No
 
     A record holds one event or an array of events; one bad event of an array costs only itself.
     """
+    if not raw:
+        return [_malformed("empty record")]
+    if len(raw) > INPUT_BYTES_MAX:
+        return [_malformed(f"a record of {len(raw)} bytes; at most {INPUT_BYTES_MAX} are read")]
     try:
-        plain = orjson.loads(raw if raw is not None else b"")
+        plain = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        return [(None, Refusal(refusals.MALFORMED, f"not JSON: {error}"), None)]
+        return [_malformed(f"not JSON: {error}")]
     items = plain if isinstance(plain, list) else [plain]
     if not items:
-        return [(None, Refusal(refusals.MALFORMED, "empty array"), None)]
+        return [_malformed("empty array")]
+    if len(items) > RECORD_EVENTS_MAX:
+        return [_malformed(f"an array of {len(items)} events; at most {RECORD_EVENTS_MAX} may be one record")]
+    containers = raw.count(b"{") + raw.count(b"[")  # a record of flat events has one for each, and its own
+    if containers > len(items) + 1 and not _is_shallow(plain):
+        return [_malformed(f"nested more than {RECORD_LEVELS_MAX} levels deep")]
     return [_decode_one(topic, item) for item in items]
+
+
+def own_bytes(raw: bytes, plains: list[Any]) -> list[bytes]:
+    """Bytes of each event of a record as its producer wrote them; empty where writing it again gives the same.
+
+    `plains` are the events as `decode_inputs` returned them: None for what is no event.
+    """
+    if len(plains) == 1:
+        return [b"" if plains[0] is not None and orjson.dumps(plains[0]) == raw else raw]
+    if None not in plains and orjson.dumps(plains) == raw:
+        return [b""] * len(plains)
+    parts = [bytes(part) for part in msgspec.json.decode(raw, type=list[msgspec.Raw])]
+    return [b"" if p is not None and orjson.dumps(p) == part else part for p, part in zip(plains, parts, strict=True)]
+
+
+def _malformed(detail: str) -> tuple[None, Refusal, None]:
+    return None, Refusal(refusals.MALFORMED, detail), None
+
+
+def _is_shallow(plain: Any) -> bool:
+    """At most RECORD_LEVELS_MAX containers within each other: what the readers of the logs can read and write."""
+    level = [plain]
+    for _ in range(RECORD_LEVELS_MAX + 1):
+        values = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list))
+        level = [value for held in values for value in held]
+        if not level:
+            return True
+    return False
 
 
 def _decode_one(topic: str, plain: Any) -> tuple[Any, Refusal | None, dict | None]:
     if not isinstance(plain, dict):
-        return None, Refusal(refusals.MALFORMED, f"an event is a JSON object, not {type(plain).__name__}"), None
+        return _malformed(f"an event is a JSON object, not {type(plain).__name__}")
     try:
         return msgspec.convert(plain, INPUT_TYPES[topic]), None, plain
     except msgspec.ValidationError as error:
@@ -57,7 +96,7 @@ def _refusal(message: str, plain: dict) -> Refusal:
         )
     if "unknown field" in message:
         return Refusal(refusals.UNKNOWN_FIELD, message, field)
-    if re.match(r"Expected `\w+`, got", message):
+    if _TYPE.match(message):
         return Refusal(refusals.WRONG_TYPE, message, field)
     return Refusal(refusals.OUT_OF_RANGE, message, field)
 

@@ -161,6 +161,8 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     With `rollback_from` it is the mark of a rollback: the partition is back at `block`, as the other fields show it;
     the blocks from there to `rollback_from` are retracted, and `warnings` and `calls` count the retractions.
     `liquidation_depth_blocks`: how many blocks must follow one before its flags are acted on.
+    `stages`: how many accounts each stage of the screen took and why (streams/engine/screen.py); names without any are
+    left out. `bound`: rows of this block's margins that are certified bounds (schemas/margin_batch.py).
     """
 
     version: int
@@ -182,13 +184,15 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     scenario_digest: str
     parameter_version: int
     halted: str = ""
+    stages: dict[str, int] = {}
+    bound: int = 0
     epoch: int | UnsetType = UNSET
     rollback_from: int | UnsetType = UNSET
     liquidation_depth_blocks: int | UnsetType = UNSET
 
 
-class Quarantined(Struct, frozen=True, tag="quarantined"):
-    """An input that was not taken, with its origin and its own bytes."""
+class Quarantined(Struct, frozen=True, tag="quarantined", omit_defaults=True):
+    """An input that was not taken, with its origin and its own bytes (`bytes_total` where those are cut short)."""
 
     version: int
     reason: str
@@ -199,3 +203,4 @@ class Quarantined(Struct, frozen=True, tag="quarantined"):
     offset: int
     index: int
     bytes_base64: str
+    bytes_total: int | None = None

@@ -1,7 +1,8 @@
 """What anyone may produce: JSON, one event or an array of events a record. The public input contract, version 1.
 
 Every event has a `type` and a `version`. Times are milliseconds of the Unix epoch, prices nano-USD for one unit of the
-underlying, quantities integer lots. A new field comes last and has a default.
+underlying, quantities integer lots. A new field comes last and has a default. Patterns end in `(?![\\s\\S])`, the end
+of the text for every regular-expression engine (`$` also stands before a final newline in some).
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.quantities import CASH_MAX_USD6, LOTS_MAX, PRICE_MAX_USD9
 
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
-TimeMs = Annotated[int, Meta(ge=0, lt=2**43)]
-BlockNumber = Annotated[int, Meta(ge=0, lt=2**53)]
-BlockHash = Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$")]
+RECORD_EVENTS_MAX = 10_000  # of an array: each may become a record of the quarantine
+RECORD_LEVELS_MAX = 32  # of arrays and objects within each other
+
+# No control characters: names are shown in terminals.
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
+TIME_MAX_MS = 2**43
+BLOCKS_MAX = 2**53
+TimeMs = Annotated[int, Meta(ge=0, lt=TIME_MAX_MS)]
+BlockNumber = Annotated[int, Meta(ge=0, lt=BLOCKS_MAX)]
+BlockHash = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}(?![\s\S])")]
 PriceUsd9 = Annotated[int, Meta(gt=0, le=PRICE_MAX_USD9)]
 Lots = Annotated[int, Meta(gt=-LOTS_MAX, lt=LOTS_MAX)]
 CashUsd6 = Annotated[int, Meta(gt=-CASH_MAX_USD6, lt=CASH_MAX_USD6)]
@@ -76,7 +83,7 @@ class Fill(Event, frozen=True, tag="fill"):
 
 
 class CashMove(Event, frozen=True, tag="cash_move"):
-    """Deposit (positive), withdrawal, transfer, funding, fee: cash of an account changes by `amount_usd6`."""
+    """Deposit (positive), withdrawal or fee: cash of an account changes by `amount_usd6`."""
 
     id: Name
     block: BlockNumber
@@ -99,7 +106,37 @@ class CollateralMove(Event, frozen=True, tag="collateral_move"):
     block_hash: BlockHash | UnsetType = UNSET
 
 
-AccountEvent = Fill | CashMove | CollateralMove
+class Funding(Event, frozen=True, tag="funding"):
+    """Funding of a perpetual, paid at once by all who are long to all who are short: `amount_usd9` nano-USD for one
+    unit of the underlying (rate x mark; negative: the short pay). It names no account and counts once to its block.
+    """
+
+    id: Name
+    block: BlockNumber
+    time_ms: TimeMs
+    instrument: Name
+    amount_usd9: Annotated[int, Meta(ge=-PRICE_MAX_USD9, le=PRICE_MAX_USD9)]
+    block_hash: BlockHash | UnsetType = UNSET
+
+
+class Transfer(Event, frozen=True, tag="transfer"):
+    """From `account` to another subaccount `to` of the same owner (OWNER or OWNER/SUB), both sides or none: either cash
+    (`amount_usd6`), or `lots` of an instrument, with `price_usd9` (its mark) unless it is a coin.
+    """
+
+    id: Name
+    block: BlockNumber
+    time_ms: TimeMs
+    account: Name
+    to: Name
+    amount_usd6: Annotated[int, Meta(ge=0, lt=CASH_MAX_USD6)] = 0
+    instrument: Name | None = None
+    lots: Lots = 0
+    price_usd9: PriceUsd9 | None = None
+    block_hash: BlockHash | UnsetType = UNSET
+
+
+AccountEvent = Fill | CashMove | CollateralMove | Transfer
 
 # -- oracle.ticks
 
@@ -158,12 +195,25 @@ Tick = SpotTick | ForwardTick | QuoteTick | SurfaceTick
 # -- instruments
 
 
+class Jumps(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jumps of Merton's model: how many a year, mean and standard deviation of the logarithm of one."""
+
+    intensity_e6: Annotated[int, Meta(gt=0, le=100_000_000)]
+    mean_e9: Annotated[int, Meta(ge=-2_000_000_000, le=2_000_000_000)]
+    stddev_e9: Annotated[int, Meta(ge=0, le=2_000_000_000)]
+
+
 class UnderlyingListing(Event, frozen=True, tag="underlying"):
-    """An underlying: a price index with a scenario factor. `stable` marks coins that the depeg stress row moves."""
+    """An underlying: a price index with a scenario factor. `stable` marks coins that the depeg stress row moves.
+
+    With `jumps` its options are priced by Merton's model and its surfaces are those of the diffusion; without, by
+    Black-76.
+    """
 
     id: Name
     underlying: Name
     stable: bool = False
+    jumps: Jumps | UnsetType = UNSET
 
 
 class InstrumentListing(Event, frozen=True, tag="instrument"):
@@ -184,7 +234,7 @@ class ScenarioSetListing(Event, frozen=True, tag="scenario_set"):
     """From the next block on margins use the scenario set with this digest (its bytes are in `scenario.sets`)."""
 
     id: Name
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 
 
 class ParametersListing(Event, frozen=True, tag="parameters"):
@@ -196,10 +246,10 @@ class ParametersListing(Event, frozen=True, tag="parameters"):
 
 Listing = UnderlyingListing | InstrumentListing | ScenarioSetListing | ParametersListing
 
-InputEvent = Block | BlockClose | AccountEvent | Tick | Listing
+InputEvent = Block | BlockClose | AccountEvent | Funding | Tick | Listing
 INPUT_TYPES: dict[str, object] = {
     "chain.blocks": Block | BlockClose,
-    "account.fills": AccountEvent,
+    "account.fills": AccountEvent | Funding,
     "oracle.ticks": Tick,
     "instruments": Listing,
 }

@@ -8,7 +8,9 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 - MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW).
 - BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
   rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.
-- EVENTS: `entries` events; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW.
+- EVENTS: `entries` rows; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW. An
+  event of a block is one row, a transfer two (one a side), a funding one in every partition: `account` EVERY_ACCOUNT,
+  `price_usd9` what a long pays for one unit.
 - ROLLBACK: block, time and hash are those of the block to go back to; u64 epoch that begins, u64 last block retracted
   (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
   followed any more; block, time and hash are then the last block closed.
@@ -26,7 +28,8 @@ import orjson
 VERSION = 1
 LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK = 1, 2, 3, 4, 5, 6
 EVERY_PARTITION = 0xFFFF
-FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET = 1, 2, 3, 4
+FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING = 1, 2, 3, 4, 5
+EVERY_ACCOUNT = 0xFFFFFFFF
 NO_HASH = bytes(32)
 
 HEADER = struct.Struct("<BBHIQQq32sQ")

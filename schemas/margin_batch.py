@@ -1,5 +1,9 @@
 """`margin.batches`: every account's margin of one partition and block, as one Arrow IPC stream.
 
+`keyframe_block` is the block whose exact expected shortfall, stress loss, IM and MM a row has. If it is not the batch's
+block, the row is `bound`: those four, `binding` and `stress_row` are a certified upper bound (the stress row: the last
+exact one), NLV, equity, short-option minimum, add-ons and state are exact, and the state is healthy.
+
 Schema metadata carry `dpme.version`, `partition`, `seq`, `block`, `block_hash`, `time_ms` (decimal text), and `epoch`
 once the chain has reorganised.
 """
@@ -29,6 +33,7 @@ SCHEMA = pa.schema(
     [("account", pa.string())]
     + [(name, pa.int64()) for name in MONEY_COLUMNS]
     + [("binding", pa.int8()), ("stress_row", pa.int16()), ("state", pa.int8()), ("wide", pa.bool_())]
+    + [("keyframe_block", pa.int64())]
 )
 
 
@@ -62,6 +67,8 @@ def decode_batch(raw: bytes) -> tuple[BatchHead, pa.Table]:
     table = pa.ipc.open_stream(raw).read_all()
     found = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     numbers = {name: int(found[name]) for name in ("partition", "seq", "block", "time_ms")}
+    if "keyframe_block" not in table.column_names:  # written before bounds were kept: every margin is exact
+        table = table.append_column("keyframe_block", pa.array([numbers["block"]] * table.num_rows, pa.int64()))
     return BatchHead(block_hash=found["block_hash"], epoch=int(found.get("epoch", 0)), **numbers), table
 
 

@@ -1,7 +1,8 @@
 """Units and exact integer rounding.
 
 Money is int64: `*_usd6` is micro-USD, `*_usd9` nano-USD. Positions are integer lots; the lot of an instrument is
-10**lot_exponent units of its underlying. Ratios carry their scale in the name (`_e6`, `_e9`).
+10**lot_exponent units of its underlying. Ratios carry their scale in the name (`_e6`, `_e9`). Where nothing may be
+rounded `*_usd21` counts 1e-21 USD, what the smallest lot is worth at the smallest price.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ USD9_PER_USD = 1_000_000_000
 USD9_PER_USD6 = 1_000
 ONE_E6 = 1_000_000
 ONE_E9 = 1_000_000_000
+USD21_PER_USD6 = 10**15
+LOT_EXPONENT_MIN = -12
 MILLISECONDS_PER_YEAR = 365 * 86_400 * 1_000
 
 PRICE_MAX_USD9 = 10**17  # 100 million USD a unit
@@ -49,3 +52,9 @@ def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> int:
     if scale >= 0:
         return product * 10**scale
     return divide_half_even(product, 10**-scale)
+
+
+def notional_usd21(lots: int, price_usd9: int, lot_exponent: int) -> int:
+    """The same value without any rounding (a Python integer: it may leave int64)."""
+    product: int = lots * price_usd9 * 10 ** (lot_exponent - LOT_EXPONENT_MIN)
+    return product

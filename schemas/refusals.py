@@ -25,6 +25,7 @@ INSTRUMENT_EXPIRED = "instrument_expired"
 INSTRUMENT_UNPRICED = "instrument_unpriced"
 LISTING_REFUSED = "listing_refused"
 POSITION_LIMIT = "position_limit"
+TRANSFER_REFUSED = "transfer_refused"
 
 REASONS = tuple(value for name, value in sorted(globals().items()) if name.isupper())
 

@@ -70,6 +70,13 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tick_lateness_max_ms: Annotated[int, Meta(ge=0)] = 2_000
     identity_memory_blocks: Annotated[int, Meta(ge=1)] = 64
     block_close_grace_ms: Annotated[int, Meta(ge=0)] = 60_000
+    bound_accounts_min: Annotated[int, Meta(ge=0)] = 0
+    """From this many accounts of a partition on, those certain to be healthy may keep a bound; 0: every margin is exact
+    in every block."""
+    exact_interval_blocks: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    """At least every so many blocks each account's margin is exact."""
+    settlement_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 1_800_000
+    unrealised_gain_share_e6: RatioE6 = 1_000_000
     finality_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 64
     liquidation_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 0
 

@@ -29,6 +29,7 @@ FILL_PARTITIONS = 4  # of the input topic; producers key it by account
 COMPACTED = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.1"}
 KEPT = {"cleanup.policy": "delete", "retention.ms": "-1"}
 RECORD_BYTES_MAX = 16 << 20  # a batch of 100,000 accounts, or a block of 100,000 events, is one record
+INPUT_BYTES_MAX = 4 << 20  # of an input record, also of what quarantine keeps: in base64 it fits an output record
 LARGE = {**KEPT, "max.message.bytes": str(RECORD_BYTES_MAX)}
 
 

@@ -113,6 +113,16 @@ def coins(event_id: str, number: int, account: str, name: str, lots: int, mode: 
     )
 
 
+def funding(event_id: str, number: int, name: str, amount_usd: float, **fields: Any) -> dict:
+    rest = {"time_ms": GENESIS_MS + 1_000 * number - 300, **fields}
+    return event("funding", event_id, block=number, instrument=name, amount_usd9=round(amount_usd * 10**9), **rest)
+
+
+def transfer(event_id: str, number: int, account: str, to: str, **what: Any) -> dict:
+    rest = {"time_ms": GENESIS_MS + 1_000 * number - 200, **what}
+    return event("transfer", event_id, block=number, account=account, to=to, **rest)
+
+
 def spot(event_id: str, of: str, time_ms: int, price_usd: float, source: str = "a") -> dict:
     return event("spot", event_id, source=source, time_ms=time_ms, underlying=of, price_usd9=round(price_usd * 10**9))
 
@@ -186,7 +196,8 @@ class Inputs:
 def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int = 0, whales: bool = False) -> Inputs:
     """Seeded trades and prices, a crash at the end; an expiry, a listing, duplicates and bad input on the way."""
     rng = random.Random(seed)
-    inputs, listed = Inputs(), listings(RiskParameters())
+    share_e6 = 700_000 if seed % 2 else 1_000_000
+    inputs, listed = Inputs(), listings(RiskParameters(unrealised_gain_share_e6=share_e6))
     near = time_of(first + 3) - 200
     listed += [option(100, kind, near) for kind in ("call", "put")]
     inputs.add_listings(listed)
@@ -211,11 +222,26 @@ def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int =
         events += _random_events(rng, number, number == first, names, price)
         if whales and number == first:
             events += [fill(f"w{n}", number, w, "X-PERP", n, 100) for w, n in WHALES.items()]
+        events += _lifecycle_events(number, number - first)
         inputs.add_block(number, events, ticks, len(listed), declared)
         if rng.random() < 0.5:  # the same again, and something that is no event
             inputs.add(ACCOUNT_FILLS, events[0], partition_of(events[0]["account"], 4))
             inputs.add(ORACLE_TICKS, b"{not json")
     return inputs
+
+
+def _lifecycle_events(number: int, place: int) -> list[dict]:
+    """Funding of both perpetuals amid the fills, and transfers to a subaccount: cash, coins, a position."""
+    if place not in (1, 3):
+        return []
+    account, sub = ACCOUNTS[place], f"{ACCOUNTS[place]}/hedge"
+    return [
+        funding(f"nx{number}", number, "X-PERP", 0.123456789, time_ms=time_of(number) - 500),
+        funding(f"ny{number}", number, "Y-PERP", -0.01, time_ms=time_of(number) - 400),
+        transfer(f"mc{number}", number, account, sub, amount_usd6=5_000_001),
+        transfer(f"mk{number}", number, account, sub, instrument="X", lots=7),
+        transfer(f"mp{number}", number, sub, account, instrument="X-PERP", lots=-333, price_usd9=99_123_456_789),
+    ]
 
 
 def _random_events(rng: random.Random, number: int, seeding: bool, names: list[str], price: dict) -> list[dict]:

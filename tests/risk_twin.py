@@ -31,7 +31,10 @@ class TwinBook:
         elif header.kind == records.EVENTS:
             events = records.read_events(raw, header)
             for row in events.rows:
-                self._event(events.names[row["account"]], row)
+                if row["kind"] == records.FUNDING:
+                    self._fund(int(row["instrument"]), int(row["price_usd9"]))
+                else:
+                    self._event(events.names[row["account"]], row)
         elif header.kind == records.BARRIER:
             for row in records.read_barrier(raw, header).settlements:
                 self._settle(int(row["expiry"]), int(row["price_usd9"]))
@@ -52,6 +55,10 @@ class TwinBook:
         held[index] = lots if kind == records.COLLATERAL_SET else held[index] + lots
         if held[index] == 0:
             self.cash[account] -= self.entry[account].pop(index, 0)
+
+    def _fund(self, index: int, amount_usd9: int) -> None:
+        for account, held in self.lots.items():
+            self.cash[account] -= self._usd6(index, held.get(index, 0), amount_usd9)
 
     def _usd6(self, index: int, lots: int, price_usd9: int) -> int:
         return round(Fraction(lots * price_usd9) * Fraction(10) ** (self.catalogue.instruments[index].lot_exponent - 3))
@@ -75,6 +82,9 @@ def margin(book: TwinBook, account: str, tables: Tables, p: RiskParameters) -> d
     base = book.cash[account] - sum(book.entry[account].values())
     equity = base + sum(q * mark[i] for i, q in lots.items()) // 1_000
     nlv = base + sum(q * (haircut[i] if q > 0 else mark[i]) for i, q in lots.items()) // 1_000
+    linear = [i for i in lots if book.catalogue.instruments[i].kind in ("perpetual", "future")]
+    gain = max(0, _up(sum(lots[i] * mark[i] for i in linear), 1_000) - sum(book.entry[account].values()))
+    nlv -= _up(gain * (1_000_000 - p.unrealised_gain_share_e6), 1_000_000)
     shortfall = expected_shortfall(lots, tables)
     stress, row = worst_stress(lots, tables)
     net: dict[int, int] = defaultdict(int)

@@ -22,13 +22,13 @@ class EnforcementFactory:
         return 0
 
 
-def run(config: PipelineConfig, name: str) -> int:
+def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one enforcement worker until it is told to stop."""
     app = make_app(
         "enforcement",
         [MARGIN_CALLS, BLOCKS_DONE],
         EnforcementFactory(config.partitions),
-        config.settings(),
+        config.settings(group),
         name=name,
         checkpoint_topic=CHECKPOINTS_ENFORCEMENT,
     )

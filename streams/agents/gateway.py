@@ -103,4 +103,5 @@ def make_gateway(
 
 def run(config: PipelineConfig, name: str) -> int:
     """Run a gateway of a pipeline until it is told to stop."""
-    return run_worker(make_gateway(config.settings(), name=name, epoch=config.prefix, port=config.gateway_port))
+    host, port = config.gateway_host, config.gateway_port
+    return run_worker(make_gateway(config.settings(), name=name, epoch=config.prefix, host=host, port=port))

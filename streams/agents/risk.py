@@ -28,12 +28,12 @@ class RiskFactory:
         return partition
 
 
-def run(config: PipelineConfig, name: str) -> int:
+def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one risk worker until it is told to stop."""
-    scenario_sets = ScenarioSets(config.bootstrap, config.prefix)
+    scenario_sets = ScenarioSets(config.settings())
     scenario_sets.fetch()  # before the first block asks for one
     cache = TableCache(scenario_sets, threading.Lock())
     app = make_app(
-        "risk", [ACCOUNT_LOG], RiskFactory(cache), config.settings(), name=name, checkpoint_topic=CHECKPOINTS
+        "risk", [ACCOUNT_LOG], RiskFactory(cache), config.settings(group), name=name, checkpoint_topic=CHECKPOINTS
     )
     return run_worker(app)

@@ -12,32 +12,45 @@ from streams.pipeline.config import PipelineConfig
 from streams.runtime.exits import die
 from streams.runtime.machine import Headers, LogPosition, Machine, Output
 from streams.runtime.notes import note
+from streams.runtime.security import Secret
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.worker import RoleApp, Runtime, make_app, run_worker
+from streams.sink.clickhouse_store import ClickHouseStore
 from streams.sink.errors import SinkFault, StoreError
 from streams.sink.query_socket import QueryServer
 from streams.sink.rows import TABLES
 from streams.sink.sink import Sink
-from streams.sink.store import ChdbStore
+from streams.sink.store import ChdbStore, is_server
 
 LOCK_WAIT_S = 20.0
 
 
 class OpenStore:
-    """Store, sink and query socket of this process: the one unit of the role. Opened in the worker, after any fork."""
+    """Store and sink of this process, and for chDB a query socket: the one unit of the role. Opened after any fork.
 
-    def __init__(self, folder: Path, epoch: str) -> None:
-        self.folder, self.epoch = folder, epoch
+    target: a folder (chDB), or the URL of a ClickHouse server, which answers questions itself.
+    """
+
+    def __init__(self, target: Path | str, epoch: str, password: Secret | None = None) -> None:
+        self.target, self.epoch, self.password = target, epoch, password
+        self.server: QueryServer | None = None
 
     def open(self) -> None:
-        self.store = ChdbStore(self.folder, wait_s=LOCK_WAIT_S)
+        self.store = self._opened()
         self.sink = Sink(self.store, self.epoch)
-        self.server = QueryServer(self.folder, self.store, self.sink)
+        if isinstance(self.store, ChdbStore):
+            self.server = QueryServer(self.target, self.store, self.sink)
         self.sink.start(lambda error: die("sink flush", error))
+
+    def _opened(self) -> ChdbStore | ClickHouseStore:
+        if is_server(self.target):
+            return ClickHouseStore(str(self.target), self.password, writer=True)
+        return ChdbStore(self.target, wait_s=LOCK_WAIT_S)
 
     def close(self) -> None:
         self.sink.stop()
-        self.server.close()
+        if self.server is not None:
+            self.server.close()
         self.store.close()
 
     def empty(self, unit: int) -> Machine:
@@ -92,7 +105,7 @@ class SinkRuntime(Runtime):
             await asyncio.get_running_loop().run_in_executor(None, open_store.open)
         except StoreError as error:
             die(str(error))
-        note("store_open", folder=str(open_store.folder))
+        note("store_open", store=str(open_store.target))
         await super().start(app)
 
     async def stop(self) -> None:
@@ -101,9 +114,11 @@ class SinkRuntime(Runtime):
         await asyncio.get_running_loop().run_in_executor(None, partial(open_store.close))
 
 
-def make_sink(settings: RuntimeSettings, *, name: str, folder: Path, epoch: str) -> RoleApp:
+def make_sink(
+    settings: RuntimeSettings, *, name: str, store: Path | str, epoch: str, password: Secret | None = None
+) -> RoleApp:
     """The Faust app of the sink. `epoch` names the run whose logs these are; the store refuses any other."""
-    open_store = OpenStore(folder, epoch)
+    open_store = OpenStore(store, epoch, password)
     return make_app(
         "sink",
         list(TABLES),
@@ -117,4 +132,7 @@ def make_sink(settings: RuntimeSettings, *, name: str, folder: Path, epoch: str)
 
 def run(config: PipelineConfig, name: str) -> int:
     """Run the sink of a pipeline until it is told to stop."""
-    return run_worker(make_sink(config.settings(), name=name, folder=Path(config.store), epoch=config.prefix))
+    password = config.secret("store_password")
+    return run_worker(
+        make_sink(config.settings(), name=name, store=config.store, epoch=config.prefix, password=password)
+    )

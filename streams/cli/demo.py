@@ -25,6 +25,7 @@ from streams.cli.running import (
     stopped_early,
     tapped,
 )
+from streams.replay.pricing import Pricing
 
 if TYPE_CHECKING:
     from streams.pipeline.run import RunOptions, RunReport
@@ -44,6 +45,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another world.")] = 7,
     accounts: Annotated[int, typer.Option("--accounts", min=20, max=200_000, help="Accounts of the venue.")] = 500,
     scenarios: ScenariosOption = 4_096,
+    pricing: Annotated[Pricing, typer.Option("--pricing", help="Model of the options' prices.")] = Pricing.BLACK76,
     speed: Annotated[float, typer.Option("--speed", min=0, help="Blocks a second; 0: as fast as it goes.")] = 1.0,
     broker: BrokerOption = "dev",
     risk_workers: WorkersOption = 1,
@@ -76,7 +78,7 @@ def demo(
     notes = error_console() if as_json else Console(highlight=False)
     with explained(), stopped_early(notes):
         notes.print(f"making a world of {accounts:,} accounts, {scenarios:,} scenarios, seed {seed}", style="dim")
-        world = demo_world(seed, blocks or ENDLESS, accounts, scenarios)
+        world = demo_world(seed, blocks or ENDLESS, accounts, scenarios, pricing)
         report = _run(world, options, notes, as_json, live=not as_json and sys.stdout.isatty())
         finish(notes, report, as_json, seed)
         _farewell(notes, report, data)

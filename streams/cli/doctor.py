@@ -9,43 +9,42 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from streams.cli.findings import BAD, OK, OPTIONAL, Finding
 from streams.cli.output import emit_json, error_console
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 PYTHONS = ((3, 11), (3, 13))
+LEAST_VERSIONS = {"faust-streaming": (0, 15), "aiokafka": (0, 14), "numpy": (2, 4), "numba": (0, 68), "chdb": (4, 0)}
 SPACE_WANTED_MB = 500
 KAFKA_PORT, GATEWAY_PORT = 9092, 8765
-OK, OPTIONAL, BAD = "ok", "optional", "bad"
 STYLES = {OK: "green", OPTIONAL: "yellow", BAD: "bold red"}
-
-
-class Finding(NamedTuple):
-    """One check: "ok", "optional" (something works without it) or "bad"; what was found, what to do."""
-
-    name: str
-    verdict: str
-    found: str
-    advice: str = ""
 
 
 @app.command()
 def doctor(
     data: Annotated[Path, typer.Option("--data", help="Data folder to check.")] = Path(".dpme"),
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Of `dpme run`: check its broker, topics, store, ports.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")] = False,
 ) -> None:
-    """Check Python, numba, chDB, the data folder, ports, Java and Maven. Exit code 1 if something needed is missing.
+    """Check versions, numba, chDB, the data folder, disk, ports, Java and Maven; with --config an installation too.
 
-    Example: `dpme doctor`.
+    Exit code 1 if something needed is missing or wrong. Example: `dpme doctor`, `dpme doctor --config live.json`.
     """
     findings = [check() for check in CHECKS] + [check_data_folder(data)]
+    if config is not None:
+        from streams.cli.doctor_installation import check_installation
+
+        findings += check_installation(config)
     _show(error_console() if as_json else Console(highlight=False), findings)
     healthy = all(finding.verdict != BAD for finding in findings)
     if as_json:
@@ -59,6 +58,26 @@ def check_python() -> Finding:
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return Finding("Python", OK, found)
     return Finding("Python", BAD, found, "use Python 3.11 to 3.13: python3.11 -m venv .venv")
+
+
+def check_versions() -> Finding:
+    """The libraries whose inner workings this project relies on, at the least version it was tested with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = {name: version(name) for name in LEAST_VERSIONS}
+    except PackageNotFoundError as error:
+        return Finding("libraries", BAD, f"{error.name} is not installed", "make setup")
+    said = ", ".join(f"{name} {number}" for name, number in found.items())
+    old = [name for name, least in LEAST_VERSIONS.items() if _number(found[name]) < least]
+    if old:
+        return Finding("libraries", BAD, f"{said}: {', '.join(old)} too old", "make setup, see constraints.txt")
+    return Finding("libraries", OK, said)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "2.4.6rc1" -> (2, 4)."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def check_numba() -> Finding:
@@ -144,7 +163,8 @@ def check_data_folder(data: Path) -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    check_python, check_numba, check_chdb, check_memory, check_java, check_maven, check_kafka_port, check_gateway_port,
+    check_python, check_versions, check_numba, check_chdb, check_memory, check_java, check_maven, check_kafka_port,
+    check_gateway_port,
 )  # fmt: skip
 
 

@@ -35,7 +35,13 @@ COMMANDS = {
     "trace": Entry(
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
+    "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
+    "quarantine": Entry(
+        "streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."
+    ),
+    "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
+    "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }
 EXAMPLES = (
@@ -44,6 +50,7 @@ EXAMPLES = (
     ("dpme watch margin.calls", "in a second terminal, while a demo runs"),
     ("dpme query latest", "the accounts nearest their line, from the store"),
     ("dpme trace retail-0012", "everything that happened to one account of the last run"),
+    ("dpme margin explain retail-0012", "why its margin is what it is, to the micro-USD"),
     ("dpme replay hyperliquid", "recorded fills (a sample without --source FILE)"),
 )
 
@@ -91,7 +98,7 @@ def overview() -> str:
         to do), 2 for a wrong option. With --json the last line of stdout is one JSON object.
         """
     ).format(
-        commands="\n".join(f"  {name:<8} {entry.summary}" for name, entry in COMMANDS.items()),
+        commands="\n".join(f"  {name:<10} {entry.summary}" for name, entry in COMMANDS.items()),
         examples="\n".join(f"  {example:<{width}}  {meaning}" for example, meaning in EXAMPLES),
     )
 

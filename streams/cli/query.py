@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.sink.current_run import DEFAULT_DATA, read_current_run, store_folder
+from streams.sink.current_run import DEFAULT_DATA, read_current_run, store_of
 from streams.sink.errors import StoreError
 from streams.sink.query_socket import QueryClient
 
 app = typer.Typer(help="Ask the store: margins now, as of a block, of an account; or any SELECT.", no_args_is_help=True)
 
-Data = Annotated[str, typer.Option("--data", help="Data folder of the run.")]
+Data = Annotated[str, typer.Option("--data", help="Data folder of the run, or clickhouse://user@host:port/database.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Rows at most.")]
 
@@ -81,7 +81,7 @@ def _partitions(data: str) -> int | None:
 def _answer(data: str, as_json: bool, show: Callable[[Console, Any], None], question: str, **params: Any) -> None:
     """Ask, then print a table or one JSON object; an error becomes one line on stderr and exit code 1."""
     try:
-        with QueryClient(store_folder(data)) as client:
+        with QueryClient(store_of(data)) as client:
             found = client.ask(question, **params)
     except StoreError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"dpme query: {error}", markup=False)

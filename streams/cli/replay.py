@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand
 
+from streams.cli.errors import CommandError
 from streams.cli.output import error_console
 from streams.cli.running import (
     BrokerOption,
@@ -24,6 +25,7 @@ from streams.cli.running import (
     run,
     stopped_early,
 )
+from streams.replay.pricing import Pricing
 
 if TYPE_CHECKING:
     from streams.replay.world import World
@@ -84,6 +86,9 @@ def replay(
     blocks: Annotated[int | None, typer.Option("--blocks", min=1, help="Only so many recorded blocks.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of cash, seeded accounts and scenarios.")] = 7,
     scenarios: ScenariosOption = 4_096,
+    pricing: Annotated[
+        Pricing, typer.Option("--pricing", help="Model of the options' prices (deribit only: the others have none).")
+    ] = Pricing.BLACK76,
     broker: BrokerOption = "dev",
     risk_workers: WorkersOption = 1,
     data: DataOption = Path(".dpme"),
@@ -102,12 +107,15 @@ def replay(
     from streams.pipeline.run import RunOptions
 
     options = RunOptions(broker=broker, data=data, risk_workers=risk_workers)
+    chosen = {"pricing": pricing} if name == Name.DERIBIT else {}
+    if pricing != Pricing.BLACK76 and not chosen:
+        raise CommandError(f"--pricing {pricing.value}: {name.value} has no options; only deribit takes it")
     notes = error_console()
     with explained(), stopped_early(notes):
         if source is None:
             notes.print(f"no --source: replaying the small sample of {name.value} data that ships with DPME")
         notes.print("reading and seeding", style="dim")
-        world: World = getattr(_module(name), f"{name.value}_world")(source, seed, scenarios, blocks)
+        world: World = getattr(_module(name), f"{name.value}_world")(source, seed, scenarios, blocks, **chosen)
         bar, listen = progress(notes, world)
         with bar:
             report = run(world, options, listen)

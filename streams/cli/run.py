@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import os
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,9 @@ import msgspec
 import typer
 
 from schemas.topics import topic_specs
-from streams.pipeline.config import PipelineConfig, read_config
-from streams.pipeline.workers import worker_specs
+from streams.pipeline.config import ConfigError, PipelineConfig, read_config
+from streams.pipeline.workers import GROUPED, group_name, run_alone, worker_specs
+from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
 
@@ -25,6 +27,7 @@ EXAMPLE = PipelineConfig(
     risk_workers=2,
     store=".dpme/live/store",
     gateway_port=8765,
+    metrics_port=9100,
 )
 
 
@@ -35,13 +38,17 @@ app = typer.Typer(add_completion=False)
 def run(
     role: Annotated[str, typer.Argument(help="all (one supervisor for every worker), topics, or one role.")] = "all",
     config: Annotated[Path | None, typer.Option("--config", help="JSON file; see --example.")] = None,
-    name: Annotated[str, typer.Option("--name", help="Stable name of a single worker: one process a name.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Stable name of a worker; {hostname} is filled in.")] = "",
+    group: Annotated[int, typer.Option("--group", help="Hot-standby group of a risk or enforcement worker.")] = 0,
     example: Annotated[bool, typer.Option("--example", help="Print a configuration to start from.")] = False,
 ) -> None:
     """Run the workers of an installation until SIGTERM or Ctrl-C.
 
     Producers write JSON to the input topics (instruments, chain.blocks, oracle.ticks, account.fills); `dpme run topics`
     creates all topics. `all` supervises every worker of the configuration: the dead are started again.
+
+    A variable DPME_<FIELD> wins over the field of the file. Passwords come only from DPME_SASL_PASSWORD and
+    DPME_STORE_PASSWORD, or from files that the configuration names: see infra/docs/operations.md.
 
     Example:  dpme run --example > live.json;  dpme run topics --config live.json;  dpme run all --config live.json
     """
@@ -52,32 +59,41 @@ def run(
         raise typer.BadParameter(f"{role!r} is no role: choose one of {', '.join(ROLES)}")
     if config is None:
         raise typer.BadParameter("--config FILE is missing; `dpme run --example` prints one to start from")
-    raise typer.Exit(_run(role, _read(config), name))
+    raise typer.Exit(_run(role, read(config), name, group))
 
 
-def _read(path: Path) -> PipelineConfig:
+def read(path: Path) -> PipelineConfig:
     try:
-        return read_config(path)
+        config = read_config(path, os.environ)
+        config.settings()  # a missing password or certificate is said before anything starts
+        return config
     except OSError as error:
         raise typer.BadParameter(f"cannot read {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise typer.BadParameter(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
-def _run(role: str, config: PipelineConfig, name: str) -> int:
+def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
+    introduce(config.log_format, role="supervisor")
     if role in ("all", "topics"):
         _make_topics(config)
     if role == "topics":
         return 0
     if role == "all":
         return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
-    return int(importlib.import_module(f"streams.agents.{role}").run(config, name or f"{role}-0"))
+    if not 0 <= group < (config.groups if role in GROUPED else 1):
+        raise typer.BadParameter(f"--group {group}: {role} has no such group; the configuration says {config.groups}")
+    chosen = name.replace("{hostname}", socket.gethostname()) or f"{group_name(role, group)}-0"
+    return run_alone(role, config, chosen, group)
 
 
 def _make_topics(config: PipelineConfig) -> None:
     settings = config.settings()
-    specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs) for s in topic_specs(config.partitions)]
+    specs = [
+        TopicSpec(settings.topic(s.name), s.partitions, s.configs, config.replication_factor)
+        for s in topic_specs(config.partitions)
+    ]
     try:
-        asyncio.run(ensure_topics(config.bootstrap, specs))
+        asyncio.run(ensure_topics(config.bootstrap, specs, security=settings.security))
     except TopicsError as error:
         raise typer.BadParameter(str(error)) from error

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,18 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streams.cli.errors import CommandError
 from streams.cli.output import emit_json, error_console, moment, plural, price, state_text, usd
+from streams.cli.recorded_run import Record, broker_of, liquidations_of, reading, unknown_account
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
     from oracles.scenario_set import ScenarioSet
-    from streams.runtime.kafka_process import Broker
     from streams.sink.current_run import CurrentRun
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
-EXAMPLES_SHOWN = 5
 GREEKS = (("delta", "delta_usd6"), ("gamma", "gamma_usd6"), ("vega", "vega_usd6"), ("theta", "theta_usd6"))
 STEP_STYLES = {"warning": "yellow", "call": "red", "liquidation": "bold red", "margin": "dim", "events": "cyan"}
 
@@ -44,7 +39,7 @@ def trace(
     Example: `dpme trace retail-0012`.
     """
     notes = error_console()
-    with explained(), _broker_of(data) as run:
+    with explained(), broker_of(data) as run:
         log, liquidations, sets = asyncio.run(_read(run, account))
         story = _follow(notes, run, account, log, sets)
     from streams.cli.tracing import with_liquidations
@@ -57,84 +52,29 @@ def trace(
 
 
 def _follow(
-    notes: Console, run: CurrentRun, account: str, log: list[tuple[int, bytes]], sets: dict[str, ScenarioSet]
+    notes: Console, run: CurrentRun, account: str, log: list[Record], sets: dict[str, ScenarioSet]
 ) -> list[dict[str, Any]]:
     from streams.cli.tracing import Tracer, accounts_in
     from streams.engine.sequence import partition_of
 
     names = accounts_in(log)
     if account not in names:
-        near = difflib.get_close_matches(account, names, EXAMPLES_SHOWN, 0.5) or names[:EXAMPLES_SHOWN]
-        exist = f"; some that exist: {', '.join(near)}" if near else "; the run has no accounts yet"
-        raise CommandError(f"the last run has no account {account!r}{exist}")
+        raise unknown_account(account, names)
     with notes.status("running the risk machine over the log") as status:
         return Tracer(account, partition_of(account, run.partitions), sets).follow(
             log, lambda block: status.update(f"block {block}")
         )
 
 
-# -- reading
-
-
-@contextlib.contextmanager
-def _broker_of(data: Path) -> Iterator[CurrentRun]:
-    """The last run of a data folder, with a broker that has its logs."""
-    from streams.sink.current_run import read_current_run
-
-    run = read_current_run(data)
-    if run is None:
-        raise CommandError(f"there is no run in {data}: start one with `dpme demo`, or name its folder with --data")
-    from msgspec.structs import replace
-
-    from streams.pipeline.run import claimed
-    from streams.runtime.kafka_process import answers
-
-    host, _, port = run.bootstrap.rpartition(":")
-    home = data / "run" / "broker"
-    if host not in ("127.0.0.1", "localhost") or answers(int(port)) or not home.exists():
-        yield run
-        return
-    with claimed(data), _own_broker(run.kind, home, int(port)) as broker:
-        yield replace(run, bootstrap=broker.address)
-
-
-def _own_broker(kind: str, home: Path, port: int) -> Broker:
-    """The broker that a run had started for itself, over the same data."""
-    from streams.cli.doctor import is_free
-    from streams.runtime.kafka_process import DevelopmentBroker, KafkaBroker
-
-    if kind == "dev":
-        return DevelopmentBroker(home)
-    return KafkaBroker(home, port if is_free(port) else 0)
-
-
-async def _read(run: CurrentRun, account: str) -> tuple[list[tuple[int, bytes]], list[dict[str, Any]], dict]:
+async def _read(run: CurrentRun, account: str) -> tuple[list[Record], list[dict[str, Any]], dict[str, ScenarioSet]]:
     """-> (records of the account's partition, its liquidation events, scenario sets by digest)."""
-    from schemas.codec import decode_output
     from schemas.topics import ACCOUNT_LOG, LIQUIDATIONS
     from streams.engine.sequence import partition_of
-    from streams.pipeline.scenario_store import load_scenario_sets
-    from streams.runtime.log_reader import LogReader
-    from streams.runtime.settings import RuntimeSettings
 
-    settings = RuntimeSettings(bootstrap=run.bootstrap, prefix=run.prefix)
-    reader = LogReader(settings)
-    await reader.start()
-    try:
-        log_topic, liquidation_topic = settings.topic(ACCOUNT_LOG), settings.topic(LIQUIDATIONS)
-        if log_topic not in await reader.topics():
-            raise CommandError(f"the broker at {run.bootstrap} no longer has the logs of the last run: start another")
-        partition = partition_of(account, run.partitions)
-        found = await reader.read(log_topic, partition, *await reader.bounds(log_topic, partition))
-        log = [(record.offset, record.value) for record in found]
-        told: dict[str, dict[str, Any]] = {}
-        for record in await reader.read(liquidation_topic, 0, *await reader.bounds(liquidation_topic, 0)):
-            for event in decode_output(record.value)["events"]:
-                if event["account"] == account:
-                    told[event["id"]] = event
-    finally:
-        await reader.stop()
-    return log, list(told.values()), await load_scenario_sets(run.bootstrap, run.prefix)
+    async with reading(run) as reader:
+        log = await reader.log(ACCOUNT_LOG, partition_of(account, run.partitions))
+        liquidations = liquidations_of(account, await reader.log(LIQUIDATIONS, 0))
+        return log, liquidations, await reader.scenario_sets()
 
 
 # -- showing

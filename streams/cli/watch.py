@@ -129,6 +129,8 @@ def _liquidation(data: dict[str, Any]) -> Text:
 def _block(data: dict[str, Any]) -> Text:
     states = ", ".join(f"{count} {name}" for name, count in data["states"].items() if count)
     said = f"{data['accounts']} accounts ({states}), {data['warnings']} warnings, {data['calls']} calls"
+    stages = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in data.get("stages", {}).items())
+    said += f"; {stages}" if stages else ""
     halted = (f"  HALTED: {data['halted']}", "bold red") if data["halted"] else ""
     back = (f"  ROLLED BACK from block {data['rollback_from']}", "bold yellow") if "rollback_from" in data else ""
     return Text.assemble(said, back, halted)

@@ -13,7 +13,14 @@ import numpy as np
 from kernels.account_sums import greeks_by_pair
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.quantities import USD9_PER_USD6, divide_half_even, notional_usd6, saturated
+from schemas.quantities import (
+    USD9_PER_USD6,
+    USD21_PER_USD6,
+    divide_half_even,
+    notional_usd6,
+    notional_usd21,
+    saturated,
+)
 from streams.engine.output import Fault
 
 INSTRUMENT_BITS = 24
@@ -22,6 +29,7 @@ LINEAR_KINDS = ("perpetual", "future")
 CASH_LIMIT_USD6 = 2**60
 ENTRY_LIMIT_USD6 = 2**59
 LOTS_LIMIT = 2**60
+PRODUCT_LIMIT = 2**62
 
 
 class Legs(NamedTuple):
@@ -33,7 +41,12 @@ class Legs(NamedTuple):
 
 
 class Book:
-    """Rows are accounts in the order of their first event in the log."""
+    """Rows are accounts in the order of their first event in the log.
+
+    `residue_usd21`: what rounding to micro-USD has taken from all accounts of the partition (negative: given to them)
+    in fills, funding and settlement. With it money is conserved exactly: sum of cash - entries + residue changes by
+    deposits, withdrawals and fees alone, where every lot bought is a lot sold.
+    """
 
     def __init__(self) -> None:
         self.accounts: list[str] = []
@@ -42,6 +55,7 @@ class Book:
         self.keys = np.zeros(0, np.int64)
         self.lots = np.zeros(0, np.int64)
         self.entry_usd6 = np.zeros(0, np.int64)  # notional paid for open perpetuals and futures
+        self.residue_usd21 = 0
         self.pair_keys = np.zeros(0, np.int64)  # row << 24 | underlying
         self.pair_greeks_usd9 = np.zeros((0, 4), np.int64)
 
@@ -50,15 +64,60 @@ class Book:
     def apply_events(self, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray) -> np.ndarray:
         """Apply packed events in order; Greeks (int64[I,4] per lot) move with the lots. Returns rows touched."""
         rows = np.array([self._row(name) for name in events.names], np.int64)
-        touched = rows[events.rows["account"]]
-        trades = events.rows["kind"] != records.CASH
-        self._make_room(touched[trades], events.rows["instrument"][trades].astype(np.int64), catalogue)
-        for row, event in zip(touched.tolist(), events.rows.tolist(), strict=True):
+        of_one = events.rows["account"] != records.EVERY_ACCOUNT
+        row_of_event = np.full(len(events.rows), -1)
+        row_of_event[of_one] = rows[events.rows["account"][of_one]]
+        trades = of_one & (events.rows["kind"] != records.CASH)
+        self._make_room(row_of_event[trades], events.rows["instrument"][trades].astype(np.int64), catalogue)
+        touched = [row_of_event[of_one]]
+        for row, event in zip(row_of_event.tolist(), events.rows.tolist(), strict=True):
             kind, _, _, instrument, _, lots, price_usd9, cash_usd6 = event
+            if kind == records.FUNDING:
+                touched.append(self._fund(instrument, price_usd9, catalogue))
+                continue
             self._add_cash(row, cash_usd6)
             if kind != records.CASH:
                 self._trade(row, instrument, kind, lots, price_usd9, catalogue, greeks_usd9)
-        return np.unique(touched)
+        return self.marked(touched)
+
+    def marked(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Sorted distinct rows (a mark per account: much faster than np.unique where they are many)."""
+        mark = np.zeros(len(self.accounts), np.bool_)
+        for some in rows:
+            mark[some] = True
+        return np.flatnonzero(mark)
+
+    def holders(self, instrument: int) -> np.ndarray:
+        """Places of the open legs of an instrument."""
+        return np.flatnonzero(((self.keys & INSTRUMENT_MASK) == instrument) & (self.lots != 0))
+
+    def _fund(self, index: int, amount_usd9: int, catalogue: Catalogue) -> np.ndarray:
+        """Every holder of a perpetual pays `amount_usd9` a unit (who is short receives it). Returns their rows."""
+        places = self.holders(index)
+        rows = self.keys[places] >> INSTRUMENT_BITS
+        paid = self._paid_each_usd6(self.lots[places], amount_usd9, catalogue.instruments[index].lot_exponent)
+        cash = self.cash_usd6[rows] - paid
+        for beyond in np.flatnonzero(np.abs(cash) > CASH_LIMIT_USD6).tolist():
+            self._within(int(cash[beyond]), CASH_LIMIT_USD6, int(rows[beyond]))
+        self.cash_usd6[rows] = cash
+        return rows
+
+    def _paid_each_usd6(self, lots: np.ndarray, price_usd9: int, lot_exponent: int) -> np.ndarray:
+        """`_paid_usd6` of each of many lots, int64; in arrays wherever their products fit."""
+        unit = 10 ** max(3 - lot_exponent, 0)
+        if unit == 1 or int(np.abs(lots).max(initial=0)) * abs(price_usd9) >= PRODUCT_LIMIT:
+            return np.array([self._paid_usd6(n, price_usd9, lot_exponent) for n in lots.tolist()], np.int64)
+        product = lots * price_usd9
+        paid, rest = np.divmod(product, unit)
+        paid += (2 * rest > unit) | ((2 * rest == unit) & (paid & 1 == 1))
+        self.residue_usd21 += sum((paid * unit - product).tolist()) * (USD21_PER_USD6 // unit)
+        return paid
+
+    def _paid_usd6(self, lots: int, price_usd9: int, lot_exponent: int) -> int:
+        """Notional of lots in micro-USD; what rounding adds to it goes to the residue."""
+        paid = notional_usd6(lots, price_usd9, lot_exponent)
+        self.residue_usd21 += paid * USD21_PER_USD6 - notional_usd21(lots, price_usd9, lot_exponent)
+        return paid
 
     def _row(self, account: str) -> int:
         row = self.row_of.get(account)
@@ -85,7 +144,7 @@ class Book:
         at = int(np.searchsorted(self.keys, row << INSTRUMENT_BITS | index))
         change = lots - int(self.lots[at]) if kind == records.COLLATERAL_SET else lots
         if kind == records.FILL:
-            paid = notional_usd6(lots, price_usd9, instrument.lot_exponent)
+            paid = self._paid_usd6(lots, price_usd9, instrument.lot_exponent)
             if instrument.kind in LINEAR_KINDS:
                 self.entry_usd6[at] = self._within(int(self.entry_usd6[at]) + paid, ENTRY_LIMIT_USD6, row)
             else:
@@ -125,7 +184,7 @@ class Book:
             row, index = int(self.keys[at]) >> INSTRUMENT_BITS, int(self.keys[at]) & INSTRUMENT_MASK
             instrument = catalogue.instruments[index]
             payoff = payoff_usd9(instrument.kind, instrument.strike_usd9, price_usd9)
-            self._add_cash(row, notional_usd6(int(self.lots[at]), payoff, instrument.lot_exponent))
+            self._add_cash(row, -self._paid_usd6(-int(self.lots[at]), payoff, instrument.lot_exponent))
             self._add_cash(row, -int(self.entry_usd6[at]))
             self.lots[at] = self.entry_usd6[at] = 0
         self.drop_closed()
@@ -175,6 +234,17 @@ class Book:
         pointer = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
         return pointer, np.arange(pointer[-1]) + np.repeat(low - pointer[:-1], size)
 
+    def copy_of(self, account: str) -> Book:
+        """A book of one account alone, without Greeks: for what-ifs."""
+        twin, row = Book(), self.row_of.get(account)
+        twin._row(account)
+        if row is not None:
+            leg = self.leg_slice(row)
+            twin.cash_usd6[0] = self.cash_usd6[row]
+            twin.keys = self.keys[leg] & INSTRUMENT_MASK
+            twin.lots, twin.entry_usd6 = self.lots[leg].copy(), self.entry_usd6[leg].copy()
+        return twin
+
     def value_usd6(self, at: int, mark_usd9: int) -> int:
         """Value of a leg at its mark per lot; profit since entry for perpetuals and futures."""
         return saturated(divide_half_even(int(self.lots[at]) * mark_usd9, USD9_PER_USD6) - int(self.entry_usd6[at]))
@@ -184,7 +254,12 @@ class Book:
     def to_plain(self) -> dict:
         arrays = ("keys", "lots", "entry_usd6", "pair_keys", "pair_greeks_usd9")
         plain = {name: getattr(self, name).tobytes() for name in arrays}
-        return {"accounts": self.accounts, "cash_usd6": self.cash().tobytes(), **plain}
+        return {
+            "accounts": self.accounts,
+            "cash_usd6": self.cash().tobytes(),
+            "residue_usd21": str(self.residue_usd21),
+            **plain,
+        }
 
     @classmethod
     def from_plain(cls, plain: dict) -> Book:
@@ -193,6 +268,7 @@ class Book:
         book.row_of = {name: row for row, name in enumerate(book.accounts)}
         for name in ("cash_usd6", "keys", "lots", "entry_usd6", "pair_keys"):
             setattr(book, name, np.frombuffer(plain[name], np.int64).copy())
+        book.residue_usd21 = int(plain["residue_usd21"])
         book.pair_greeks_usd9 = np.frombuffer(plain["pair_greeks_usd9"], np.int64).reshape(-1, 4).copy()
         return book
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import orjson
 
 from schemas import refusals
-from schemas.codec import decode_inputs
+from schemas.codec import decode_inputs, own_bytes
+from schemas.events import BLOCKS_MAX, TIME_MAX_MS
 from schemas.refusals import Refusal
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INPUTS, INSTRUMENTS, ORACLE_TICKS
 from streams.engine.branches import Branches, ClosedBlock, packed, unpacked
@@ -80,15 +81,13 @@ def _hash_named(plain: dict) -> str:
     return named if isinstance(named, str) else ANY_BRANCH
 
 
+def _is_number(value: object, limit: int) -> TypeGuard[int]:
+    """A whole number that the schema admits (JSON's true is none, though Python's is)."""
+    return type(value) is int and 0 <= value < limit
+
+
 def _json(plain: dict | None) -> bytes:
     return b"" if plain is None else orjson.dumps(plain)
-
-
-def _own_bytes(raw: bytes, plain: dict | None, alone: bool) -> bytes:
-    """Bytes of an event as its producer wrote them; empty where writing `plain` again gives the same."""
-    if plain is None:
-        return raw
-    return raw if alone and raw != orjson.dumps(plain) else b""
 
 
 class Intake:
@@ -110,6 +109,7 @@ class Intake:
         self.listings: list[Candidate] = []
         self.listing_marks: dict[bytes, int] = {}  # of all listings ever -> place in their topic's order
         self.known: dict[str, tuple[bytes, int]] = {}  # name -> mark, block at which it was taken
+        self.freed: set[str] = set()  # of those, whose event was refused later: another may have the name
         self.repeats = 0
 
     # -- reading
@@ -118,8 +118,8 @@ class Intake:
         """Judge one record; valid events wait, the others are returned."""
         found = decode_inputs(topic, raw)
         out = []
-        for place, (_, refusal, plain) in enumerate(found):
-            own = _own_bytes(raw or b"", plain, alone=len(found) == 1)
+        own_of = own_bytes(raw or b"", [plain for _, _, plain in found])
+        for place, ((_, refusal, plain), own) in enumerate(zip(found, own_of, strict=True)):
             if refusal is None and plain is not None:
                 rank = INPUTS.index(topic)
                 candidate = Candidate(rank, partition, offset, place, content_mark(plain), plain, own)
@@ -138,11 +138,11 @@ class Intake:
             self.repeats += 1
             return None
         taken = self.known.get(candidate.name)
-        if taken is not None and taken[0] != candidate.mark:
-            return conflict(candidate)
-        if taken is not None:
+        if taken is not None and taken[0] == candidate.mark:
             self.repeats += 1
             return None
+        if self.is_taken(candidate.name):
+            return conflict(candidate)
         if topic == ACCOUNT_FILLS:
             return self._take_account_event(candidate)
         if topic == ORACLE_TICKS:
@@ -221,9 +221,10 @@ class Intake:
         if plain is None:
             return
         mark, block, time_ms = content_mark(plain), plain.get("block"), plain.get("time_ms")
-        if topic == ACCOUNT_FILLS and isinstance(block, int) and self._may_close(block, named := _hash_named(plain)):
+        named = _hash_named(plain)
+        if topic == ACCOUNT_FILLS and _is_number(block, BLOCKS_MAX) and self._may_close(block, named):
             self.refused.setdefault((block, named), set()).add(mark)
-        elif topic == ORACLE_TICKS and isinstance(time_ms, int) and time_ms > self.final_time_ms:
+        elif topic == ORACLE_TICKS and _is_number(time_ms, TIME_MAX_MS) and time_ms > self.final_time_ms:
             self.gone_ticks[mark] = time_ms
         elif topic == INSTRUMENTS:
             self.listing_marks.setdefault(mark, len(self.listing_marks))
@@ -302,16 +303,29 @@ class Intake:
         """The first `count` waiting listings in the order of their topic -> (chosen, losers of id conflicts)."""
         taken, self.listings = self.listings[:count], self.listings[count:]
         chosen = self.winners(taken)
-        self.known.update((c.name, (c.mark, block)) for c in chosen)
+        for candidate in chosen:
+            self._know(candidate, block)
         return chosen, [c for c in taken if c not in chosen]
 
     def winners(self, listings: list[Candidate]) -> list[Candidate]:
         """Those whose id is not another's: of a listing before, or of one of these that comes first."""
         first: dict[str, bytes] = {}
         for candidate in listings:
-            taken = self.known.get(candidate.name)
-            first.setdefault(candidate.name, taken[0] if taken is not None else candidate.mark)
+            held = self.known[candidate.name] if self.is_taken(candidate.name) else (candidate.mark,)
+            first.setdefault(candidate.name, held[0])
         return [c for c in listings if first[c.name] == c.mark]
+
+    def is_taken(self, name: str) -> bool:
+        """Does the id belong to an event that was not refused?"""
+        return name in self.known and name not in self.freed
+
+    def _know(self, candidate: Candidate, block: int) -> None:
+        self.known[candidate.name] = (candidate.mark, block)
+        self.freed.discard(candidate.name)
+
+    def free(self, candidate: Candidate) -> None:
+        """An event taken out is refused: a repeat of it is still dropped, its id may name a corrected one."""
+        self.freed.add(candidate.name)
 
     def _pop(
         self, pool: dict[str, list[Candidate]], ids: list[str], block: int
@@ -320,10 +334,10 @@ class Intake:
         for event_id in ids:
             first, *others = pool.pop(event_id)
             losers += others
-            if first.name in self.known:  # the same id in a block before: this one lost
+            if self.is_taken(first.name):  # the same id in a block before: this one lost
                 losers.append(first)
                 continue
-            self.known[first.name] = (first.mark, block)
+            self._know(first, block)
             chosen.append(first)
         return chosen, losers
 
@@ -348,6 +362,7 @@ class Intake:
         if number % 8 == 0:
             oldest = number - self.memory_blocks
             self.known = {i: v for i, v in self.known.items() if v[1] > oldest}
+            self.freed &= self.known.keys()
         return stale
 
     def _is_over(self, key: BlockKey) -> bool:
@@ -393,6 +408,7 @@ class Intake:
         plain["gone_ticks"] = sorted(self.gone_ticks.items())
         plain["flushed"] = sorted(self.flushed.items())
         plain["known"] = sorted(self.known.items())
+        plain["freed"] = sorted(self.freed)
         plain["listing_marks"] = sorted(self.listing_marks.items())
         return plain
 
@@ -412,4 +428,5 @@ class Intake:
         intake.listings = [Candidate(*c) for c in plain["listings"]]
         intake.listing_marks = dict(map(tuple, plain["listing_marks"]))
         intake.known = {i: (v[0], v[1]) for i, v in plain["known"]}
+        intake.freed = set(plain.get("freed", ()))  # dumps before it have none
         return intake

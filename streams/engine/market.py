@@ -9,11 +9,11 @@ import numpy as np
 from kernels.layout import CALL, InstrumentTable, MarketTable
 from schemas.catalogue import Catalogue
 from schemas.log_records import Market
-from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
+from schemas.quantities import LOT_EXPONENT_MIN, MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
 
 EXPIRY_FIELDS = ("forward_usd9", "rate_e9", "a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9")
 
-LOT_EXPONENT_MIN = -12
+JUMP_UNITS = np.array([ONE_E6, ONE_E9, ONE_E9], np.float64)
 LOT_SIZES = np.array([1.0 / 10**-e if e < 0 else float(10**e) for e in range(LOT_EXPONENT_MIN, 7)])
 
 
@@ -74,6 +74,7 @@ class RecordedMarket:
             rate=self.expiries[:, 1] / float(ONE_E9),
             years=remaining_ms / float(MILLISECONDS_PER_YEAR),
             expiry_underlying=columns.expiry_underlying,
+            jumps=columns.jumps / JUMP_UNITS,
         )
 
     def instrument_table(self, catalogue: Catalogue) -> InstrumentTable:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import orjson
 
 from schemas import log_records as records
 from schemas.log_records import Barrier, Market, Rollback
 from schemas.quantities import ONE_E6
+from schemas.topics import RECORD_BYTES_MAX
+from streams.engine.account_events import accounts_of
 
 if TYPE_CHECKING:
     from streams.engine.intake import Candidate
@@ -48,12 +51,12 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
     if listings:
         return listings
     number, time_ms, block_hash = block["number"], block["time_ms"], bytes.fromhex(block["hash"][2:])
-    steps = []
+    steps, window_ms = [], state.parameters.settlement_window_ms
     ticks, tally = state.ticks.copy(), Tally(state, block)
     last, last_tick_ms = ticks.rows(state.catalogue), state.last_tick_ms
     for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.last_tick_ms):
         for event in group:
-            ticks.absorb(event, state.catalogue)
+            ticks.absorb(event, state.catalogue, window_ms)
         if state.intake.closed is None or group_ms > time_ms:
             continue  # before the first barrier there is nothing to warn of; nor is there behind the close
         if not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
@@ -68,7 +71,8 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
         last, last_tick_ms = rows, group_ms
     ticks.fitted(state.catalogue, time_ms)
     tally.take(None, ticks)
-    barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), ticks.settlements(state.catalogue, time_ms), True)
+    settlements = ticks.settlements(state.catalogue, time_ms, window_ms)
+    barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), settlements, True)
     return [*steps, Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)]
 
 
@@ -85,8 +89,9 @@ class Tally:
         due = [c for c in self.waiting if until_ms is None or c.event["time_ms"] <= until_ms]
         self.waiting = [c for c in self.waiting if until_ms is not None and c.event["time_ms"] > until_ms]
         for candidate in due:
-            if candidate.name not in self.state.intake.known and not self.state.event_refusal(candidate.event, ticks):
-                self.accepted[self.state.partition_of(candidate.event["account"])] += 1
+            if not self.state.intake.is_taken(candidate.name) and not self.state.event_refusal(candidate.event, ticks):
+                for account in accounts_of(candidate.event):
+                    self.accepted[self.state.partitions_of(account)] += 1
 
 
 def plan_rollback(state: Sequencer) -> list[Step]:
@@ -104,7 +109,7 @@ def plan_rollback(state: Sequencer) -> list[Step]:
 
 def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
     """Waiting listings as one step; a block that declares how many there are takes no later ones."""
-    waiting = state.intake.listings_due(block.get("listing_count") if block is not None else None)
+    waiting = _fitting(state.intake.listings_due(block.get("listing_count") if block is not None else None))
     if not waiting:
         return []
     number = state.intake.open_number() or 0
@@ -113,6 +118,16 @@ def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:
             records.LISTINGS, number, 0, records.NO_HASH, len(waiting), [c.event for c in state.intake.winners(waiting)]
         )
     ]
+
+
+def _fitting(waiting: list[Candidate]) -> list[Candidate]:
+    """The first of the listings, as many as fit a record; the others are a step of their own behind it."""
+    held = 0
+    for place, candidate in enumerate(waiting):
+        held += len(orjson.dumps(candidate.event))
+        if held > RECORD_BYTES_MAX // 2 and place:
+            return waiting[:place]
+    return waiting
 
 
 def plan_live_tick(state: Sequencer) -> list[Step]:
@@ -128,7 +143,7 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     ticks = state.ticks.copy()
     last = ticks.rows(state.catalogue)
     for candidate in candidates:
-        ticks.absorb(candidate.event, state.catalogue)
+        ticks.absorb(candidate.event, state.catalogue, state.parameters.settlement_window_ms)
     time_ms = max(candidates[-1].event["time_ms"], state.last_tick_ms)
     if not _due(state, last, ticks.spot_usd9, time_ms, state.last_tick_ms):
         return []

@@ -151,6 +151,7 @@ class Reporter:
         header: records.Header,
         tables: Tables | None,
         first: int,
+        stages: dict[str, int],
         rollback_from: int | UnsetType = UNSET,
     ) -> Output:
         """The partition has computed the block (or only carried it along, where it is not evaluated)."""
@@ -174,6 +175,8 @@ class Reporter:
             table_digest=tables.digest if tables is not None else "",
             scenario_digest=state.scenario_digest,
             parameter_version=state.parameters.version,
+            stages=stages,
+            bound=stages.get("cleared_hinge", 0) + stages.get("bound_sup", 0),
             epoch=self.epoch or UNSET,
             rollback_from=rollback_from,
             liquidation_depth_blocks=state.parameters.liquidation_depth_blocks or UNSET,
@@ -203,7 +206,7 @@ class Reporter:
                 record = kind(VERSION, self.partition, self._next(topic), header.block, events, self.epoch)
                 out.append(self._output(topic, header.block, encode(record)))
         self.block_calls, state.warned = len(of_topic[MARGIN_CALLS]), len(of_topic[MARGIN_WARNINGS])
-        out.append(self.block_done(state, header, None, 0, rollback.from_block))
+        out.append(self.block_done(state, header, None, 0, {}, rollback.from_block))
         state.warned = 0
         return out
 

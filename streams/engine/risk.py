@@ -2,8 +2,8 @@
 
 Its state is a function of the prefix of that log and of nothing else. Between barriers events move positions and Greeks
 at once and market ticks are valued by Greeks; an account whose estimate crosses its line is computed exactly there and
-then. At a barrier everyone is: first those whom the certified bound (SCREENING: sup bound) cannot clear, so that their
-calls leave early, then the rest.
+then. At a barrier everyone is: first those whom the certified bound (infra/docs/screening.md) cannot clear, so that
+their calls leave early, then the rest; where governance allows, those certain to be healthy keep a bound for a while.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from schemas.risk_parameters import RiskParameters, parameters_digest, parameter
 from schemas.topics import ACCOUNT_LOG
 from streams.engine.book import Book
 from streams.engine.lines import Lines
-from streams.engine.margin import Margins, account_sums, compute, empty_margins
+from streams.engine.margin import Margins, Spread, account_sums, compute, empty_margins, serially
 from streams.engine.market import RecordedMarket
 from streams.engine.output import Fault, Output
 from streams.engine.reports import Reporter
-from streams.engine.screen import accounts_first
+from streams.engine.screen import screen
 from streams.engine.tables import TableCache, Tables
 from streams.engine.trades import loss_bound_usd9, trade_effects
 from streams.engine.undo import Undo
@@ -38,8 +38,11 @@ REPEATS_REMEMBERED = 4_096
 class Risk:
     """State of one partition; see the module's head. `cache` is shared and holds no state."""
 
-    def __init__(self, partition: int, cache: TableCache, checkpoint_every: int = 16) -> None:
+    def __init__(
+        self, partition: int, cache: TableCache, checkpoint_every: int = 16, spread: Spread = serially
+    ) -> None:
         self.partition = partition
+        self.spread = spread  # how blocks of accounts are computed: one after the other, or by an executor's map
         self.cache = cache
         self.checkpoint_every = checkpoint_every
         self.next_offset = 0
@@ -158,7 +161,7 @@ class Risk:
         effects = trade_effects(self.book, events, self.catalogue, tables, loss_bound_usd9(tables, self.parameters))
         self.lines.fit_to(len(self.book.accounts))
         self.lines.on_trades(effects.nlv_change_usd6, effects.line_rise_usd6)
-        self.lines.traded[effects.rows] = True
+        self.lines.traded[effects.named] = True
         return self._warn(header, effects.rows)
 
     def _tables(self) -> Tables | None:
@@ -203,9 +206,9 @@ class Risk:
         if is_evaluated:
             yield from self._evaluate(header)
         else:
-            yield [self.reporter.block_done(self, header, None, 0)]
+            yield [self.reporter.block_done(self, header, None, 0, {})]
         self.block, self.events, self.warned = header.block, 0, 0
-        self.undo.close(self, is_evaluated)
+        self.undo.close(self, is_evaluated and bool((self.margins.keyframe_block == header.block).all()))
         if header.block % self.checkpoint_every == 0 and header.block > self.marked:
             self._mark = self.marked = header.block
 
@@ -226,16 +229,20 @@ class Risk:
         sums = account_sums(legs, self.book.cash(), self.book.entry_by_account(), tables, self.parameters)
         margins = _grown(self.margins, len(self.book.accounts))
         old_state = margins.state.copy()
-        first = accounts_first(legs, sums, margins, self.lines.traded, previous, tables, self.parameters)
-        compute(legs, np.flatnonzero(first), sums, tables, self.parameters, margins)
+        plan = screen(legs, sums, margins, self.lines.traded, previous, tables, self.parameters, header.block)
+        first, rest = plan.first, np.flatnonzero(plan.rest)
+        compute(
+            legs, np.flatnonzero(first), sums, tables, self.parameters, margins, header.block, plan.may_bound,
+            self.spread,
+        )  # fmt: skip
         self.margins = margins
         yield self.reporter.calls(self, header, tables, np.flatnonzero(first & (margins.state != old_state)), old_state)
-        compute(legs, np.flatnonzero(~first), sums, tables, self.parameters, margins)
+        compute(legs, rest, sums, tables, self.parameters, margins, header.block, spread=self.spread)
         late = np.flatnonzero(~first & (margins.state != old_state))
         out = self.reporter.calls(self, header, tables, late, old_state)
         self._take_keyframe(tables, margins.state != old_state)
         out.append(self.reporter.batch(self, header))
-        yield [*out, self.reporter.block_done(self, header, tables, int(first.sum()))]
+        yield [*out, self.reporter.block_done(self, header, tables, int(first.sum()), plan.stages(margins))]
 
     def _keyframe_tables(self) -> Tables | None:
         """Tables of the last barrier, if its margins may bound the new ones: same scenarios, same parameters."""
@@ -319,6 +326,6 @@ def scenario_digest_of(raw: bytes) -> str | None:
 def _grown(margins: Margins, count: int) -> Margins:
     """Margins of the last barrier with room for new accounts (healthy, no numbers yet)."""
     grown = empty_margins(count)
-    for old, new in zip(margins, grown, strict=True):
-        new[: len(old)] = old
+    for name, old in margins._asdict().items():
+        getattr(grown, name)[: len(old)] = old
     return grown

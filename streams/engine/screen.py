@@ -1,44 +1,118 @@
-"""Who is computed first at a barrier: everyone whom a certified bound cannot clear.
+"""Who is computed at a barrier, in which order, and who may keep a certified bound (infra/docs/screening.md).
 
-By the sup bound (kernels/screening.py, theorem and proof there) an account's expected shortfall, and its worst weighted
-stress loss, have grown since the keyframe by at most what its lots can make of the extremes of the changes of its rows.
-Short-option minimum, add-ons and NLV need no scenario and are exact. So IM <= multiplier * max(bounds) + add-ons; where
-NLV reaches that, the account is healthy for certain.
+Sup bound: an account's expected shortfall, and its worst weighted stress loss, have grown since the last barrier by at
+most what its lots can make of the extremes of the changes of its rows. Short-option minimum, add-ons, NLV and equity
+need no scenario and are exact. The decision at these bounds bounds the decision: who is healthy there is healthy.
+
+Normally everyone is computed exactly, first those whom the bound does not clear. Where `bound_accounts_min` allows, who
+is certain to be healthy keeps the bound instead; the others are tried with the hinge bound before the exact selection;
+and each account is exact at least every `exact_interval_blocks`: usually after half of that, staggered by row, but not
+while the market jumps (more than an eighth of the accounts not cleared), when exact margins are needed elsewhere.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from kernels.decision import BOUND_LIMIT, clear_by_bounds, keep_bounds
 from kernels.reprice import pnl_change_bounds
 from kernels.screening import stress_change_bounds, sup_bound
-from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
-from streams.engine.margin import HEALTHY, VALUE_LIMIT, Margins, Sums
+from streams.engine.margin import HEALTHY, NEVER, Margins, Sums, plain_terms
 from streams.engine.tables import Tables
 
+JUMP_SHARE = 8  # one account in so many not cleared: the market jumps
+STAGES = (
+    "cleared_sup",  # certain to be healthy by the sup bound; exact all the same, after the others
+    "bound_sup",  # the same, and keeps the bound
+    "cleared_hinge",  # certain to be healthy by the hinge bound, and keeps that
+    "exact_wide",  # sums beyond int64, now or last time
+    "exact_not_healthy",  # its state may change either way
+    "exact_new_account",  # no margin yet
+    "exact_new_set",  # other scenarios, parameters or instruments: no earlier margin bounds this one
+    "exact_traded",  # its lots changed
+    "exact_due",  # its last exact margin is old enough
+    "exact_bound_reached",  # no bound clears it
+)
+CLEARED_SUP, BOUND_SUP, CLEARED_HINGE, WIDE, NOT_HEALTHY, NEW_ACCOUNT, NEW_SET, TRADED, DUE, BOUND_REACHED = range(
+    len(STAGES)
+)
 
-def accounts_first(
-    legs: Legs, sums: Sums, keyframe: Margins, traded: np.ndarray, before: Tables | None, now: Tables, p: RiskParameters
-) -> np.ndarray:
-    """bool[A]: True for those to be computed first; False only where the account is certain to be healthy and was so.
 
-    `keyframe` holds the margins of the last barrier, of which `before` are the tables (None: no bound can be had).
+class Plan(NamedTuple):
+    """bool[A]: whom to compute `first`, where the hinge `may_bound`, and the `rest` that is exact afterwards. int8[A]
+    `stage`: index into STAGES, before the hinge was tried. `block`: the barrier's."""
+
+    first: np.ndarray
+    may_bound: np.ndarray
+    rest: np.ndarray
+    stage: np.ndarray
+    block: int
+
+    def stages(self, margins: Margins) -> dict[str, int]:
+        """Accounts by stage once everything is computed; stages without any are left out."""
+        by_hinge = self.may_bound & (margins.keyframe_block != self.block)
+        counts = np.bincount(np.where(by_hinge, CLEARED_HINGE, self.stage), minlength=len(STAGES))
+        return {name: int(count) for name, count in zip(STAGES, counts, strict=True) if count}
+
+
+def screen(
+    legs: Legs,
+    sums: Sums,
+    margins: Margins,
+    traded: np.ndarray,
+    before: Tables | None,
+    now: Tables,
+    p: RiskParameters,
+    block: int,
+) -> Plan:
+    """The plan of one barrier; accounts that keep a sup bound have it in `margins` afterwards.
+
+    `margins` are those of the last barrier, of which `before` are the tables (None: no sup bound can be had).
     """
     count = len(sums.nlv_usd6)
-    if before is None:
-        return np.ones(count, np.bool_)
-    shortfall = keyframe.es_usd9 + _saturating(sup_bound(*legs, *pnl_change_bounds(now.pnl, before.pnl)))
-    rows = stress_change_bounds(now.stress, before.stress, now.stress_weight_e6)
-    stress = np.maximum(0, keyframe.stress_usd9 + _saturating(sup_bound(*legs, *rows)))
-    risk = np.maximum(np.maximum(shortfall, stress), sums.short_minimum_usd9).astype(np.float64)
-    bound_usd9 = risk * (p.initial_margin_multiplier_e6 / ONE_E6) + sums.add_ons_usd9
-    cleared = sums.nlv_usd6 * 1e3 > bound_usd9 + np.abs(bound_usd9) * 1e-9 + 2_000.0  # outward float slack
-    unbounded = (keyframe.es_usd9 >= VALUE_LIMIT) | keyframe.wide | sums.wide | traded
-    return ~cleared | unbounded | (keyframe.state != HEALTHY) | (sums.equity_usd6 < 0)
+    blocked = _why_not(sums, margins, traded, before)
+    es_usd9, stress_usd9 = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    cleared = np.zeros(count, np.bool_)
+    plain, multiplier = plain_terms(sums), p.initial_margin_multiplier_e6
+    if before is not None:
+        es_rise = sup_bound(*legs, *pnl_change_bounds(now.pnl, before.pnl))
+        stress_rise = sup_bound(*legs, *stress_change_bounds(now.stress, before.stress, now.stress_weight_e6))
+        clear_by_bounds(
+            blocked == BOUND_REACHED, es_rise, stress_rise, plain, multiplier, margins, es_usd9, stress_usd9, cleared
+        )
+    stage = np.where(cleared, CLEARED_SUP, blocked).astype(np.int8)
+    if not p.bound_accounts_min or count < p.bound_accounts_min:
+        return Plan(~cleared, np.zeros(count, np.bool_), cleared, stage, block)
+    due = _due(margins.keyframe_block, cleared, p.exact_interval_blocks, block)
+    kept = cleared & ~due
+    keep_bounds(np.flatnonzero(kept), es_usd9, stress_usd9, plain, multiplier, margins)
+    stage[kept] = BOUND_SUP
+    stage[due & ((stage == CLEARED_SUP) | (stage == BOUND_REACHED))] = DUE
+    hinge = (stage == NEW_SET) | (stage == TRADED) | (stage == BOUND_REACHED)
+    return Plan(~cleared, hinge & ~due, cleared & due, stage, block)
 
 
-def _saturating(increase_usd9: np.ndarray) -> np.ndarray:
-    """Keeps the sum with a keyframe below 2**62 inside int64."""
-    return np.clip(increase_usd9, -VALUE_LIMIT, VALUE_LIMIT - 1)
+def _why_not(sums: Sums, margins: Margins, traded: np.ndarray, before: Tables | None) -> np.ndarray:
+    """Stage of each account that no bound may clear, the first reason that holds; BOUND_REACHED where one may."""
+    wide = sums.wide | margins.wide | (margins.es_usd9 >= BOUND_LIMIT)
+    reasons = [
+        (wide, WIDE),
+        ((margins.state != HEALTHY) | (sums.equity_usd6 < 0), NOT_HEALTHY),
+        (margins.keyframe_block == NEVER, NEW_ACCOUNT),
+        (np.full(len(wide), before is None), NEW_SET),
+        (traded, TRADED),
+    ]
+    return np.select([holds for holds, _ in reasons], [code for _, code in reasons], BOUND_REACHED).astype(np.int8)
+
+
+def _due(keyframe_block: np.ndarray, cleared: np.ndarray, interval: int, block: int) -> np.ndarray:
+    """bool[A]: exact in this block whatever the bounds say."""
+    count = len(keyframe_block)
+    old = block - keyframe_block >= interval
+    if int(cleared.sum()) * JUMP_SHARE < count * (JUMP_SHARE - 1):
+        return old
+    return old | ((np.arange(count) - block) % max(1, interval // 2) == 0)

@@ -30,7 +30,14 @@ from schemas.decisions import Quarantined
 from schemas.quantities import CASH_MAX_USD6, LOT_VALUE_MAX_USD6, notional_usd6
 from schemas.refusals import Refusal
 from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
-from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, QUARANTINE
+from schemas.topics import ACCOUNT_LOG, INPUT_BYTES_MAX, INPUTS, MARKET_LOG, QUARANTINE
+from streams.engine.account_events import (
+    Row,
+    event_rows,
+    funding_refusal,
+    kind_refusal,
+    transfer_refusal,
+)
 from streams.engine.branches import packed, unpacked
 from streams.engine.intake import ANY_BRANCH, Candidate, Intake, Refused, conflict
 from streams.engine.output import Fault, Output
@@ -39,6 +46,7 @@ from streams.engine.tick_state import TickState
 
 Vector = dict[tuple[str, int], int]
 DUMP_VERSION = 2
+SHOWN_MAX = 200  # characters of a field or detail in quarantine
 
 
 def partition_of(account: str, partitions: int) -> int:
@@ -77,8 +85,9 @@ class Sequencer:
         self.holder = b""  # token of the last fence read: only its decisions count
         self._mark: int | None = None
 
-    def partition_of(self, account: str) -> int:
-        return partition_of(account, self.partitions)
+    def partitions_of(self, account: str | None) -> list[int]:
+        """Where the rows of an account go; None: of every account."""
+        return list(range(self.partitions)) if account is None else [partition_of(account, self.partitions)]
 
     # -- machine
 
@@ -222,12 +231,17 @@ class Sequencer:
         for candidate in chosen:
             refusal = self.catalogue.refusal(candidate.event)
             if refusal is not None:
-                out.append(_quarantine(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
+                out.append(self._refuse(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
                 continue
             self.catalogue.apply(candidate.event)
             if candidate.event["type"] == "parameters":
                 self._take_parameters(candidate.event["document"])
         return out
+
+    def _refuse(self, candidate: Candidate, refusal: Refusal) -> Output:
+        """An event that was taken out, but not in: its id is free for a corrected one."""
+        self.intake.free(candidate)
+        return _quarantine(candidate, refusal)
 
     def _take_parameters(self, document: dict) -> None:
         self.parameters = parse_parameters(document)
@@ -241,9 +255,9 @@ class Sequencer:
         chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
         out += [_quarantine(c, conflict(c)) for c in losers]
         for candidate in chosen:
-            refusal = self.ticks.absorb(candidate.event, self.catalogue)
+            refusal = self.ticks.absorb(candidate.event, self.catalogue, self.parameters.settlement_window_ms)
             if refusal is not None:
-                out.append(_quarantine(candidate, refusal))
+                out.append(self._refuse(candidate, refusal))
         self.last_tick_ms = header.time_ms
         if not closing:
             self.ticks.record(records.read_market(raw, header))
@@ -282,46 +296,40 @@ class Sequencer:
         """Events of the open block into one packed record a partition."""
         chosen, losers = self.intake.pop_events(header.block, _hash_of(header), until_ms)
         out = [_quarantine(c, conflict(c)) for c in losers]
-        rows: list[list[tuple[str, tuple]]] = [[] for _ in range(self.partitions)]
+        rows: list[list[tuple[str | None, Row]]] = [[] for _ in range(self.partitions)]
         for candidate in chosen:
             refusal = self.event_refusal(candidate.event, self.ticks)
             if refusal is not None:
-                out.append(_quarantine(candidate, refusal))
-            else:
-                account = candidate.event["account"]
-                partition = partition_of(account, self.partitions)
-                rows[partition].append((account, self._event_row(candidate.event)))
-                self.accepted[partition] += 1
+                out.append(self._refuse(candidate, refusal))
+                continue
+            for account, row in event_rows(candidate.event, self.catalogue):
+                for partition in self.partitions_of(account):
+                    rows[partition].append((account, row))
+                    self.accepted[partition] += 1
         return out + [
             Output(ACCOUNT_LOG, p, None, _pack_events(header, p, found)) for p, found in enumerate(rows) if found
         ]
 
     def event_refusal(self, event: dict, ticks: TickState) -> Refusal | None:
         """Why an event cannot be taken into the book at this market; None if it can."""
-        if event["type"] == "cash_move":
-            return None
+        if event["type"] == "transfer" and (refusal := transfer_refusal(event)) is not None:
+            return refusal
+        if event.get("instrument") is None:
+            return None  # cash alone
         index = self.catalogue.instrument_index.get(event["instrument"])
         if index is None:
             return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {event['instrument']} is not listed", "instrument")
         instrument = self.catalogue.instruments[index]
-        if event["type"] == "collateral_move" and instrument.kind != "spot":
-            detail = f"{event['instrument']} is a {instrument.kind}, no collateral"
-            return Refusal(refusals.WRONG_KIND, detail, "instrument")
+        if (refusal := kind_refusal(event, instrument)) is not None:
+            return refusal
         if instrument.expiry in ticks.settled:
             return Refusal(refusals.INSTRUMENT_EXPIRED, f"{event['instrument']} is settled", "instrument")
-        if event["type"] == "fill" and not ticks.is_priced(instrument, self.catalogue):
+        moves_coins = event["type"] == "collateral_move" or (event["type"] == "transfer" and instrument.kind == "spot")
+        if not moves_coins and not ticks.is_priced(instrument, self.catalogue):
             return Refusal(refusals.INSTRUMENT_UNPRICED, f"{event['instrument']} has no price yet", "instrument")
+        if event["type"] == "funding":
+            return funding_refusal(event, ticks.spot_usd9[instrument.underlying])
         return _size_refusal(event, instrument, ticks.spot_usd9.get(instrument.underlying, 0))
-
-    def _event_row(self, event: dict) -> tuple:
-        """(kind, instrument, lots, price_usd9, cash_usd6) of an accepted event."""
-        if event["type"] == "cash_move":
-            return records.CASH, -1, 0, 0, event["amount_usd6"]
-        index = self.catalogue.instrument_index[event["instrument"]]
-        if event["type"] == "fill":
-            return records.FILL, index, event["lots"], event["price_usd9"], -event.get("fee_usd6", 0)
-        kind = records.COLLATERAL_SET if event.get("mode") == "set" else records.COLLATERAL_ADD
-        return kind, index, event["lots"], 0, 0
 
     # -- checkpoint
 
@@ -387,13 +395,19 @@ def _hash_of(header: records.Header) -> str:
 
 def quarantined(refused: Refused) -> Output:
     """A refusal as a record of the quarantine, keyed by its origin."""
-    refusal = refused.refusal
+    refusal, kept = refused.refusal, refused.raw[:INPUT_BYTES_MAX]
     value = Quarantined(
-        1, refusal.reason, refusal.field, refusal.detail, refused.topic, refused.partition, refused.offset,
-        refused.place, base64.b64encode(refused.raw).decode(),
+        1, refusal.reason, _shown(refusal.field), _shown(refusal.detail), refused.topic, refused.partition,
+        refused.offset, refused.place, base64.b64encode(kept).decode(),
+        len(refused.raw) if len(kept) < len(refused.raw) else None,
     )  # fmt: skip
     key = f"{refused.topic}/{refused.partition}/{refused.offset}/{refused.place}"
     return Output(QUARANTINE, 0, key.encode(), encode(value))
+
+
+def _shown(text: str) -> str:
+    """Names in bad input have any length."""
+    return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "..."
 
 
 def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
@@ -403,7 +417,7 @@ def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
 
 def _size_refusal(event: dict, instrument: Instrument, spot_usd9: int) -> Refusal | None:
     """Bounds of one event, so that no single one brings an account out of the range of its integers."""
-    for price_usd9 in (event.get("price_usd9", 0), spot_usd9):
+    for price_usd9 in (event.get("price_usd9") or 0, spot_usd9):
         if notional_usd6(1, price_usd9, instrument.lot_exponent) > LOT_VALUE_MAX_USD6:
             detail = f"a lot of {instrument.symbol} is worth more than {LOT_VALUE_MAX_USD6} micro-USD"
             return Refusal(refusals.POSITION_LIMIT, detail, "instrument")
@@ -412,9 +426,10 @@ def _size_refusal(event: dict, instrument: Instrument, spot_usd9: int) -> Refusa
     return None
 
 
-def _pack_events(header: records.Header, partition: int, found: list[tuple[str, tuple]]) -> bytes:
-    names = list(dict.fromkeys(account for account, _ in found))
-    index = {name: i for i, name in enumerate(names)}
+def _pack_events(header: records.Header, partition: int, found: list[tuple[str | None, Row]]) -> bytes:
+    names = list(dict.fromkeys(account for account, _ in found if account is not None))
+    index: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+    index[None] = records.EVERY_ACCOUNT
     rows = np.zeros(len(found), records.EVENT_ROW)
     for row, (account, (kind, instrument, lots, price, cash)) in zip(rows, found, strict=True):
         row["kind"], row["account"], row["instrument"] = kind, index[account], instrument

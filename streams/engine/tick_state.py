@@ -10,10 +10,11 @@ import numpy as np
 
 from oracles.surface_fit import Quote, Slice, fit_slice, volatility_level_e9
 from schemas import refusals
-from schemas.catalogue import Catalogue, Instrument
+from schemas.catalogue import Catalogue, Expiry, Instrument
 from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
 from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9, PRICE_MAX_USD9, divide_half_even
 from schemas.refusals import Refusal
+from streams.engine.settlement import Window
 
 OPTION_KINDS = ("call", "put")
 TENOR_MAX_MS = 10 * MILLISECONDS_PER_YEAR
@@ -34,6 +35,7 @@ class TickState:
         self.quotes: dict[int, dict[int, tuple[int, int, int]]] = {}  # expiry -> instrument -> mark, bid, ask
         self.unfitted: set[int] = set()
         self.frozen_usd9: dict[int, int] = {}  # expiry -> last index at or before its expiry, once a later one came
+        self.windows: dict[int, Window] = {}  # expiry -> what its settlement window has counted so far
         self.settled: set[int] = set()
 
     def copy(self) -> TickState:
@@ -46,8 +48,10 @@ class TickState:
 
     # -- ticks
 
-    def absorb(self, tick: dict, catalogue: Catalogue) -> Refusal | None:
-        """Take one tick (plain dict, validated) that comes next in order (time, source, id)."""
+    def absorb(self, tick: dict, catalogue: Catalogue, window_ms: int) -> Refusal | None:
+        """Take one tick (plain dict, validated) that comes next in order (time, source, id). `window_ms`: of settlement
+        prices.
+        """
         kind = tick["type"]
         if kind == "quote":
             return self._quote(tick, catalogue)
@@ -55,7 +59,7 @@ class TickState:
         if underlying is None:
             return Refusal(refusals.UNKNOWN_UNDERLYING, f"underlying {tick['underlying']} is not listed", "underlying")
         if kind == "spot":
-            self._spot(tick, underlying, catalogue)
+            self._spot(tick, underlying, catalogue, window_ms)
             return None
         expiry = catalogue.expiry_index.get((underlying, tick["expiry_ms"]))
         if expiry is None:
@@ -68,16 +72,27 @@ class TickState:
         self.unfitted.discard(expiry)
         return None
 
-    def _spot(self, tick: dict, underlying: int, catalogue: Catalogue) -> None:
+    def _spot(self, tick: dict, underlying: int, catalogue: Catalogue, window_ms: int) -> None:
         key = (tick["time_ms"], tick["source"], tick["id"])
         if key <= self.spot_key.get(underlying, (-1, "", "")):
             return  # an older price that came late says nothing new
         if underlying in self.spot_usd9:
             for index, expiry in enumerate(catalogue.expiries):
-                if expiry.underlying == underlying and expiry.expiry_ms < tick["time_ms"]:
+                if expiry.underlying != underlying or index in self.settled:
+                    continue
+                self._count(index, expiry, tick["time_ms"], window_ms)
+                if expiry.expiry_ms < tick["time_ms"]:
                     self.frozen_usd9.setdefault(index, self.spot_usd9[underlying])
         self.spot_usd9[underlying] = tick["price_usd9"]
         self.spot_key[underlying] = key
+
+    def _count(self, index: int, expiry: Expiry, until_ms: int, window_ms: int) -> None:
+        """The present index stood until `until_ms`: into the settlement window of an expiry."""
+        known, underlying = self.windows.get(index, Window()), expiry.underlying
+        stood_ms = (self.spot_key[underlying][0], until_ms)
+        counted = known.counting(self.spot_usd9[underlying], stood_ms, expiry.expiry_ms, window_ms)
+        if counted != known:
+            self.windows[index] = counted
 
     def _forward(self, tick: dict, underlying: int, expiry: int) -> Refusal | None:
         spot = self.spot_usd9.get(underlying)
@@ -134,7 +149,9 @@ class TickState:
             Quote(catalogue.instruments[i].kind == "call", catalogue.instruments[i].strike_usd9, *values)
             for i, values in sorted(quotes.items())
         ]
-        found = fit_slice(rows, forward, self.rate_e9.get(expiry, 0), catalogue.expiries[expiry].expiry_ms - time_ms)
+        listed = catalogue.expiries[expiry]
+        jumps = catalogue.underlyings[listed.underlying].jumps
+        found = fit_slice(rows, forward, self.rate_e9.get(expiry, 0), listed.expiry_ms - time_ms, jumps)
         if found is not None:
             self.surface[expiry] = found
 
@@ -180,20 +197,25 @@ class TickState:
                 self.surface[expiry] = (a, b, rho, m, sigma)
         self.unfitted.clear()
 
-    def settlements(self, catalogue: Catalogue, time_ms: int) -> np.ndarray:
-        """SETTLEMENT_ROW[n] of expiries that are over at `time_ms`: the last index at or before each expiry."""
+    def settlements(self, catalogue: Catalogue, time_ms: int, window_ms: int) -> np.ndarray:
+        """SETTLEMENT_ROW[n] of expiries that are over at `time_ms` (see streams/engine/settlement.py)."""
         due = []
         for index, expiry in enumerate(catalogue.expiries):
-            price = self.frozen_usd9.get(index) or self.spot_usd9.get(expiry.underlying, 0)
-            if index not in self.settled and expiry.expiry_ms <= time_ms and price:
-                due.append((index, 0, price))
+            last = self.frozen_usd9.get(index) or self.spot_usd9.get(expiry.underlying, 0)
+            if index in self.settled or expiry.expiry_ms > time_ms or not last:
+                continue
+            window = self.windows.get(index, Window())
+            if index not in self.frozen_usd9:  # the last tick stands until the expiry
+                stood_ms = (self.spot_key[expiry.underlying][0], expiry.expiry_ms)
+                window = window.counting(last, stood_ms, expiry.expiry_ms, window_ms)
+            due.append((index, 0, window.average_usd9(last)))
         return np.array(due, SETTLEMENT_ROW)
 
     def settle(self, settlements: np.ndarray) -> None:
         for row in settlements:
             expiry = int(row["expiry"])
             self.settled.add(expiry)
-            for kept in (self.surface, self.quotes, self.carry_e9, self.rate_e9, self.frozen_usd9):
+            for kept in (self.surface, self.quotes, self.carry_e9, self.rate_e9, self.frozen_usd9, self.windows):
                 kept.pop(expiry, None)
             self.unfitted.discard(expiry)
 
@@ -204,17 +226,23 @@ class TickState:
         return {
             name: sorted(value) if isinstance(value, set) else sorted(value.items())
             for name, value in vars(self).items()
-        } | {"quotes": sorted((e, sorted(q.items())) for e, q in self.quotes.items())}
+        } | {
+            "quotes": sorted((e, sorted(q.items())) for e, q in self.quotes.items()),
+            "windows": sorted((e, str(w.price_ms), w.known_ms) for e, w in self.windows.items()),
+        }
 
     @classmethod
     def from_plain(cls, plain: dict) -> TickState:
         state = cls()
         for name, value in plain.items():
+            if name in ("quotes", "windows"):
+                continue
             if isinstance(getattr(state, name), set):
                 setattr(state, name, set(value))
             else:
                 setattr(state, name, {k: _tupled(v) for k, v in value})
         state.quotes = {e: {i: tuple(v) for i, v in q} for e, q in plain["quotes"]}
+        state.windows = {e: Window(int(price_ms), known_ms) for e, price_ms, known_ms in plain["windows"]}
         return state
 
 

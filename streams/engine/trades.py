@@ -17,9 +17,12 @@ LegLots = tuple[np.ndarray, np.ndarray]  # keys of legs, lots (or moved lots) of
 
 
 class TradeEffects(NamedTuple):
-    """Over all accounts, float64[A] micro-USD; `rows` int64: those touched."""
+    """Over all accounts, float64[A] micro-USD; `rows` int64: those touched, `named`: by an event of their own (the
+    others were funded: their lots are what they were).
+    """
 
     rows: np.ndarray
+    named: np.ndarray
     nlv_change_usd6: np.ndarray
     line_rise_usd6: np.ndarray
 
@@ -41,7 +44,7 @@ def trade_effects(
     book: Book, events: records.Events, catalogue: Catalogue, tables: Tables, bound_usd9: np.ndarray
 ) -> TradeEffects:
     """Apply the events to the book and say what they did."""
-    known = np.array([book.row_of[name] for name in events.names if name in book.row_of], np.int64)
+    known = _rows_concerned(book, events)
     before_nlv, before_legs = _nlv_usd6(book, known, tables), _legs(book, known)
     rows = book.apply_events(events, catalogue, tables.greeks_usd9)
     count = len(book.accounts)
@@ -53,7 +56,16 @@ def trade_effects(
     bound = np.full(len(catalogue.instruments), np.inf)  # a lot of what was listed since then can do anything
     bound[: len(bound_usd9)] = bound_usd9
     np.add.at(rise, keys >> INSTRUMENT_BITS, moved * bound[index] / USD9_PER_USD6)
-    return TradeEffects(rows, change, rise)
+    named = np.array([book.row_of[name] for name in events.names], np.int64)
+    return TradeEffects(rows, named, change, rise)
+
+
+def _rows_concerned(book: Book, events: records.Events) -> np.ndarray:
+    """Rows there are already that the events may move: those named, and holders of what is funded."""
+    rows = [np.array([book.row_of[name] for name in events.names if name in book.row_of], np.int64)]
+    funded = np.unique(events.rows["instrument"][events.rows["kind"] == records.FUNDING])
+    rows += [book.keys[book.holders(index)] >> INSTRUMENT_BITS for index in funded.tolist()]
+    return book.marked(rows)
 
 
 def _nlv_usd6(book: Book, rows: np.ndarray, tables: Tables) -> np.ndarray:

@@ -3,8 +3,8 @@
 Only what cannot be had otherwise is kept: accounts, cash, positions (the rows that changed from one barrier to the
 next), the market, which lines are armed, and what was said. Margins, Greeks and lines are functions of these, and are
 computed again at the block gone back to: one barrier's work at a rollback, instead of some 40 bytes an account and
-block at all times. A barrier that evaluated nothing keeps them whole, packed (before the first scenario set there are
-none).
+block at all times. A barrier that evaluated nothing, or left bounds standing, keeps them whole, packed (before the
+first scenario set there are none).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Context(NamedTuple):
     instruments: int
     identity: tuple[str, str]
     market: dict
+    residue_usd21: str
     parameters: RiskParameters
     kept: bytes
 
@@ -80,13 +81,13 @@ class Undo:
     def say(self, topic: str, block: int, account: str, event_id: str) -> None:
         self.said.setdefault(block, []).append(Said(topic, block, account, event_id))
 
-    def close(self, state: Risk, is_evaluated: bool) -> None:
-        """A barrier is over: `state` stands at it."""
+    def close(self, state: Risk, is_exact: bool) -> None:
+        """A barrier is over: `state` stands at it. is_exact: every margin is an exact one of this barrier."""
         depth = state.parameters.finality_depth_blocks
         if not depth:
             self.head, self.steps, self.said = None, deque(), {}
             return
-        point = _point(state, is_evaluated)
+        point = _point(state, is_exact)
         if self.head is not None:
             self.steps.append(_difference(self.head, point.rows, point.keys, point.legs))
         self.head = point
@@ -146,15 +147,16 @@ def _arrays(state: Risk) -> tuple[Arrays, np.ndarray, Arrays]:
     return rows, book.keys.copy(), {name: getattr(book, name).copy() for name in LEG_ARRAYS}
 
 
-def _point(state: Risk, is_evaluated: bool) -> Point:
+def _point(state: Risk, is_exact: bool) -> Point:
     context = Context(
         block=state.block,
         accounts=len(state.book.accounts),
         instruments=state.keyframe_instruments,
         identity=state.keyframe_identity,
         market=state.market.to_plain(),
+        residue_usd21=str(state.book.residue_usd21),  # of any size
         parameters=state.parameters,
-        kept=b"" if is_evaluated else _kept(state),
+        kept=b"" if is_exact else _kept(state),
     )
     return Point(context, *_arrays(state))
 
@@ -180,6 +182,7 @@ def restore(state: Risk, point: Point) -> None:
     book.cash_usd6, book.keys = point.rows["cash_usd6"].copy(), point.keys.copy()
     for name in LEG_ARRAYS:
         setattr(book, name, point.legs[name].copy())
+    book.residue_usd21 = int(context.residue_usd21)
     state.market = RecordedMarket.from_plain(context.market)
     state.market.fit_to(state.catalogue)
     state.keyframe_instruments, state.keyframe_identity = context.instruments, context.identity
@@ -207,7 +210,7 @@ def _compute_again(state: Risk, point: Point) -> None:
     legs, count = book.legs(), point.context.accounts
     sums = account_sums(legs, book.cash(), book.entry_by_account(), tables, parameters)
     state.margins = empty_margins(count)
-    compute(legs, np.arange(count), sums, tables, parameters, state.margins)
+    compute(legs, np.arange(count), sums, tables, parameters, state.margins, point.context.block)
     state.keyframe = state.market.copy()
     book.rebuild_greeks(state.catalogue, tables.greeks_usd9)
     state.lines = Lines()

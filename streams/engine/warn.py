@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SHARE_WORTH_ALL = 4  # a quarter of the instruments to reprice: as well all of them, once for every partition
 
+
 class WarningDue(NamedTuple):
     """A confirmed crossing: account row, its place in `exact`, which line, what triggered it, the exact margins."""
 

@@ -100,7 +100,7 @@ class Rpc:
         if not isinstance(request, dict):
             raise RpcError(INVALID_REQUEST, f"a request is a JSON object, not {type(request).__name__}")
         if request.get("jsonrpc", "2.0") != "2.0":
-            raise RpcError(INVALID_REQUEST, "jsonrpc must be \"2.0\"", field="jsonrpc")
+            raise RpcError(INVALID_REQUEST, 'jsonrpc must be "2.0"', field="jsonrpc")
         if not isinstance(request.get("id"), int | str | None):
             raise RpcError(INVALID_REQUEST, "id must be a number or a string", field="id")
         name = request.get("method")

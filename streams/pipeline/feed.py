@@ -59,7 +59,8 @@ class Feeder:
 
 
 def _account(event: Any) -> str:
-    return str(event.get("account", "")) if isinstance(event, dict) else event.account
+    """Account of an event; a funding has none."""
+    return str(event.get("account", "") if isinstance(event, dict) else getattr(event, "account", ""))
 
 
 def _records(encoded: list[bytes]) -> Iterable[bytes]:

@@ -76,7 +76,7 @@ class Observer:
     async def run(self) -> None:
         """Read until cancelled. A failure is kept for whoever waits."""
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.settings.bootstrap,
+            **self.settings.client_options(),
             group_id=None,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,

@@ -156,6 +156,7 @@ async def _prepare(world: World, options: RunOptions, bootstrap: str) -> Pipelin
         store=str(run_folder / "store") if options.sink else "",
         gateway_port=_gateway_port() if options.gateway else 0,
         session_s=options.session_s,
+        log_format="json",
     )
     settings = config.settings()
     specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs) for s in topic_specs(options.partitions)]

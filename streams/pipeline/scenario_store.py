@@ -40,9 +40,8 @@ async def publish_scenario_set(settings: RuntimeSettings, scenario_set: Scenario
         await producer.stop()
 
 
-async def load_scenario_sets(bootstrap: str, prefix: str) -> dict[str, ScenarioSet]:
+async def load_scenario_sets(settings: RuntimeSettings) -> dict[str, ScenarioSet]:
     """Every whole set on the topic, by digest."""
-    settings = RuntimeSettings(bootstrap=bootstrap, prefix=prefix)
     reader = LogReader(settings)
     await reader.start()
     try:
@@ -66,15 +65,16 @@ class ScenarioSets:
     """Lookup by digest for the engine. What is not known yet is fetched on a thread and loop of its own: rare, and a
     set's bytes are named by their digest, so the lookup is still a pure function."""
 
-    def __init__(self, bootstrap: str, prefix: str) -> None:
-        self.bootstrap, self.prefix = bootstrap, prefix
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self.settings = settings
         self.known: dict[str, ScenarioSet] = {}
 
     def __call__(self, digest: str) -> ScenarioSet:
         if digest not in self.known:
             self.fetch()
         if digest not in self.known:
-            raise ScenarioSetMissing(f"scenario set {digest} is not in {self.prefix}{SCENARIO_SETS}: publish it first")
+            topic = self.settings.topic(SCENARIO_SETS)
+            raise ScenarioSetMissing(f"scenario set {digest} is not in {topic}: publish it first")
         return self.known[digest]
 
     def fetch(self) -> None:
@@ -85,5 +85,5 @@ class ScenarioSets:
 
     def _fetch(self) -> None:
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            loading = load_scenario_sets(self.bootstrap, self.prefix)
+            loading = load_scenario_sets(self.settings)
             self.known.update(asyncio.run(asyncio.wait_for(loading, FETCH_LIMIT_S)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from schemas.events import (
     AccountEvent,
@@ -18,6 +18,7 @@ from schemas.events import (
     Fill,
     ForwardTick,
     InstrumentListing,
+    Jumps,
     ParametersListing,
     QuoteTick,
     ScenarioSetListing,
@@ -30,6 +31,7 @@ from streams.replay.blocks import BlockChain
 from streams.replay.deribit_accounts import ACCOUNT_RULE, Chain, draw_books
 from streams.replay.deribit_records import WANTED, ChainRow, Snapshot, read_snapshots
 from streams.replay.files import SAMPLES, ReplayError, check_limit, find_files, usd9
+from streams.replay.pricing import Pricing, jumps_of
 from streams.replay.seeding import BUFFER_RULE, buffer_facts, seed_cash
 from streams.replay.volatility import option_volatilities, scenario_set_of
 from streams.replay.world import BlockInputs, World
@@ -48,17 +50,19 @@ SEEDING_RULE = (
 )
 
 
-def deribit_world(source: Path | None, seed: int, scenarios: int, limit: int | None = None) -> World:
+def deribit_world(
+    source: Path | None, seed: int, scenarios: int, limit: int | None = None, pricing: str = Pricing.BLACK76
+) -> World:
     """World of a folder of recorded snapshots (None: the generated sample), `limit` of them if given."""
     check_limit(limit)
     paths = find_files(source, SAMPLES, PATTERN, WANTED)
     snapshots = read_snapshots(paths, limit)
     venue = Venue(snapshots)
     scenario_set = scenario_set_of(option_volatilities(venue.currencies, [STABLE]), seed, scenarios)
-    parameters = RiskParameters()
+    parameters = RiskParameters(settlement_window_ms=0)  # snapshots lie further apart than any window
     listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
-        *venue.listings(),
+        *venue.listings(jumps_of(pricing)),
         ScenarioSetListing(version=1, id="scenario-set", digest=scenario_set.digest),
     ]
     time_ms = snapshots[0].time_ms - GENESIS_LEAD_MS
@@ -173,12 +177,13 @@ class Venue:
         option = next(row.instrument for row in self.drawable[currency] if row.expiry_ms == expiry_ms)
         return option.rsplit("-", 2)[0]
 
-    def listings(self) -> list[UnderlyingListing | InstrumentListing]:
+    def listings(self, jumps: Jumps | UnsetType = UNSET) -> list[UnderlyingListing | InstrumentListing]:
         """All that is ever seen, listed at the start; currencies first, then coins, futures, options by first sight."""
         found: list[UnderlyingListing | InstrumentListing] = [
-            UnderlyingListing(version=1, id=f"underlying-{name}", underlying=name, stable=name == STABLE)
-            for name in (*self.currencies, STABLE)
+            UnderlyingListing(version=1, id=f"underlying-{name}", underlying=name, jumps=jumps)
+            for name in self.currencies
         ]
+        found += [UnderlyingListing(version=1, id=f"underlying-{STABLE}", underlying=STABLE, stable=True)]
         for coin in (*self.currencies, STABLE):
             exponent, factor = (
                 (STABLE_LOT_EXPONENT, FACTOR_STABLE_E6) if coin == STABLE else (COIN_LOT_EXPONENT, FACTOR_COIN_E6)

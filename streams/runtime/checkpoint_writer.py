@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection
 
 from aiokafka.errors import KafkaError
@@ -58,6 +59,7 @@ class CheckpointWriter:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._written: dict[int, list[Manifest]] = {}
         self._swept: set[int] = set()
+        self.written_s: float | None = None  # monotonic time of the newest whole one
         self.count = {"checkpoints_written": 0, "checkpoints_passed": 0, "checkpoint_bytes": 0}
 
     def busy(self, unit: int) -> bool:
@@ -88,6 +90,7 @@ class CheckpointWriter:
             await self._append(unit, records[-1:])
             self._written.setdefault(unit, []).append(manifest)
             self.count["checkpoints_written"] += 1
+            self.written_s = time.monotonic()
             self.count["checkpoint_bytes"] += manifest.size_bytes
         except asyncio.CancelledError:
             raise

@@ -103,7 +103,11 @@ class Broker:
         tied = not self.detached and threading.current_thread() is threading.main_thread()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.command(),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,  # Ctrl-C in a terminal reaches only who started it
                 preexec_fn=_die_with_parent if tied else None,
             )
@@ -220,8 +224,8 @@ def require(program: str) -> None:
 
 
 def fetch_jars(library: Path) -> None:
-    """Fetches Kafka's jars into `library` (44 MB, once), whole or not at all."""
-    if library.exists():
+    """Fetches Kafka's jars into `library` (45 MB, once), whole or not at all; to an older library what it lacks."""
+    if any(library.glob("kafka-tools-[0-9]*.jar")):
         return
     require("mvn")
     library.parent.mkdir(parents=True, exist_ok=True)
@@ -229,8 +233,12 @@ def fetch_jars(library: Path) -> None:
         jars = Path(folder) / "lib"
         copy = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
         _run(["mvn", "-q", "-B", "-f", str(KAFKA_FILES / "pom.xml"), *copy])
-        with contextlib.suppress(OSError):  # another process may have been faster
+        with contextlib.suppress(OSError):  # another process may have been faster, or an older library is there
             jars.rename(library)
+            return
+        for jar in jars.iterdir():
+            if not (library / jar.name).exists():
+                jar.rename(library / jar.name)
 
 
 def _run(command: list[str]) -> str:

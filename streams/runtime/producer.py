@@ -15,7 +15,7 @@ from streams.runtime.settings import RuntimeSettings
 def new_producer(settings: RuntimeSettings) -> AIOKafkaProducer:
     """A producer with acks=all, idempotence and no linger; not yet started. Must be called inside a running loop."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap,
+        **settings.client_options(),
         acks="all",
         enable_idempotence=True,
         linger_ms=0,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from streams.runtime.security import BrokerSecurity
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class RuntimeSettings:
     """
 
     bootstrap: str = "127.0.0.1:9092"
+    security: BrokerSecurity = field(default_factory=BrokerSecurity)
     prefix: str = "dpme."
     session_s: float = 6.0  # how long a silent member keeps its partitions; 2 on one's own brokers
     rebalance_s: float | None = None  # how long the others wait for a member to join again: 1.5 sessions
@@ -34,6 +38,9 @@ class RuntimeSettings:
     kernel_threads: int = 2  # long records of different units run side by side
     stall_s: float | None = None  # > rebalance + 2 sessions, and > the longest restore
     restore_s: float | None = None  # 3 sessions; raise it with the size of the state
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0  # of /healthz, /readyz, /metrics; 0: none
+    ready_lag_records: int = 1000  # a worker further behind the end of one of its logs is not ready
     idle_allowed: bool = False  # True: a worker without partitions is a spare, not a fault
 
     @property
@@ -56,6 +63,10 @@ class RuntimeSettings:
     def faust_request_timeout_s(self) -> float:
         """Faust refuses less than the session; the broker answers JoinGroup only after the others have joined."""
         return max(self.rebalance_limit_s + 3.0, 2 * self.session_s)
+
+    def client_options(self) -> dict[str, Any]:
+        """Where the brokers are and how to connect to them, for any aiokafka client."""
+        return {"bootstrap_servers": self.bootstrap, **self.security.client_options()}
 
     def topic(self, name: str) -> str:
         """Full name of a topic on the broker."""

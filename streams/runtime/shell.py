@@ -26,6 +26,7 @@ from streams.runtime.notes import note
 from streams.runtime.settings import RuntimeSettings
 
 # first_between(topic, partition, low, high): offset of the first record there, None for a hole; short topic names
+Saw = Callable[[Output, float], None]  # an output, and seconds since its record was taken up
 FirstBetween = Callable[[str, int, int, int], Awaitable["int | None"]]
 
 
@@ -82,7 +83,7 @@ class Shell:
     """Units of one worker. Topic names are without prefix in every method; the shell adds it when it sends.
 
     checkpoint_topic: compacted topic with a partition per unit, or None (then positions_source, or the beginning).
-    gap_topics: logs of other writers, where offsets may be missing.
+    gap_topics: logs of other writers, where offsets may be missing. saw: told of every output of a record, for metrics.
     """
 
     def __init__(
@@ -98,12 +99,13 @@ class Shell:
         checkpoint_loader: CheckpointReader | None = None,
         checkpoint_janitor: CheckpointReader | None = None,
         positions_source: PositionsSource | None = None,
+        saw: Saw | None = None,
     ) -> None:
         if (checkpoint_topic is None) != (checkpoint_loader is None or checkpoint_janitor is None):
             raise ValueError("a checkpoint topic needs a loader and a janitor, and they need a topic")
         self.settings, self.name, self.factory, self.producer = settings, name, factory, producer
         self.gap_topics = frozenset(gap_topics)
-        self.checkpoint_topic, self.positions_source = checkpoint_topic, positions_source
+        self.checkpoint_topic, self.positions_source, self._saw = checkpoint_topic, positions_source, saw
         self.units: dict[int, Unit] = {}
         self.count: Counter[str] = Counter()
         self._first_between, self._loader = first_between, checkpoint_loader
@@ -164,15 +166,23 @@ class Shell:
         self.count["holes"] += 1
 
     async def _apply(self, unit: Unit, item: Item) -> None:
+        started_s = time.monotonic()
         steps = unit.machine.steps(item.topic, item.partition, item.offset, item.value, item.headers)
         if not unit.machine.is_long(item.topic, item.value):
             for outputs in steps:
                 await self._send_all(unit, outputs)
+                self._show(outputs, started_s)
             return
         self.count["long"] += 1
         loop = asyncio.get_running_loop()
         while (found := await loop.run_in_executor(self._threads, _next_step, steps)) is not None:
             await self._send_all(unit, found)
+            self._show(found, started_s)
+
+    def _show(self, outputs: list[Output], started_s: float) -> None:
+        if self._saw is not None:
+            for output in outputs:
+                self._saw(output, time.monotonic() - started_s)
 
     def _advance(self, unit: Unit, item: Item) -> None:
         log = (item.topic, item.partition)
@@ -321,6 +331,10 @@ class Shell:
         """Next offset wanted, None if the unit is not (yet) here."""
         unit = self.units.get(self.factory.unit_of(*log))
         return None if unit is None else unit.wanted(log)
+
+    def checkpoint_written_s(self) -> float | None:
+        """Monotonic time of the newest checkpoint this process wrote."""
+        return self._writer.written_s if self._writer is not None else None
 
     def metrics(self) -> dict[str, int]:
         """Counters since the start, and the present depth of inboxes and of unacknowledged outputs."""

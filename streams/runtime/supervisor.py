@@ -30,6 +30,14 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, DRAIN_SIGNAL)
 _WATCHED = (*_ENDING, signal.SIGCHLD)
 
 
+_restarts = 0  # in a child: lives of its worker before this one
+
+
+def restarts() -> int:
+    """How often the supervisor has started this worker again; 0 without a supervisor."""
+    return _restarts
+
+
 @dataclass(frozen=True)
 class WorkerSpec:
     """One supervised worker. target runs in the child and returns its exit code (None: 0).
@@ -75,6 +83,7 @@ class _Slot:
     def __init__(self, spec: WorkerSpec, back_off: BackOff) -> None:
         self.spec, self.back_off = spec, back_off
         self.pid = 0
+        self.lives = 0
         self.born_s = 0.0
         self.due_s: float | None = 0.0  # when to start the next life; None: never again
 
@@ -187,7 +196,8 @@ class Supervisor:
         slot.born_s, slot.due_s = time.monotonic(), None
         slot.pid = os.fork()
         if slot.pid == 0:
-            self._live(slot.spec, parent)
+            self._live(slot.spec, parent, slot.lives)
+        slot.lives += 1
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         fresh = self._pid_file(slot).with_suffix(".pid.new")
         fresh.write_text(str(slot.pid))
@@ -196,8 +206,10 @@ class Supervisor:
     def _pid_file(self, slot: _Slot) -> Path:
         return self.folder / f"{slot.spec.name}.pid"
 
-    def _live(self, spec: WorkerSpec, parent: int) -> NoReturn:
+    def _live(self, spec: WorkerSpec, parent: int, lives: int) -> NoReturn:
         """In the child; never returns into the supervisor's code."""
+        global _restarts
+        _restarts = lives
         code: int | None = FAULT
         try:
             _die_with_parent(parent)

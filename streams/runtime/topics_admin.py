@@ -18,7 +18,10 @@ from aiokafka.errors import (
     for_code,
 )
 
+from streams.runtime.security import BrokerSecurity
+
 POLL_S = 0.05
+PLAINTEXT = BrokerSecurity()
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,23 @@ class TopicsError(Exception):
     """The broker refused, an existing topic has another number of partitions, or the time ran out."""
 
 
-async def ensure_topics(bootstrap: str, specs: Iterable[TopicSpec], timeout_s: float = 30.0) -> None:
+async def ensure_topics(
+    bootstrap: str, specs: Iterable[TopicSpec], timeout_s: float = 30.0, security: BrokerSecurity = PLAINTEXT
+) -> None:
     """Creates what is missing and returns when every topic is visible with a leader for each partition.
 
     A topic that exists is left as it is if it has the stated number of partitions. Raises TopicsError.
     """
     wanted = {spec.name: spec for spec in specs}
     if wanted:
-        await _within(timeout_s, bootstrap, lambda admin: _ensure(admin, wanted))
+        await _within(timeout_s, bootstrap, security, lambda admin: _ensure(admin, wanted))
 
 
 async def delete_topics(bootstrap: str, names: Iterable[str], timeout_s: float = 30.0) -> None:
     """Deletes the topics (unknown ones are fine) and returns when none of them is visible. Raises TopicsError."""
     gone = set(names)
     if gone:
-        await _within(timeout_s, bootstrap, lambda admin: _delete(admin, gone))
+        await _within(timeout_s, bootstrap, PLAINTEXT, lambda admin: _delete(admin, gone))
 
 
 async def _ensure(admin: AIOKafkaAdminClient, wanted: Mapping[str, TopicSpec]) -> None:
@@ -65,12 +70,14 @@ async def _delete(admin: AIOKafkaAdminClient, gone: set[str]) -> None:
         await asyncio.sleep(POLL_S)
 
 
-async def _within(timeout_s: float, bootstrap: str, work: Callable[[AIOKafkaAdminClient], Awaitable[None]]) -> None:
+async def _within(
+    timeout_s: float, bootstrap: str, security: BrokerSecurity, work: Callable[[AIOKafkaAdminClient], Awaitable[None]]
+) -> None:
     """Does the work on a fresh client, again while the broker is away, until the time runs out."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+                admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, **security.client_options())
                 try:
                     await admin.start()
                     return await work(admin)
@@ -95,6 +102,8 @@ def _visible(topic: Mapping[str, Any], wanted: Mapping[str, TopicSpec]) -> bool:
         return False
     spec = wanted[topic["topic"]]
     if len(topic["partitions"]) != spec.partitions:
-        raise TopicsError(f"topic {spec.name} has {len(topic['partitions'])} partitions, not {spec.partitions}: "
-                          "their number never changes in place")
+        raise TopicsError(
+            f"topic {spec.name} has {len(topic['partitions'])} partitions, not {spec.partitions}: "
+            "their number never changes in place"
+        )
     return True

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -20,14 +19,18 @@ import faust
 import uvloop
 from faust.types import TP
 
+from streams.runtime import supervisor
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, die
+from streams.runtime.health import HealthServer
 from streams.runtime.log_reader import LogReader
 from streams.runtime.machine import LogPosition, MachineFactory, PositionsSource
-from streams.runtime.notes import note
+from streams.runtime.meter import Meter
+from streams.runtime.notes import NoteHandler, note
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.shell import Shell
+from streams.runtime.standing import WorkerStanding
 from streams.runtime.transport import CheckpointConsumer, CheckpointTransport, PromptTableManager
 from streams.runtime.watchdog import Watchdog
 
@@ -56,10 +59,16 @@ class Runtime:
         self.gap_topics = frozenset(gap_topics)
         self.checkpoint_topic, self.positions_source = checkpoint_topic, positions_source
         self.draining = False
+        self._ends_at_restore: dict[LogPosition, int] = {}  # emptied once every position has reached them
+        self.standing = WorkerStanding(settings.ready_lag_records)
+        self.meter = Meter(name, supervisor.restarts(), self.standing)
+        self.health: HealthServer | None = None
 
     async def start(self, app: RoleApp) -> None:
         """Connects, waits until every topic is visible, and builds the shell."""
         self.app = app
+        if self.settings.metrics_port:
+            self.health = HealthServer(self.settings.metrics_host, self.settings.metrics_port, self.meter)
         self.producer = new_producer(self.settings)
         self.probe, self.loader, self.janitor = (LogReader(self.settings) for _ in range(3))
         readers = [self.probe, self.loader, self.janitor] if self.checkpoint_topic else [self.probe]
@@ -68,6 +77,7 @@ class Runtime:
         self.shell = self._new_shell()
         self.watchdog = Watchdog(self.settings.stall_limit_s, self.settings.idle_allowed)
         self.watchdog.start()
+        self.standing.follow(self.shell, self.watchdog)
         self._watching = asyncio.create_task(self.watchdog.watch(self._positions, self._behind))
         note("ready", role=self.role, name=self.name)
 
@@ -95,6 +105,7 @@ class Runtime:
             checkpoint_loader=CheckpointReader(self.loader, full_name) if topic else None,
             checkpoint_janitor=CheckpointReader(self.janitor, full_name) if topic else None,
             positions_source=self.positions_source,
+            saw=self.meter.saw if self.settings.metrics_port else None,
         )
 
     async def restore(self, assigned: set[TP]) -> dict[TP, int]:
@@ -102,6 +113,10 @@ class Runtime:
         logs = {self._log(at): at for at in assigned}
         limit_s = self.settings.restore_limit_s
         offsets = await asyncio.wait_for(self.shell.restore(logs), limit_s)
+        ends = await self.probe.ends([(at.topic, at.partition) for at in assigned]) if assigned else {}
+        self._ends_at_restore = {log: ends[at.topic, at.partition] for log, at in logs.items()}
+        if not assigned:
+            note("caught_up", life=os.getpid())
         return {logs[log]: offset for log, offset in offsets.items()}
 
     def _log(self, at: TP) -> LogPosition:
@@ -116,17 +131,29 @@ class Runtime:
         except Exception:  # Faust's consumer has not started yet: no assignment
             return {}
         found = {log: self.shell.position(log) for log in assigned}
-        return {log: -1 if offset is None else offset for log, offset in found.items()}
+        positions = {log: -1 if offset is None else offset for log, offset in found.items()}
+        if not positions:
+            self.standing.asked({}, {})
+        return positions
 
     async def _behind(self, positions: dict[LogPosition, int]) -> set[LogPosition]:
         ends = await self.probe.ends([(self.settings.topic(topic), partition) for topic, partition in positions])
+        self.standing.asked(positions, {self._log(TP(*at)): end for at, end in ends.items()})
         below = {log for log in positions if positions[log] < ends[self.settings.topic(log[0]), log[1]]}
         holes = set()
         for topic, partition in below:  # behind markers and holes at the end of the log there is nothing to do
             low, high = max(0, positions[topic, partition]), ends[self.settings.topic(topic), partition]
             if topic in self.gap_topics and await self._first_between(topic, partition, low, high) is None:
                 holes.add((topic, partition))
+        self._note_when_caught_up(positions, below - holes)
         return below - holes
+
+    def _note_when_caught_up(self, positions: dict[LogPosition, int], behind: set[LogPosition]) -> None:
+        """Once after each restore: what a rolling restart waits for before it touches the next worker."""
+        short = {log for log, end in self._ends_at_restore.items() if positions.get(log, -1) < end and log in behind}
+        if self._ends_at_restore and not short and self._ends_at_restore.keys() <= positions.keys():
+            self._ends_at_restore = {}
+            note("caught_up", life=os.getpid())
 
     async def stop(self) -> None:
         """Finish what is under way and have it acknowledged. Nothing depends on it: a kill is as good."""
@@ -134,6 +161,8 @@ class Runtime:
         self.watchdog.stop()
         await self.shell.stop()
         await self.producer.stop()
+        if self.health is not None:
+            self.health.close()
 
 
 class RoleApp(faust.App):
@@ -189,6 +218,7 @@ def make_app(
 def _faust_settings(settings: RuntimeSettings, name: str) -> dict[str, Any]:
     return {
         "broker": ";".join(f"kafka://{address}" for address in settings.bootstrap.split(",")),
+        "broker_credentials": settings.security.faust_credentials(),
         "autodiscover": False,
         "web_enabled": False,
         "topic_allow_declare": False,
@@ -237,9 +267,7 @@ def _add_agent(app: RoleApp) -> None:
 
 def run_worker(app: RoleApp) -> int:
     """Run until SIGTERM (restart-safe) or DRAIN_SIGNAL (leave the group); the exit code is returned."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=[NoteHandler()])
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     app.loop = loop

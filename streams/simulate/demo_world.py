@@ -23,6 +23,7 @@ from schemas.events import (
 from schemas.quantities import USD9_PER_USD
 from schemas.risk_parameters import RiskParameters, parameters_document
 from streams.replay.blocks import BlockChain
+from streams.replay.pricing import Pricing
 from streams.replay.seeding import BUFFER_RULE, buffer_facts, seed_cash
 from streams.replay.volatility import option_volatilities, scenario_set_of
 from streams.replay.world import BlockInputs, World
@@ -47,6 +48,7 @@ def demo_world(
     blocks: int = BLOCKS_DEFAULT,
     accounts: int = ACCOUNTS_DEFAULT,
     scenarios: int = SCENARIOS_DEFAULT,
+    pricing: str = Pricing.BLACK76,
 ) -> World:
     """A function of its arguments: `blocks` blocks of a second, the genesis block 0 among them.
 
@@ -57,7 +59,7 @@ def demo_world(
     """
     if blocks < 1 or accounts < ACCOUNTS_MIN:
         raise ValueError(f"a demo has at least 1 block and {ACCOUNTS_MIN} accounts, not {blocks} and {accounts}")
-    venue = Venue()
+    venue = Venue(pricing)
     symbols = venue.symbols
     scenario_set = scenario_set_of(option_volatilities(symbols, [STABLE]), seed, scenarios)
     parameters = RiskParameters()

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from oracles.surface_fit import Quote, SliceE9, fit_slice
+from oracles.surface_fit import NO_JUMPS, JumpsE, Quote, SliceE9, fit_slice
 from schemas.quantities import ONE_E9
 
 RECORDED = Path(__file__).parents[1] / "replay" / "samples" / "deribit_ETH_chain_2024-01-08_definer.csv.gz"
@@ -40,8 +40,8 @@ class RecordedChain(NamedTuple):
     smiles: tuple[Smile, ...]
 
 
-@lru_cache(maxsize=1)
-def recorded_chain() -> RecordedChain:
+@lru_cache(maxsize=2)
+def recorded_chain(jumps: JumpsE = NO_JUMPS) -> RecordedChain:
     """The shipped Deribit ETH chain of 2024-01-08 (MIT licence: streams/replay/samples/NOTICE.md), fitted."""
     rows: dict[str, list[dict[str, str]]] = defaultdict(list)
     with gzip.open(RECORDED, "rt", encoding="utf-8", newline="") as lines:
@@ -49,7 +49,7 @@ def recorded_chain() -> RecordedChain:
             rows[row["expire_date"]].append(row)
     first = rows[EXPIRIES[0]][0]
     time_ms, index_usd = int(first["creation_timestamp"]), float(first["estimated_delivery_price"])
-    smiles = tuple(_smile(name, rows[name], time_ms, index_usd) for name in EXPIRIES)
+    smiles = tuple(_smile(name, rows[name], time_ms, index_usd, jumps) for name in EXPIRIES)
     return RecordedChain(time_ms, index_usd, smiles)
 
 
@@ -59,11 +59,11 @@ def scaled(slice_e9: SliceE9, factor: float) -> SliceE9:
     return (round(a * factor**2), round(b * factor), rho, round(m * factor), max(round(sigma * factor), 1))
 
 
-def _smile(name: str, rows: list[dict[str, str]], time_ms: int, index_usd: float) -> Smile:
+def _smile(name: str, rows: list[dict[str, str]], time_ms: int, index_usd: float, jumps: JumpsE) -> Smile:
     forward = float(rows[0]["underlying_price"])
     moment = datetime.datetime.strptime(name, "%d%b%y").replace(hour=EXPIRY_HOUR_UTC, tzinfo=datetime.UTC)
     expiry_ms = int(moment.timestamp()) * 1000
-    fitted = fit_slice([_quote(row) for row in rows], round(forward * ONE_E9), 0, expiry_ms - time_ms)
+    fitted = fit_slice([_quote(row) for row in rows], round(forward * ONE_E9), 0, expiry_ms - time_ms, jumps)
     if fitted is None:
         raise ValueError(f"{RECORDED.name} has no usable quotes for {name}")
     return Smile(name, expiry_ms, forward / index_usd, fitted)

@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from kernels.instrument_greeks import instrument_greeks
 from kernels.reprice import marks
 from oracles.surface_fit import SliceE9
 from schemas.catalogue import Catalogue
-from schemas.events import InstrumentListing, UnderlyingListing
+from schemas.events import InstrumentListing, Jumps, UnderlyingListing
 from schemas.log_records import EXPIRY_ROW, SPOT_ROW, Market
 from schemas.quantities import USD9_PER_USD
 from streams.engine.market import RecordedMarket
+from streams.replay.pricing import Pricing, jump_terms_of, jumps_of
 from streams.replay.seeding import encode_all
 from streams.replay.volatility import HOURLY_VOLATILITY, WITH_HISTORY
 from streams.simulate.smiles import RecordedChain, Smile, recorded_chain
@@ -49,8 +50,9 @@ PRODUCTS = (
 class Venue:
     """The listings, and marks of everything listed at a market. Instruments by their catalogue index."""
 
-    def __init__(self) -> None:
-        self.chain: RecordedChain = recorded_chain()
+    def __init__(self, pricing: str = Pricing.BLACK76) -> None:
+        self.jumps = jumps_of(pricing)
+        self.chain: RecordedChain = recorded_chain(jump_terms_of(self.jumps))
         self.symbols = [product.symbol for product in PRODUCTS]
         self.start_usd = np.array([product.price_usd or self.chain.index_usd for product in PRODUCTS])
         self.volatility_ratio = [_volatility_ratio(symbol) for symbol in self.symbols]
@@ -101,7 +103,7 @@ class Venue:
     # -- listings
 
     def _listings(self) -> list[Struct]:
-        found: list[Struct] = [_underlying(symbol, False) for symbol in self.symbols]
+        found: list[Struct] = [_underlying(symbol, False, self.jumps) for symbol in self.symbols]
         found.append(_underlying(STABLE, True))
         for product, start_usd in zip(PRODUCTS, self.start_usd):
             found.append(_instrument(perpetual(product.symbol), product.symbol, "perpetual", product.lot_exponent))
@@ -128,8 +130,8 @@ def perpetual(symbol: str) -> str:
     return f"{symbol}-PERP"
 
 
-def _underlying(symbol: str, stable: bool) -> UnderlyingListing:
-    return UnderlyingListing(version=1, id=f"underlying-{symbol}", underlying=symbol, stable=stable)
+def _underlying(symbol: str, stable: bool, jumps: Jumps | UnsetType = UNSET) -> UnderlyingListing:
+    return UnderlyingListing(version=1, id=f"underlying-{symbol}", underlying=symbol, stable=stable, jumps=jumps)
 
 
 def _instrument(name: str, underlying: str, kind: Any, lot_exponent: int, **terms: Any) -> InstrumentListing:

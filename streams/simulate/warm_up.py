@@ -13,12 +13,14 @@ from schemas.events import (
     Fill,
     ForwardTick,
     InstrumentListing,
+    ParametersListing,
     QuoteTick,
     ScenarioSetListing,
     SpotTick,
     SurfaceTick,
     UnderlyingListing,
 )
+from schemas.risk_parameters import RiskParameters, parameters_document
 from streams.simulate.in_process import Pipeline
 
 GENESIS_MS = 1_700_000_000_000
@@ -64,6 +66,8 @@ def _listings(digest: str) -> list:
             call, put = _name("call", strike, expiry_ms), _name("put", strike, expiry_ms)
             found.append(InstrumentListing(**option, id=call, instrument=call, kind="call"))
             found.append(InstrumentListing(**option, id=put, instrument=put, kind="put"))
+    bounds = parameters_document(RiskParameters(bound_accounts_min=1))  # so that rows that keep a bound run too
+    found.append(ParametersListing(version=1, id="r", document=bounds))
     return [*found, ScenarioSetListing(version=1, id="s", digest=digest)]
 
 
@@ -85,9 +89,7 @@ def _events(number: int) -> list:
 
 def _ticks(number: int) -> list:
     time_ms, price = _time(number), (100, 97, 60)[number] * 10**9
-    spot = SpotTick(
-        version=1, id=f"s{number}", source="warm", time_ms=time_ms - 300, underlying="X", price_usd9=price
-    )
+    spot = SpotTick(version=1, id=f"s{number}", source="warm", time_ms=time_ms - 300, underlying="X", price_usd9=price)
     if number:
         return [spot]
     near, far = EXPIRIES_MS
@@ -100,7 +102,11 @@ def _ticks(number: int) -> list:
     )  # fmt: skip
     quotes = [
         QuoteTick(
-            version=1, id=f"q{kind}{strike}", source="warm", time_ms=time_ms, instrument=_name(kind, strike, near),
+            version=1,
+            id=f"q{kind}{strike}",
+            source="warm",
+            time_ms=time_ms,
+            instrument=_name(kind, strike, near),
             mark_usd9=round(max(0.05, 3.0 - abs(strike - 101) / 10) * 10**9),
         )
         for strike in STRIKES_USD

@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from streams.sink.store import is_server
+
 DEFAULT_DATA = ".dpme"
 
 
 class CurrentRun(Struct, frozen=True, kw_only=True):
-    """One run. `store` is the folder of its store, `gateway` the URL of its WebSocket; empty where it has none."""
+    """One run. `store`: folder or URL of its store, `gateway`: URL of its WebSocket; empty where it has none."""
 
     bootstrap: str
     prefix: str
@@ -39,7 +41,9 @@ def write_current_run(data: Path | str, run: CurrentRun) -> None:
     os.replace(new, target)
 
 
-def store_folder(data: Path | str) -> Path:
-    """Where the store of a data folder lies: as its run says, else `<data>/store`."""
+def store_of(data: Path | str) -> str:
+    """The store of a data folder, as its run says, else `<data>/store`; a ClickHouse server's URL is one itself."""
+    if is_server(data):
+        return str(data)
     run = read_current_run(data)
-    return Path(run.store) if run is not None and run.store else Path(data) / "store"
+    return run.store if run is not None and run.store else str(Path(data) / "store")

@@ -20,10 +20,12 @@ from typing import Any
 
 import orjson
 
+from streams.runtime.security import Secret
 from streams.sink import queries
+from streams.sink.clickhouse_store import ClickHouseStore
 from streams.sink.errors import QueryRefused, StoreBusy, StoreEmpty, StoreError
 from streams.sink.sink import Sink, standings
-from streams.sink.store import LOCK_POLL_S, ChdbStore, Store
+from streams.sink.store import LOCK_POLL_S, ChdbStore, Store, is_server
 
 SOCKET_NAME = "query.sock"
 FRAME_MAX = 64 << 20
@@ -101,14 +103,19 @@ class _Handler(socketserver.BaseRequestHandler):
 
 
 class QueryClient:
-    """Asks the store in `folder`: the process that has it open if there is one, else the folder itself.
+    """Asks a store: a ClickHouse server itself; for a folder the process that has it open, or else the folder.
 
-    attach_only: never open the folder here; StoreBusy then means that nobody answers (yet).
+    attach_only: never open the folder here; StoreBusy then means that nobody answers (yet). The server's password
+    comes from DPME_STORE_PASSWORD.
     """
 
-    def __init__(self, folder: Path | str, attach_only: bool = False) -> None:
-        self.folder = Path(folder)
-        self._store: ChdbStore | None = None
+    def __init__(self, target: Path | str, attach_only: bool = False) -> None:
+        self.folder = Path(target)
+        self._store: ChdbStore | ClickHouseStore | None = None
+        self._socket: socket.socket | None = None
+        if is_server(target):
+            self._store = ClickHouseStore(str(target), Secret(os.environ.get("DPME_STORE_PASSWORD", "")))
+            return
         self._socket = self._connected()
         if self._socket is not None:
             return

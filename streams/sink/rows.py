@@ -68,8 +68,8 @@ ARROW_SCHEMAS: dict[str, pa.Schema] = {
             *_fields(_WHOLE, "first", "wide", "warnings", "calls"),
             *_fields(_TEXT, "states", "state_digest", "table_digest", "scenario_digest"),
             *_fields(_WHOLE, "parameter_version"),
-            *_fields(_TEXT, "halted"),
-            *_fields(_WHOLE, "epoch", "rollback_from"),
+            *_fields(_TEXT, "halted", "stages"),
+            *_fields(_WHOLE, "bound", "epoch", "rollback_from"),
         ]
     ),
     "margin_calls": pa.schema(
@@ -162,6 +162,7 @@ def _decode_block_done(place: Place, raw: bytes) -> Decoded:
     row = {**msgspec.structs.asdict(done), **_origin(place, done.seq), "states": _json(done.states)}
     row["epoch"] = done.epoch or 0
     row["rollback_from"] = NO_ROLLBACK if done.rollback_from is msgspec.UNSET else done.rollback_from
+    row["stages"] = _json(done.stages)
     return _decoded("blocks_done", done.seq, [row])
 
 

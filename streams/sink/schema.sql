@@ -20,6 +20,17 @@ CREATE TABLE IF NOT EXISTS dpme.identity
 ENGINE = MergeTree ORDER BY schema_version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
+-- Who may write, newest claim wins: a sink on a server claims the store before it asks where the tables stand
+-- (streams/sink/clickhouse_store.py). chDB has a lock on its folder instead and leaves this empty.
+CREATE TABLE IF NOT EXISTS dpme.writers
+(
+    number Int64,
+    token String,
+    claimed DateTime DEFAULT now()
+)
+ENGINE = MergeTree ORDER BY number
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
 -- margin.batches: every account's margin at every evaluated block. Account-major: 7.8 bytes a row, one account's life in ms.
 CREATE TABLE IF NOT EXISTS dpme.margins
 (
@@ -41,6 +52,7 @@ CREATE TABLE IF NOT EXISTS dpme.margins
     stress_row Int16 CODEC(ZSTD(1)),
     state Enum8('healthy' = 0, 'margin_call' = 1, 'liquidatable' = 2, 'insolvent' = 3) CODEC(ZSTD(1)),
     wide Bool CODEC(ZSTD(1)),
+    keyframe_block Int64 CODEC(Delta, ZSTD(1)),
     epoch Int64 CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree ORDER BY (account, block)
@@ -68,6 +80,8 @@ CREATE TABLE IF NOT EXISTS dpme.blocks_done
     scenario_digest LowCardinality(String),
     parameter_version Int64,
     halted String,
+    stages String,
+    bound Int64,
     epoch Int64,
     rollback_from Int64
 )

@@ -19,7 +19,7 @@ from schemas import topics
 from streams.runtime.once import Once
 from streams.sink.errors import SinkFault, StoreError
 from streams.sink.rows import TABLES, Place, decode
-from streams.sink.store import DATABASE, SCHEMA_VERSION, Store
+from streams.sink.store import SCHEMA_VERSION, Store
 
 FLUSH_ROWS = 50_000
 FLUSH_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Standing(NamedTuple):
 
 def claim_identity(store: Store, epoch: str) -> None:
     """Bind an empty store to the log named `epoch`; refuse a store of another log or of another layout."""
-    found = store.query(f"SELECT epoch, schema_version FROM {DATABASE}.identity")
+    found = store.query(f"SELECT epoch, schema_version FROM {store.database}.identity")
     if not found:
         rows = {"epoch": [epoch], "schema_version": pa.array([SCHEMA_VERSION], pa.uint32())}
         store.insert("identity", pa.table(rows))
@@ -59,7 +59,7 @@ def standings(store: Store) -> dict[tuple[str, int], Standing]:
         seq = "0" if topic == topics.QUARANTINE else "max(record_seq)"
         for row in store.query(
             f"SELECT log_partition, max(log_offset) + 1 AS next_offset, {seq} AS seq "
-            f"FROM {DATABASE}.{table} GROUP BY log_partition"
+            f"FROM {store.database}.{table} GROUP BY log_partition"
         ):
             found[topic, row["log_partition"]] = Standing(row["next_offset"], row["seq"])
     return found
@@ -160,7 +160,7 @@ class Sink:
         known = {
             tuple(row[name] for name in _ORIGIN_KEYS)
             for row in self._store.query(
-                f"SELECT {', '.join(_ORIGIN_KEYS)} FROM {DATABASE}.quarantine "
+                f"SELECT {', '.join(_ORIGIN_KEYS)} FROM {self._store.database}.quarantine "
                 "WHERE source_offset BETWEEN {lowest:Int64} AND {highest:Int64}",
                 {"lowest": lowest, "highest": highest},
             )
@@ -202,13 +202,13 @@ def missing(store: Store) -> dict[str, int]:
         number = "record_seq" if table == "blocks_done" else "seq"
         [row] = store.query(
             f"SELECT toInt64(sum(top - held)) AS wrong FROM (SELECT toInt64(max({number})) AS top, "
-            f"toInt64(uniqExact({number})) AS held FROM {DATABASE}.{table} GROUP BY log_partition)"
+            f"toInt64(uniqExact({number})) AS held FROM {store.database}.{table} GROUP BY log_partition)"
         )
         found[table] = int(row["wrong"] or 0)
     [row] = store.query(
-        f"WITH held AS (SELECT DISTINCT log_partition, epoch, block FROM {DATABASE}.margins), "
+        f"WITH held AS (SELECT DISTINCT log_partition, epoch, block FROM {store.database}.margins), "
         "newest AS (SELECT log_partition, max((epoch, block)) AS top FROM held GROUP BY log_partition) "
-        f"SELECT count() AS wrong FROM {DATABASE}.blocks_done AS done INNER JOIN newest USING log_partition "
+        f"SELECT count() AS wrong FROM {store.database}.blocks_done AS done INNER JOIN newest USING log_partition "
         "WHERE evaluated AND accounts > 0 AND (epoch, block) <= top "
         "AND (log_partition, epoch, block) NOT IN (SELECT * FROM held)"
     )
@@ -224,7 +224,8 @@ def doubled(store: Store) -> dict[str, int]:
     found = {}
     for table, key in keys.items():
         [row] = store.query(
-            f"SELECT sum(times - 1) AS wrong FROM (SELECT count() AS times FROM {DATABASE}.{table} GROUP BY {key}) "
+            "SELECT sum(times - 1) AS wrong FROM "
+            f"(SELECT count() AS times FROM {store.database}.{table} GROUP BY {key}) "
             "SETTINGS optimize_aggregation_in_order = 1"
         )
         found[table] = int(row["wrong"] or 0)

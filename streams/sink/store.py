@@ -1,4 +1,4 @@
-"""The store: chDB embedded, one process a folder, behind four calls: execute, insert, query, stream.
+"""The store behind four calls, execute, insert, query and stream; and its embedded kind: chDB, one process a folder.
 
 chDB (ClickHouse in the process) is imported when a store is opened, never before: a process that has loaded it must not
 be forked (start children with `spawn`). One `insert` is one block of rows and becomes one part, which appears whole or
@@ -31,13 +31,15 @@ _ONE_BLOCK = "max_threads=1, max_insert_threads=1, min_insert_block_size_rows=10
 FREE_BYTES_MIN = 64 << 20
 LOCK_POLL_S = 0.05
 _DISK_WORDS = re.compile(r"NOT_ENOUGH_SPACE|CANNOT_WRITE|No space left|Read-only file")
-_QUESTION_WORDS = re.compile(
+QUESTION_WORDS = re.compile(
     r"UNKNOWN_|SYNTAX_ERROR|TYPE_MISMATCH|ILLEGAL_|NUMBER_OF_ARGUMENTS|NOT_AN_AGGREGATE|CANNOT_PARSE|BAD_ARGUMENTS"
 )
 
 
 class Store(Protocol):
-    """What the sink and the queries need of a database."""
+    """What the sink and the queries need of a database; `database` is its name, which stands before every table's."""
+
+    database: str
 
     def execute(self, sql: str) -> None:
         """Run a statement that returns nothing."""
@@ -56,11 +58,17 @@ class Store(Protocol):
         ...
 
 
-def schema_statements() -> list[str]:
-    """The statements of schema.sql, in order, without comments."""
+def is_server(target: Path | str) -> bool:
+    """Whether a store is named by the URL of a ClickHouse server; a folder otherwise."""
+    return str(target).startswith(("clickhouse://", "clickhouses://"))
+
+
+def schema_statements(database: str = DATABASE) -> list[str]:
+    """The statements of schema.sql for a database of this name, in order, without comments."""
     text = resources.files("streams.sink").joinpath("schema.sql").read_text(encoding="utf-8")
     lines = [line.split("--", 1)[0].rstrip() for line in text.splitlines()]
-    return [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+    statements = [statement.strip() for statement in "\n".join(lines).split(";") if statement.strip()]
+    return [re.sub(rf"(EXISTS ){DATABASE}\b", rf"\g<1>{database}", statement, count=1) for statement in statements]
 
 
 class ChdbStore:
@@ -69,6 +77,8 @@ class ChdbStore:
     insert() refuses to write where less than `free_bytes_min` would be left of the disk. `wait_s`: how long another
     process may keep it (a `dpme query` that came while the sink was restarting).
     """
+
+    database = DATABASE
 
     def __init__(
         self, folder: Path | str, create: bool = True, free_bytes_min: int = FREE_BYTES_MIN, wait_s: float = 0.0
@@ -176,7 +186,7 @@ def _open_session(folder: Path) -> Any:
         return Session(str(folder))
     except Exception as error:
         raise StoreError(
-            f"chDB cannot open {folder}: {_short(error)}. Check that it is writable and the disk is not full; "
+            f"chDB cannot open {folder}: {short(error)}. Check that it is writable and the disk is not full; "
             "a damaged store can be removed: the sink writes it again from the logs"
         ) from error
 
@@ -192,13 +202,13 @@ def _bound(parameters: Mapping[str, str | int] | None) -> dict[str, Any] | None:
 def _translated(error: Exception, folder: Path) -> StoreError:
     text = str(error)
     if _DISK_WORDS.search(text):
-        return StoreError(f"{folder} cannot be written, is the disk full? Free space, start again: {_short(error)}")
-    if _QUESTION_WORDS.search(text):
-        return QueryRefused(_short(error))
-    return StoreError(f"the store {folder} failed: {_short(error)}")
+        return StoreError(f"{folder} cannot be written, is the disk full? Free space, start again: {short(error)}")
+    if QUESTION_WORDS.search(text):
+        return QueryRefused(short(error))
+    return StoreError(f"the store {folder} failed: {short(error)}")
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     """The first sentence of ClickHouse's message, without stack trace."""
     first = str(error).split("Stack trace", 1)[0].strip().splitlines()
     return (first[0] if first else type(error).__name__)[:400]

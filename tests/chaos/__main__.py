@@ -74,13 +74,15 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
         sink=arguments.sink and not arguments.mutant,
         mutant=arguments.mutant,
         script=script,
+        groups=arguments.groups,
+        risk_workers=3 if arguments.groups == 1 else 2,
         broker=broker,
     )
     print(f"chaos: {len(blocks)} blocks on {address}, seed {arguments.seed}", file=sys.stderr)
     outcome = await arena.run(world, blocks, address, folder / "run", plan)
     calm = calm_outputs(world, blocks, plan.partitions)
     found = {"broker": arguments.broker, "seed": arguments.seed}
-    found |= report(world, blocks, outcome, calm, plan.partitions)
+    found |= report(world, blocks, outcome, calm, plan.partitions, plan.groups)
     if arguments.calm:
         quiet = Plan(arguments.seed, 0.0, disturbed=False, risk_workers=1)
         undisturbed = await arena.run(world, blocks, address, folder / "calm", quiet)
@@ -96,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help=f"of feeding ({SECONDS:g}), at {BLOCKS_PER_S:g} blocks a second")
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
+    parser.add_argument("--groups", type=int, default=1, help="2: hot standby, one group disturbed at a time")
     parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
     parser.add_argument("--acts", type=_script, help="KIND:ROLE,KIND:ROLE... instead of chance, as freeze long:risk")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")

@@ -11,7 +11,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from streams.pipeline.config import read_config
+from streams.pipeline.rolling_restart import rolling_restart
 from streams.runtime.kafka_process import Broker
+from tests.chaos.notes import last_pid
 from tests.chaos.verdict import Act
 
 BROKER = "broker"  # by a script only, and only one of our own
@@ -19,10 +22,12 @@ BROKER = "broker"  # by a script only, and only one of our own
 BEGIN = (("kill", "risk"), ("kill", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "risk"),
          ("kill twice", "risk"), ("freeze", "sequencer"), ("kill twice", "sequencer"), ("freeze long", "risk"),
          ("kill all", "risk"), ("stop", "sequencer"), ("freeze", "enforcement"), ("kill", "sink"))  # fmt: skip
-ACT_KINDS = ("kill", "kill twice", "kill all", "freeze", "freeze long", "stop")
+ROLLING = "rolling restart"  # of all risk and enforcement workers, by a script only
+ACT_KINDS = ("kill", "kill twice", "kill all", "freeze", "freeze long", "stop", ROLLING)
 KINDS = (("kill", 6), ("kill twice", 1), ("freeze", 3), ("stop", 2))
 ROLES = (("risk", 6), ("sequencer", 3), ("enforcement", 2), ("sink", 1))
 FREEZE_S, PAUSE_S, AGAIN_S = (0.5, 3.0), (1.2, 3.2), (0.05, 0.6)
+SETTLED_S = 2.0  # a thawed worker has read what it missed
 
 
 class Tormentor:
@@ -36,6 +41,9 @@ class Tormentor:
         self.names: dict[str, list[str]] = {}
         for name in names:
             self.names.setdefault(name.split("-")[0], []).append(name)
+        self.groups = _groups(names)
+        self.treated = 0  # the one group that is disturbed, until it is whole again
+        self.thawed_s = 0.0
         self.acts: list[Act] = []
         self.signals: Counter[str] = Counter()
         self.frozen: set[int] = set()
@@ -66,11 +74,15 @@ class Tormentor:
         if role == BROKER:
             self._kill_broker()
             return
-        name = self.chance.choice(self.names[role])
+        if kind == ROLLING:
+            await self._restart_all()
+            return
+        mine = self._names_to_disturb(role)
+        name = self.chance.choice(mine)
         pid = self._pid(name)
         if pid is None or pid in self.frozen:
             return
-        victims = self.names[role] if kind == "kill all" else [name]
+        victims = mine if kind == "kill all" else [name]
         self.acts += [Act(time.time(), kind, each) for each in victims if self._pid(each) not in self.frozen]
         if kind == "kill all":
             for each in victims:
@@ -98,10 +110,32 @@ class Tormentor:
             self.broker.start()
             self.signals["SIGKILL"] += 1
 
+    async def _restart_all(self) -> None:
+        """The command of that name, on the workers of this run."""
+        config = read_config(self.folder / "config.json")
+        self.acts.append(Act(time.time(), ROLLING, "risk"))
+        restarted = await asyncio.to_thread(lambda: dict(rolling_restart(config)))
+        self.signals["SIGTERM"] += len(restarted)
+
     async def _thaw(self, pid: int, span_s: float) -> None:
         await asyncio.sleep(span_s)
         _send(pid, signal.SIGCONT)
         self.frozen.discard(pid)
+        self.thawed_s = time.monotonic()
+
+    def _names_to_disturb(self, role: str) -> list[str]:
+        """With hot standby: those of one group, and of another one only when this one is whole again."""
+        if len(self.groups) == 1 or not set(self.names[role]) <= set().union(*self.groups):
+            return self.names[role]
+        if self._is_whole(self.groups[self.treated]):
+            self.treated = self.chance.randrange(len(self.groups))
+        return [name for name in self.names[role] if name in self.groups[self.treated]]
+
+    def _is_whole(self, group: list[str]) -> bool:
+        pids = [self._pid(name) for name in group]
+        settled = time.monotonic() - self.thawed_s > SETTLED_S and not self.frozen.intersection(filter(None, pids))
+        caught_up = [last_pid(self.folder / f"{name}.log", "caught_up") for name in group]
+        return settled and None not in pids and pids == caught_up
 
     def _signal(self, pid: int | None, number: signal.Signals) -> None:
         if pid is not None and (pid not in self.frozen or number == signal.SIGSTOP):
@@ -118,3 +152,15 @@ def _send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         if pid > 0:
             os.kill(pid, number)
+
+
+def _groups(names: list[str]) -> list[list[str]]:
+    """Hot-standby groups of risk and enforcement workers: one, or as many as the names tell."""
+    grouped = [name for name in names if name.split("-")[0] in ("risk", "enforcement")]
+    stems = sorted({_standby(name) for name in grouped})
+    return [[name for name in grouped if _standby(name) == stem] for stem in stems]
+
+
+def _standby(name: str) -> str:
+    """ "" for the first group, else the part of the name that tells which."""
+    return next((part for part in name.split("-") if part.startswith("standby")), "")

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, PUBLIC_OUTPUTS, QUARANTINE, topic_specs
 from streams.pipeline.config import PipelineConfig, write_config
@@ -35,6 +34,7 @@ from streams.sink.query_socket import QueryClient
 from streams.sink.rows import TABLES
 from tests.chaos.acts import Tormentor
 from tests.chaos.feeding import BadProducer
+from tests.chaos.notes import notes
 from tests.chaos.verdict import Recorded
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
@@ -50,6 +50,7 @@ class Plan:
     disturbed: bool = True
     partitions: int = 4
     risk_workers: int = 3
+    groups: int = 1
     session_s: float = 6.0
     checkpoint_every: int = 10
     sink: bool = False
@@ -79,8 +80,8 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
     shutil.rmtree(folder, ignore_errors=True)
     config = PipelineConfig(
         bootstrap=address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
-        partitions=plan.partitions, risk_workers=plan.risk_workers, session_s=plan.session_s,
-        checkpoint_every=plan.checkpoint_every, store=str(folder / "store") if plan.sink else "",
+        partitions=plan.partitions, risk_workers=plan.risk_workers, groups=plan.groups, session_s=plan.session_s,
+        checkpoint_every=plan.checkpoint_every, log_format="json", store=str(folder / "store") if plan.sink else "",
     )  # fmt: skip
     settings = config.settings()
     specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(plan.partitions)]
@@ -233,9 +234,3 @@ def _lives(folder: Path) -> tuple[list[str], Counter[str]]:
                 deaths.append(f"{path.stem}: {one['reason']} ({one['code']}) {one['exception'] or ''}"[:200])
     lives = Counter(one["worker"] for one in notes(folder / "supervisor.log") if one["event"] == "ended")
     return deaths, lives
-
-
-def notes(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a log."""
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.startswith('{"event"')]

@@ -49,7 +49,7 @@ def records_of(inputs: BlockInputs, chance: random.Random) -> list[Record]:
 
 
 def account_of(event: Any) -> str:
-    return str(event["account"] if isinstance(event, dict) else event.account)
+    return str(event.get("account", "") if isinstance(event, dict) else getattr(event, "account", ""))
 
 
 class BadProducer:

@@ -14,7 +14,9 @@ from tests.chaos.arena import Outcome
 from tests.chaos.expected import Values
 
 
-def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Values, partitions: int) -> dict[str, Any]:
+def report(
+    world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Values, partitions: int, groups: int = 1
+) -> dict[str, Any]:
     """Equal to the engine over the logs, to the calm run; logs equal to the sequencer over inputs and decisions."""
     recorded = outcome.recorded
     taken = verdict.take(recorded)
@@ -29,11 +31,14 @@ def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Valu
     store = store_differs(outcome, taken.values)
     made["equal"] = made["equal"] and not outcome.failure and not store
     signals = outcome.tormentor.signals
+    late = [*verdict.barrier_gaps(recorded), *verdict.enforcement_gaps(recorded)]
     return {
         **made,
         "kills": signals["SIGKILL"],
         "longest_gap_s": verdict.longest(gap.length_s for gap in verdict.barrier_gaps(recorded)),
         "longest_block_s": verdict.longest(verdict.block_gaps(recorded, outcome.producer.sent_s)),
+        "blocks_missed": verdict.missed(late),
+        "longest_enforcement_s": verdict.longest(gap.length_s for gap in verdict.enforcement_gaps(recorded)),
         "freezes": signals["SIGSTOP"],
         "stops": signals["SIGTERM"],
         "blocks": len(blocks),
@@ -42,7 +47,7 @@ def report(world: World, blocks: list[BlockInputs], outcome: Outcome, calm: Valu
         "quarantined": len({r.key for r in recorded[QUARANTINE, 0]}),
         **outcome.producer.count,
         "differences": {name: list(found) for name, found in compared.items() if any(found)},
-        "gaps_s": verdict.by_kind(outcome.tormentor.acts, recorded),
+        "gaps_s": verdict.by_kind(outcome.tormentor.acts, recorded, groups),
         "deaths": outcome.deaths,
         "lives": dict(sorted(outcome.lives.items())),
         "failure": outcome.failure,

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 from aiokafka.structs import ConsumerRecord
 
 from schemas import log_records as records
+from schemas.codec import decode_output
 from schemas.margin_batch import decode_batch
-from schemas.topics import ACCOUNT_LOG, MARGIN_BATCHES, PUBLIC_OUTPUTS
+from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, LIQUIDATIONS, MARGIN_BATCHES, MARGIN_CALLS, PUBLIC_OUTPUTS
 from streams.runtime.once import Once
 from tests.chaos.expected import Values, sequence_of
 
 Recorded = dict[tuple[str, int], list[ConsumerRecord]]
+MISSED_S = 0.25  # a block later than this counts as missed
 ALL = 1 << 60  # compare every repeat, however old
 REACH_S = (-0.2, 0.7)  # an act is blamed for gaps that begin so soon before or after it, not for those it prolongs
 
@@ -91,6 +93,34 @@ def barrier_gaps(recorded: Recorded) -> list[Gap]:
     return sorted(found, key=lambda gap: gap.at_s)
 
 
+def enforcement_gaps(recorded: Recorded) -> list[Gap]:
+    """From the append of a block's last calls and done-marker to that of its liquidations, where it has any."""
+    complete: dict[int, float] = {}
+    for topic in (MARGIN_CALLS, BLOCKS_DONE):
+        for partition in {p for t, p in recorded if t == topic}:
+            for block, at_s in _first_appends(recorded[topic, partition]).items():
+                complete[block] = max(at_s, complete.get(block, 0.0))
+    return [
+        Gap(0, complete[block], at_s - complete[block], "enforcement")
+        for block, at_s in sorted(_first_appends(recorded.get((LIQUIDATIONS, 0), [])).items())
+    ]
+
+
+def _first_appends(log: list[ConsumerRecord]) -> dict[int, float]:
+    """Block -> when the last of its records that is no repeat was appended."""
+    found, once = {}, Once(window=ALL)
+    for record in log:
+        value = decode_output(record.value)
+        if once.take(int(value["seq"]), record.value) == "new":
+            found[int(value["block"])] = record.timestamp / 1e3
+    return found
+
+
+def missed(gaps: list[Gap], limit_s: float = MISSED_S) -> int:
+    """How many came later than the limit."""
+    return sum(gap.length_s > limit_s for gap in gaps)
+
+
 def barrier_silences(recorded: Recorded) -> list[Gap]:
     """From one barrier to the next in partition 0: how long the sequencer decided nothing."""
     times = sorted(_barriers(recorded[ACCOUNT_LOG, 0]).values())
@@ -117,16 +147,20 @@ def block_gaps(recorded: Recorded, sent_s: dict[int, float]) -> list[float]:
     return [max(batches[block].values()) - at_s for block, at_s in sent_s.items() if block in batches]
 
 
-def by_kind(acts: list[Act], recorded: Recorded) -> dict[str, dict[str, float]]:
-    """Longest gap that each act on risk workers and on the sequencer began, by kind: count, median and longest.
+def by_kind(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, dict[str, float]]:
+    """Longest gap that each act began, by kind: count, median and longest.
 
-    An act on a worker that owns nothing begins none; others may prolong it: medians say more than extremes.
+    With one group a gap belongs to the worker that wrote before it; with hot standby whoever stands still is nobody's
+    loss, so every gap that begins about then counts. An act on a worker that owns nothing begins none; others may
+    prolong it: medians say more than extremes.
     """
     caused: dict[str, list[float]] = defaultdict(list)
-    gaps = [*barrier_gaps(recorded), *barrier_silences(recorded)]
+    gaps, silences = barrier_gaps(recorded), barrier_silences(recorded)
+    enforcement = enforcement_gaps(recorded)
     for act in acts:
         role = act.who.split("-")[0]
-        theirs = [gap for gap in gaps if gap.owner == act.who]
+        theirs = [gap for gap in gaps if (groups > 1 and role == "risk") or gap.owner == act.who]
+        theirs += enforcement if role == "enforcement" else [gap for gap in silences if gap.owner == act.who]
         hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1]]
         if hit:
             caused[f"{act.kind} {role}"].append(max(hit))

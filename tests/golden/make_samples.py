@@ -1,6 +1,7 @@
 """Golden samples: one value of every message.
 
 `python tests/golden/make_samples.py` writes the files anew: only for a new version or type, never to pass a test.
+`earlier/` keeps samples of what was written before fields were added: they must stay readable.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="c-1", block=17, time_ms=T, account="alice", amount_usd6=-5_000_000)),
     "collateral_move": ("account.fills", e.CollateralMove(
         version=1, id="k-1", block=17, time_ms=T, account="alice", instrument="BTC", lots=7, mode="set")),
+    "funding": ("account.fills", e.Funding(
+        version=1, id="n-1", block=17, time_ms=T, instrument="BTC-PERP", amount_usd9=-4 * ONE)),
+    "transfer": ("account.fills", e.Transfer(
+        version=1, id="m-1", block=17, time_ms=T, account="alice", to="alice/options", amount_usd6=5_000_000)),
+    "transfer_position": ("account.fills", e.Transfer(
+        version=1, id="m-2", block=17, time_ms=T, account="alice/options", to="alice", instrument="BTC-PERP", lots=-3,
+        price_usd9=40_000 * ONE)),
     "spot": ("oracle.ticks", e.SpotTick(
         version=1, id="t-1", source="pyth", time_ms=T, underlying="BTC", price_usd9=40_000 * ONE)),
     "forward": ("oracle.ticks", e.ForwardTick(
@@ -48,6 +56,9 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="t-4", source="dvol", time_ms=T, underlying="BTC", expiry_ms=T + 1, a_e9=-1, b_e9=2, rho_e9=-3,
         m_e9=4, sigma_e9=5)),
     "underlying": ("instruments", e.UnderlyingListing(version=1, id="u-1", underlying="USDC", stable=True)),
+    "underlying_jumps": ("instruments", e.UnderlyingListing(
+        version=1, id="u-2", underlying="BTC",
+        jumps=e.Jumps(intensity_e6=4_000_000, mean_e9=-50_000_000, stddev_e9=100_000_000))),
     "instrument": ("instruments", e.InstrumentListing(
         version=1, id="i-1", instrument="BTC-C", underlying="BTC", kind="call", lot_exponent=-2, expiry_ms=T + 1,
         strike_usd9=41_000 * ONE)),
@@ -83,7 +94,8 @@ OUTPUTS: dict[str, Any] = {
     "block_done": d.BlockDone(
         version=1, partition=2, seq=18, block=17, block_hash=HASH, time_ms=T, accounts=5, events=3, evaluated=True,
         first=1, wide=0, warnings=1, calls=1, state_digest="ab", table_digest="cd", scenario_digest="5a" * 32,
-        states={"healthy": 4, "margin_call": 0, "liquidatable": 1, "insolvent": 0}, parameter_version=1),
+        states={"healthy": 4, "margin_call": 0, "liquidatable": 1, "insolvent": 0}, parameter_version=1,
+        stages={"bound_sup": 3, "exact_not_healthy": 1, "exact_traded": 1}, bound=3),
     "margin_calls_retracted": d.CallRecord(1, 2, 4, 16, (RETRACTION,), 1),
     "liquidations_confirmed": d.LiquidationRecord(1, 0, 4, 17, (CONFIRMED,), 1),
     "block_done_rollback": d.BlockDone(
@@ -104,6 +116,9 @@ ROWS = np.zeros(3, r.EVENT_ROW)
 for _row, _values in zip(ROWS, [(1, 0, 4, -3, 7, -5), (2, 1, -1, 0, 0, 9), (4, 0, 2, 8, 0, 0)], strict=True):
     _row["kind"], _row["account"], _row["instrument"], _row["lots"], _row["price_usd9"], _row["cash_usd6"] = _values
 
+FUNDED = np.zeros(1, r.EVENT_ROW)
+FUNDED["kind"], FUNDED["account"], FUNDED["instrument"], FUNDED["price_usd9"] = r.FUNDING, r.EVERY_ACCOUNT, 4, -4 * ONE
+
 RECORDS: dict[str, bytes] = {
     "listings": r.pack_listings(
         r.pack_header(r.LISTINGS, 1, 17, 0, r.NO_HASH, entries=1), [{"type": "underlying", "underlying": "Ω"}]),
@@ -114,6 +129,8 @@ RECORDS: dict[str, bytes] = {
     "events": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=3, partition=2), r.Events(["alice", "bób"], ROWS)),
     "rollback": r.pack_rollback(r.pack_header(r.ROLLBACK, 4, 16, T, RAW_HASH), r.Rollback(1, 17)),
+    "events_funding": r.pack_events(
+        r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=1, partition=2), r.Events([], FUNDED)),
     "fence": r.pack_header(r.FENCE, 0, 0, 0, r.NO_HASH) + b"0123456789abcdef",
 }  # fmt: skip
 BATCH_HEAD = BatchHead(2, 18, 17, HASH, T)

@@ -178,9 +178,14 @@ def member(
 ) -> tuple[AIOKafkaConsumer, Rounds]:
     rounds = Rounds()
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker.address, group_id=topic + ".group", group_instance_id=instance,
+        bootstrap_servers=broker.address,
+        group_id=topic + ".group",
+        group_instance_id=instance,
         auto_offset_reset="earliest",
-        session_timeout_ms=session_ms, heartbeat_interval_ms=200, rebalance_timeout_ms=5000, enable_auto_commit=False,
+        session_timeout_ms=session_ms,
+        heartbeat_interval_ms=200,
+        rebalance_timeout_ms=5000,
+        enable_auto_commit=False,
     )
     consumer.subscribe([topic], listener=rounds)
     return consumer, rounds
@@ -288,7 +293,11 @@ async def test_unmodified_faust_worker(broker: Broker, topics: Topics, tmp_path:
     """A worker as its own process; killed in between, the next one goes on where the commits stand."""
     source, result = await topics.make("in", 2), await topics.make("out")
     environment = {
-        **os.environ, "APP_ID": topics.prefix + "app", "BROKER": broker.address, "INPUT": source, "OUTPUT": result,
+        **os.environ,
+        "APP_ID": topics.prefix + "app",
+        "BROKER": broker.address,
+        "INPUT": source,
+        "OUTPUT": result,
         "DATADIR": str(tmp_path),
     }
     command = [sys.executable, "-c", FAUST_APP, "worker", "--without-web", "-l", "warn"]

@@ -41,13 +41,13 @@ def run_worker_process(role: str, bootstrap: str, prefix: str, folder: str, port
 
     settings = RuntimeSettings(bootstrap=bootstrap, prefix=prefix, session_s=2.0)
     if role == "sink":
-        return run_worker(make_sink(settings, name="sink-0", folder=Path(folder), epoch=prefix))
+        return run_worker(make_sink(settings, name="sink-0", store=folder, epoch=prefix))
     return run_worker(make_gateway(settings, name="gateway-0", epoch=prefix, port=int(port)))
 
 
 def records_of_block(partition: int, block: int) -> dict[str, bytes]:
     accounts = [f"account-{partition}-{number}" for number in range(ACCOUNTS)]
-    columns = {name: np.full(ACCOUNTS, block, np.int64) for name in MONEY_COLUMNS}
+    columns = {name: np.full(ACCOUNTS, block, np.int64) for name in (*MONEY_COLUMNS, "keyframe_block")}
     columns |= {name: np.zeros(ACCOUNTS, np.int8) for name in ("binding", "stress_row", "state")}
     columns["wide"] = np.zeros(ACCOUNTS, bool)
     call = decisions.Call(block, f"c{partition}-{block}", accounts[0], block, block, "healthy", "margin_call", MARGIN)

@@ -22,8 +22,11 @@ HOST, NODE = "127.0.0.1", 0
 MAX_FRAME_BYTES = 100 * 1024 * 1024  # Apache Kafka's socket.request.max.bytes
 TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 # what follows the error's code where a whole request is refused
-EMPTY: dict[Any, Answer] = {group.JoinGroupRequest_v5: (-1, "", "", "", []), group.SyncGroupRequest_v3: (b"",),
-                            transaction.InitProducerIdRequest_v0: (-1, -1)}
+EMPTY: dict[Any, Answer] = {
+    group.JoinGroupRequest_v5: (-1, "", "", "", []),
+    group.SyncGroupRequest_v3: (b"",),
+    transaction.InitProducerIdRequest_v0: (-1, -1),
+}
 log = logging.getLogger(__name__)
 
 
@@ -58,15 +61,19 @@ class Broker:
         self.state = msgspec.json.decode(self.saved, type=State)
         self.logs: dict[tuple[str, int], PartitionLog] = {}  # those in use
         handlers: dict[Any, Callable[[Any], Any]] = {
-            produce.ProduceRequest_v7: self._produce, fetch.FetchRequest_v4: self._fetch,
-            offset.OffsetRequest_v2: self._list_offsets, metadata.MetadataRequest_v5: self._metadata,
-            commit.OffsetCommitRequest_v3: self._commit, commit.OffsetFetchRequest_v3: self._committed,
+            produce.ProduceRequest_v7: self._produce,
+            fetch.FetchRequest_v4: self._fetch,
+            offset.OffsetRequest_v2: self._list_offsets,
+            metadata.MetadataRequest_v5: self._metadata,
+            commit.OffsetCommitRequest_v3: self._commit,
+            commit.OffsetFetchRequest_v3: self._committed,
             coordination.FindCoordinatorRequest_v1: lambda asked: (0, 0, None, NODE, HOST, self.port),
             group.JoinGroupRequest_v5: lambda asked: self._group(asked.group).join(asked),
             group.SyncGroupRequest_v3: lambda asked: self._group(asked.group).sync(asked),
             group.HeartbeatRequest_v1: lambda asked: self._group(asked.group).heartbeat(asked),
             group.LeaveGroupRequest_v1: lambda asked: self._group(asked.group).leave(asked),
-            admin.CreateTopicsRequest_v3: self._create_topics, admin.DeleteTopicsRequest_v3: self._delete_topics,
+            admin.CreateTopicsRequest_v3: self._create_topics,
+            admin.DeleteTopicsRequest_v3: self._delete_topics,
             admin.DescribeConfigsRequest_v2: self._describe_configs,
             transaction.InitProducerIdRequest_v0: self._init_producer,
             admin.ApiVersionRequest_v0: lambda asked: (0, [(key, version, version) for key, version in self.spoken]),
@@ -141,6 +148,7 @@ class Broker:
             shutil.rmtree(self.folder / "topics" / name, ignore_errors=True)  # left by a deletion that was cut short
             self.state.topics[name] = count, configs
             return (None,)
+
         return 0, [(asked[0], *attempt((None,), create, *asked)) for asked in request.create_topic_requests]
 
     def _delete_topics(self, request: Any) -> Answer:
@@ -153,6 +161,7 @@ class Broker:
                 known.offsets.pop(name, None)
             shutil.rmtree(self.folder / "topics" / name)
             return ()
+
         return 0, [(name, *attempt((), delete, name)) for name in request.topics]
 
     def _describe_configs(self, request: Any) -> Answer:
@@ -161,6 +170,7 @@ class Broker:
             configs = {"cleanup.policy": "delete", **self.state.topics[name][1]}
             told: list[Answer] = [(k, v, False, 1, False, []) for k, v in configs.items() if k in (wanted or configs)]
             return None, kind, name, told
+
         return 0, [attempt((None, *asked[:2], []), describe, *asked) for asked in request.resources]
 
     def _init_producer(self, request: Any) -> Answer:
@@ -172,6 +182,7 @@ class Broker:
     def _produce(self, request: Any) -> Answer | None:
         def append(topic: str, partition: int, batch: bytes | None) -> Answer:
             return self._partition(topic, partition).append(batch or b""), -1, 0
+
         topics = each(request, (-1, -1, -1), append)
         return (topics, 0) if request.required_acks else None
 
@@ -200,6 +211,7 @@ class Broker:
             if time_ms >= 0:
                 raise errors.UnsupportedVersionError("search by time is not supported: use Apache Kafka")
             return -1, self._partition(topic, partition).end_offset if time_ms == -1 else 0
+
         return 0, each(request, (-1, -1), list_offset)
 
     def _group(self, name: str) -> Group:
@@ -207,12 +219,14 @@ class Broker:
 
     def _commit(self, request: Any) -> Answer:
         of = self._group(request.consumer_group)
+
         def commit_offset(topic: str, partition: int, offset: int, text: str | None) -> Answer:
             if of.members or request.consumer_group_generation_id >= 0:  # anyone may while the group has no members
                 of.member(request.consumer_id, request.consumer_group_generation_id)
             self._partition(topic, partition)
             of.offsets.setdefault(topic, {})[partition] = offset, text or ""
             return ()
+
         return 0, each(request, (), commit_offset)
 
     def _committed(self, request: Any) -> Answer:

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from schemas.margin_batch import decode_batch
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, ORACLE_TICKS, PUBLIC_OUTPUTS
 from streams.replay.seeding import encode_all
 from streams.simulate.demo_world import demo_world
@@ -94,3 +95,33 @@ def test_trace_and_query_find_the_run_that_has_ended(one_worker: tuple[dict, Pat
     assert "no account 'nobody'; some that exist: " in missing.stderr
     asked = dpme("query", "latest", "--json", "--data", str(data))
     assert json.loads(asked.stdout)["block"] == BLOCKS - 1
+
+
+def test_margins_are_shown_explained_and_supposed_after_the_run(one_worker: tuple[dict, Path], tmp_path: Path) -> None:
+    """From the newest checkpoint (last block), and from the log's beginning (an early block)."""
+    _, data = one_worker
+    told: dict[int, dict] = {}
+    for raw in pure_outputs().values("margin.batches"):
+        head, table = decode_batch(raw)
+        told.setdefault(head.block, {}).update({row["account"]: row for row in table.to_pylist()})
+    account = next(iter(told[BLOCKS - 1]))
+    shown = dpme("margin", "show", account, "--json", "--data", str(data))
+    assert shown.returncode == 0, shown.stderr
+    view = json.loads(shown.stdout.splitlines()[-1])
+    assert view["block"] == BLOCKS - 1
+    for name in ("nlv_usd6", "initial_margin_usd6", "maintenance_margin_usd6"):
+        assert view["margin"][name] == told[BLOCKS - 1][account][name]
+    explained = dpme("margin", "explain", account, "--block", "5", "--json", "--data", str(data))
+    rows = json.loads(explained.stdout.splitlines()[-1])["contributions"]
+    assert sum(row["maintenance_usd6"] for row in rows) == told[5][account]["maintenance_margin_usd6"]
+    portfolio = tmp_path / "portfolio.json"
+    portfolio.write_text('{"cash_usd": "100000", "positions": [{"instrument": "BTC-PERP", "lots": 5}]}')
+    supposed = dpme(
+        "margin", "what-if", "--portfolio", str(portfolio), "-t", "BTC-PERP:-5", "--json", "--data", str(data)
+    )
+    view = json.loads(supposed.stdout.splitlines()[-1])
+    assert view["before"]["margin"]["maintenance_margin_usd6"] > 0
+    assert view["after"]["margin"]["maintenance_margin_usd6"] == 0
+    missing = dpme("margin", "explain", "nobody", "--data", str(data))
+    assert missing.returncode == 1
+    assert "no account 'nobody'; some that exist: " in missing.stderr

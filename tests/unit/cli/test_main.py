@@ -67,6 +67,9 @@ def test_wrong_options_are_refused_with_code_2() -> None:
         ),
         (["replay", "chainlink", "--source", "nowhere.csv"], "nowhere.csv does not exist: give --source"),
         (["trace", "somebody"], "there is no run in"),
+        (["margin", "explain", "somebody"], "there is no run in"),
+        (["margin", "what-if", "somebody", "--trade", "X"], "instrument or lots are missing"),
+        (["margin", "what-if"], "give either ACCOUNT or --portfolio FILE"),
     ],
 )
 def test_what_fails_outside_is_one_line_that_says_what_to_do(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -11,6 +11,7 @@ from engine_worlds import (
     coins,
     event,
     fill,
+    funding,
     hash_of,
     instrument,
     option,
@@ -19,9 +20,11 @@ from engine_worlds import (
     spot,
     surface,
     time_of,
+    transfer,
 )
 
 from schemas import refusals
+from schemas.events import RECORD_EVENTS_MAX
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, ORACLE_TICKS
 
 GOOD_FILL = fill("bad", 1, "a", "X-PERP", 1, 100)
@@ -43,6 +46,16 @@ class Case(NamedTuple):
 
 def changed(good: dict, **fields: object) -> dict:
     return {k: v for k, v in {**good, **fields}.items() if v is not ...}
+
+
+def nested(good: dict, levels: int) -> bytes:
+    """The event with arrays within arrays behind its last field: still JSON."""
+    return orjson.dumps(good)[:-1] + b',"more":' + b"[" * levels + b"]" * levels + b"}"
+
+
+def number(good: dict, text: bytes) -> bytes:
+    """The event with its lots written as `text`."""
+    return orjson.dumps(good).replace(b'"lots":1', b'"lots":' + text)
 
 
 CASES = [
@@ -221,6 +234,141 @@ CASES = [
         orjson.dumps(GOOD_FILL).replace(b'"lots":1', b'"lots":1' + b"0" * 30),
         refusals.WRONG_TYPE,
         "lots",
+    ),
+    Case("byte order mark", ORACLE_TICKS, b"\xef\xbb\xbf" + orjson.dumps(GOOD_TICK), refusals.MALFORMED, ""),
+    Case("two values", ACCOUNT_FILLS, orjson.dumps(GOOD_FILL) * 2, refusals.MALFORMED, ""),
+    Case("array in an array", ACCOUNT_FILLS, [[GOOD_FILL]], refusals.MALFORMED, ""),
+    Case("nested 300 deep", ACCOUNT_FILLS, nested(GOOD_FILL, 300), refusals.MALFORMED, ""),
+    Case("nested 100,000 deep", ORACLE_TICKS, b"[" * 100_000, refusals.MALFORMED, ""),
+    Case(
+        "parameters nested 300 deep",
+        INSTRUMENTS,
+        nested(event("parameters", "bad", document={}), 300),
+        refusals.MALFORMED,
+        "",
+    ),
+    Case("too many events", ACCOUNT_FILLS, b"[" + b"1," * RECORD_EVENTS_MAX + b"1]", refusals.MALFORMED, ""),
+    Case("number beyond doubles", ACCOUNT_FILLS, number(GOOD_FILL, b"1e400"), refusals.MALFORMED, ""),
+    Case("whole number as a float", ACCOUNT_FILLS, number(GOOD_FILL, b"1.0"), refusals.WRONG_TYPE, "lots"),
+    Case("lots are true", ACCOUNT_FILLS, changed(GOOD_FILL, lots=True), refusals.WRONG_TYPE, "lots"),
+    Case("document is an array", INSTRUMENTS, event("parameters", "bad", document=[]), refusals.WRONG_TYPE, "document"),
+    Case(
+        "strike is text",
+        INSTRUMENTS,
+        changed(option(100, "call"), strike_usd9="100"),
+        refusals.WRONG_TYPE,
+        "strike_usd9",
+    ),
+    Case(
+        "bid is text",
+        ORACLE_TICKS,
+        {**quote("bad", time_of(1), "Z", 1), "bid_usd9": "1"},
+        refusals.WRONG_TYPE,
+        "bid_usd9",
+    ),
+    Case("lot exponent 7", INSTRUMENTS, instrument("X-L", "X", "perpetual", 7), refusals.OUT_OF_RANGE, "lot_exponent"),
+    Case(
+        "lot exponent -13", INSTRUMENTS, instrument("X-L", "X", "perpetual", -13), refusals.OUT_OF_RANGE, "lot_exponent"
+    ),
+    Case(
+        "strike beyond",
+        INSTRUMENTS,
+        changed(option(100, "call"), strike_usd9=10**17 + 1),
+        refusals.OUT_OF_RANGE,
+        "strike_usd9",
+    ),
+    Case("kind of another venue", INSTRUMENTS, instrument("X-S", "X", "swap"), refusals.OUT_OF_RANGE, "kind"),
+    Case(
+        "factor above one",
+        INSTRUMENTS,
+        instrument("X-S", "X", "spot", collateral_factor_e6=1_000_001),
+        refusals.OUT_OF_RANGE,
+        "collateral_factor_e6",
+    ),
+    Case("time before the epoch", ORACLE_TICKS, changed(GOOD_TICK, time_ms=-1), refusals.OUT_OF_RANGE, "time_ms"),
+    Case(
+        "time in nanoseconds",
+        ORACLE_TICKS,
+        changed(GOOD_TICK, time_ms=time_of(1) * 10**6),
+        refusals.OUT_OF_RANGE,
+        "time_ms",
+    ),
+    Case(
+        "negative block",
+        CHAIN_BLOCKS,
+        changed(block(5, time_of(5), 0, 0, None), number=-1),
+        refusals.OUT_OF_RANGE,
+        "number",
+    ),
+    Case(
+        "negative count",
+        CHAIN_BLOCKS,
+        changed(block(5, time_of(5), 0, 0, None), event_count=-1),
+        refusals.OUT_OF_RANGE,
+        "event_count",
+    ),
+    Case(
+        "hash and a newline",
+        CHAIN_BLOCKS,
+        changed(block(5, time_of(5), 0, 0, None), hash=hash_of(5) + "\n"),
+        refusals.OUT_OF_RANGE,
+        "hash",
+    ),
+    Case(
+        "hash in capitals",
+        CHAIN_BLOCKS,
+        changed(block(5, time_of(5), 0, 0, None), hash="0x" + "AB" * 32),
+        refusals.OUT_OF_RANGE,
+        "hash",
+    ),
+    Case("id of 65 characters", ACCOUNT_FILLS, changed(GOOD_FILL, id="x" * 65), refusals.OUT_OF_RANGE, "id"),
+    Case(
+        "escape sequence in a name",
+        ACCOUNT_FILLS,
+        changed(GOOD_FILL, account="a\x1b[2J"),
+        refusals.OUT_OF_RANGE,
+        "account",
+    ),
+    Case("name ends in a newline", ACCOUNT_FILLS, changed(GOOD_FILL, account="a\n"), refusals.OUT_OF_RANGE, "account"),
+    Case("funding of a future", ACCOUNT_FILLS, funding("bad", 1, "X-FUT", 1), refusals.WRONG_KIND, "instrument"),
+    Case("funding unpriced", ACCOUNT_FILLS, funding("bad", 1, "Q-PERP", 1), refusals.INSTRUMENT_UNPRICED, "instrument"),
+    Case(
+        "funding beyond a tenth",
+        ACCOUNT_FILLS,
+        funding("bad", 1, "X-PERP", -10.1),
+        refusals.OUT_OF_RANGE,
+        "amount_usd9",
+    ),
+    Case(
+        "transfer to another owner",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "b/a", amount_usd6=1),
+        refusals.TRANSFER_REFUSED,
+        "to",
+    ),
+    Case(
+        "transfer to itself",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "a", amount_usd6=1),
+        refusals.TRANSFER_REFUSED,
+        "to",
+    ),
+    Case(
+        "transfer of nothing", ACCOUNT_FILLS, transfer("bad", 1, "a", "a/b"), refusals.TRANSFER_REFUSED, "amount_usd6"
+    ),
+    Case(
+        "transfer of two things",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "a/b", amount_usd6=1, instrument="X", lots=1),
+        refusals.TRANSFER_REFUSED,
+        "amount_usd6",
+    ),
+    Case(
+        "transfer of a position without price",
+        ACCOUNT_FILLS,
+        transfer("bad", 1, "a", "a/b", instrument="X-PERP", lots=1),
+        refusals.TRANSFER_REFUSED,
+        "price_usd9",
     ),
     Case("expired", ACCOUNT_FILLS, changed(GOOD_FILL, instrument="X-OVER"), refusals.INSTRUMENT_EXPIRED, "instrument"),
 ]

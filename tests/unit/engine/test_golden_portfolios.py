@@ -18,7 +18,7 @@ def found() -> dict[str, dict[str, int]]:
 
 
 def test_terms_are_the_golden_numbers(found: dict[str, dict[str, int]]) -> None:
-    """Scenarios are drawn left of the log and may differ in the last unit between machines' libraries; here: 1e-6."""
+    """Within 1e-6: the last units may move with a better approximation of a price."""
     golden = json.loads(GOLDEN.read_text())
     assert found.keys() == golden.keys()
     for name, terms in golden.items():

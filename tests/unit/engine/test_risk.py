@@ -54,9 +54,9 @@ def margins_of(run: Pipeline) -> dict[tuple[int, str], dict[str, Any]]:
 class Story:
     """One account `a`, long 100 lots (1 unit) of X-PERP from 100 USD, and a price path."""
 
-    def __init__(self, cash_usd: float = 30.0, extra: list[dict] | None = None) -> None:
+    def __init__(self, cash_usd: float = 30.0, extra: list[dict] | None = None, **parameters: Any) -> None:
         self.inputs, self.number = Inputs(), 0
-        self.listed = listings(RiskParameters())
+        self.listed = listings(RiskParameters(**parameters))
         self.inputs.add_listings(self.listed)
         seeding = [cash("c0", 0, "a", cash_usd), fill("f0", 0, "a", "X-PERP", 100, 100), *(extra or [])]
         self.inputs.add_block(0, seeding, genesis_ticks(), len(self.listed))
@@ -101,9 +101,9 @@ def test_warning_once_a_crossing_and_again_after_recovery() -> None:
 
 def test_fall_through_both_lines_is_one_warning_of_the_lower() -> None:
     story = Story()
-    story.block([75.0, 74.0])
+    story.block([74.0, 73.0])
     found = events_of(story.run(), MARGIN_WARNINGS)
-    assert [(w["line"], w["margin"]["nlv_usd6"]) for w in found] == [("MM", 5_000_000)]
+    assert [(w["line"], w["margin"]["nlv_usd6"]) for w in found] == [("MM", 4_000_000)]
 
 
 def test_no_second_warning_where_the_barrier_called_until_the_state_changes() -> None:
@@ -165,7 +165,7 @@ def test_expiry_settles_at_the_last_index_before_it_and_conserves_money(
     at_expiry: float, call: float, put: float
 ) -> None:
     near = time_of(2) - 500
-    story = Story()
+    story = Story(settlement_window_ms=0)
     story.list(option(100, "call", near), option(100, "put", near), instrument("X-NEAR", "X", "future", expiry_ms=near))
     names = {option_name(100, "call", near): call, option_name(100, "put", near): put, "X-NEAR": at_expiry - 100}
     opening = [

@@ -27,7 +27,7 @@ def block_done(seq: int, partition: int = 0) -> bytes:
 
 
 def batch(seq: int, accounts: list[str], nlv_usd6: list[int], partition: int = 0) -> bytes:
-    columns = {name: np.array(nlv_usd6, np.int64) for name in MONEY_COLUMNS}
+    columns = {name: np.array(nlv_usd6, np.int64) for name in (*MONEY_COLUMNS, "keyframe_block")}
     columns |= {name: np.ones(len(accounts), np.int8) for name in ("binding", "stress_row", "state")}
     columns["wide"] = np.zeros(len(accounts), bool)
     return encode_batch(BatchHead(partition, seq, 10 * seq, "0xab", 1000 * seq), accounts, columns)

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from kernels.layout import tail_mass_of_level
 from oracles import scenario_set as module
 from oracles.scenario_set import FactorVolatilities, ScenarioSet, draw_scenario_set
 
+RECORDED = pathlib.Path(__file__).parents[2] / "reference" / "vectors" / "scenario_set_version_1.bin"
 UNDERLYINGS, SURFACES = ("BTC", "ETH", "PEPE"), ("ETH", "BTC")
 VOLATILITIES = FactorVolatilities(
     np.array([0.01, 0.012, 0.03]), np.array([0.02, 0.03]), np.array([0.05, 0.05]), np.array([1e-3, 1e-3])
@@ -32,6 +34,49 @@ def drawn() -> ScenarioSet:
 def test_the_same_arguments_give_the_same_bytes_and_another_seed_others() -> None:
     assert draw().to_bytes() == draw().to_bytes()
     assert draw().digest != draw(seed=8).digest
+
+
+def test_the_bits_are_those_of_every_machine() -> None:
+    """Change this digest only together with ``VERSION``: recorded sets could not be drawn again."""
+    assert draw().digest == "f9f64459c4b888ab4232ef234e93c1a3c739734c7ff2858902640393a4384b11"
+
+
+def test_a_recorded_set_is_drawn_again_from_its_own_bytes(drawn: ScenarioSet) -> None:
+    recorded = ScenarioSet.from_bytes(drawn.to_bytes())
+    assert module.redraw(recorded).digest == drawn.digest
+    forged = replace(recorded, spot_log_return=recorded.spot_log_return + np.int32(1))
+    assert module.redraw(forged).digest == drawn.digest != forged.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"level_e6": 975_000},
+        {"horizon_seconds": 60},
+        {"volatility_e9": np.arange(1, 10) * 1_000_000},
+        {"underlyings": ("BTC", "ETH", "SHIB")},
+    ],
+)
+def test_every_published_input_keys_the_draw(drawn: ScenarioSet, change: dict) -> None:
+    other = module.redraw(replace(drawn, **change))
+    assert (other.weights != drawn.weights).any()
+
+
+def test_a_set_of_version_1_is_read_but_cannot_be_drawn_again() -> None:
+    raw = RECORDED.read_bytes()
+    old = ScenarioSet.from_bytes(raw)
+    assert (old.version, old.size, old.underlyings, old.option_underlyings) == (1, 16, UNDERLYINGS, SURFACES)
+    assert old.to_bytes() == raw
+    assert old.digest == "88f0d1b612584cbae3f588212ffcb35b59721c580bfcb878280f0f3f49d4830c"
+    assert old.table().spot_log_return.shape == (3, 16)
+    with pytest.raises(ValueError, match="version 1"):
+        module.redraw(old)
+
+
+def test_a_set_of_a_later_version_is_refused(drawn: ScenarioSet) -> None:
+    with pytest.raises(ValueError, match="version 3"):
+        ScenarioSet.from_bytes(replace(drawn, version=3).to_bytes())
 
 
 def test_bytes_round_trip(drawn: ScenarioSet) -> None:
@@ -158,8 +203,17 @@ def test_repair_gives_a_correlation_matrix_near_the_given_one() -> None:
         (("BTC", "SOL", "PEPE"), VOLATILITIES, CORRELATION, 64),
         (("BTC", "ETH", "ETH"), VOLATILITIES, CORRELATION, 64),
         (UNDERLYINGS, FactorVolatilities(-VOLATILITIES.spot, *[np.ones(2)] * 3), CORRELATION, 64),
+        (UNDERLYINGS, FactorVolatilities(np.full(3, 1e4), *[np.ones(2)] * 3), CORRELATION, 64),
+        (UNDERLYINGS, VOLATILITIES, 3 * np.ones((9, 9)) - 2 * np.eye(9), 64),
     ],
 )
 def test_bad_arguments_are_refused(underlyings, volatilities, correlation, scenarios) -> None:
     with pytest.raises(ValueError):
         draw_scenario_set(underlyings, SURFACES, volatilities, correlation, seed=1, scenarios=scenarios)
+
+
+def test_more_factors_than_sobol_dimensions_are_refused() -> None:
+    names, none = [f"C{n}" for n in range(1024)], np.zeros(0)
+    volatilities = FactorVolatilities(np.ones(1024), none, none, none)
+    with pytest.raises(ValueError, match="1024 factors"):
+        draw_scenario_set(names, (), volatilities, np.eye(1024), seed=1)

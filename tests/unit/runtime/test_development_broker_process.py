@@ -38,8 +38,10 @@ def refusal(*arguments: str) -> str:
 
 def test_says_what_it_is_and_where(broker: DevelopmentBroker) -> None:
     said = broker.log_path.read_text().splitlines()[0]
-    assert said == ("DPME development broker (single node, loopback only, not for production) "
-                    f"listening on 127.0.0.1:{broker.port}, log in {broker.home}")
+    assert said == (
+        "DPME development broker (single node, loopback only, not for production) "
+        f"listening on 127.0.0.1:{broker.port}, log in {broker.home}"
+    )
 
 
 def test_a_second_broker_on_the_same_folder_is_refused(broker: DevelopmentBroker) -> None:
@@ -158,7 +160,7 @@ async def test_configurations_are_kept_over_a_kill(tmp_path: Path) -> None:
         await admin.start()
         (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "kept")])
         await admin.close()
-    (code, _, _, name, entries), = answer.resources
+    ((code, _, _, name, entries),) = answer.resources
     assert (code, name) == (0, "kept")
     assert {entry[0]: entry[1] for entry in entries} == {"cleanup.policy": "compact", "retention.ms": "-1"}
 

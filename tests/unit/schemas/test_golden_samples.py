@@ -84,6 +84,13 @@ def test_events_record() -> None:
     assert np.array_equal(events.rows, samples.ROWS)
 
 
+def test_funding_is_a_row_of_no_account() -> None:
+    raw, header = golden_record("events_funding")
+    events = r.read_events(raw, header)
+    assert events.names == []
+    assert np.array_equal(events.rows, samples.FUNDED)
+
+
 def test_listings_and_fence_records() -> None:
     raw, header = golden_record("listings")
     assert (header.entries, r.read_listings(raw)) == (1, [{"type": "underlying", "underlying": "Ω"}])
@@ -108,6 +115,23 @@ def test_margin_batch() -> None:
     written = decode_batch(samples.files()["margin_batch.arrow"])
     assert written[0] == head
     assert written[1].equals(table, check_metadata=True)
+
+
+@pytest.mark.parametrize("name", ["block_done", "risk_parameters"])
+def test_what_was_written_before_fields_were_added_is_read(name: str) -> None:
+    """Without its last fields a message has their defaults, the rest as it was."""
+    raw, value = (GOLDEN / "earlier" / f"{name}.json").read_bytes(), samples.OUTPUTS[name]
+    found = msgspec.json.decode(raw, type=type(value))
+    earlier = msgspec.json.decode(raw)
+    written = msgspec.json.decode(encode(found))
+    assert {field: written[field] for field in earlier} == earlier
+    assert len(written) > len(earlier)
+
+
+def test_a_batch_without_keyframes_is_exact_throughout() -> None:
+    head, table = decode_batch((GOLDEN / "earlier" / "margin_batch.arrow").read_bytes())
+    assert table.column("keyframe_block").to_pylist() == [head.block] * table.num_rows
+    assert table.column_names == list(samples.SCHEMA.names)
 
 
 @pytest.mark.parametrize("name", samples.RECORDS)

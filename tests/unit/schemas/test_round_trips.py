@@ -77,21 +77,27 @@ def test_input_events(topic: str, data: st.DataObject) -> None:
 def plain_of(kind: type) -> st.SearchStrategy[dict]:
     """Plain dicts that fit a type, by its own JSON schema's bounds."""
     schema = msgspec.json.schema(kind)
-    shape = schema["$defs"][kind.__name__]
-    return st.fixed_dictionaries({name: _value_of(part) for name, part in shape["properties"].items()})
+    return _value_of(schema, schema["$defs"])
 
 
-def _value_of(part: dict) -> st.SearchStrategy:
+def _value_of(part: dict, named: dict) -> st.SearchStrategy:
+    if "$ref" in part:
+        part = named[part["$ref"].rsplit("/", 1)[1]]
+    if "properties" in part:
+        required = {name: _value_of(p, named) for name, p in part["properties"].items() if name in part["required"]}
+        optional = {name: _value_of(p, named) for name, p in part["properties"].items() if name not in part["required"]}
+        return st.fixed_dictionaries(required, optional=optional)
     if "enum" in part:
         return st.sampled_from(part["enum"])
     if "anyOf" in part:
-        return st.one_of([_value_of(p) for p in part["anyOf"]])
+        return st.one_of([_value_of(p, named) for p in part["anyOf"]])
     if part["type"] == "integer":
         low = part.get("minimum", part.get("exclusiveMinimum", -(2**63) - 1) + 1)
         high = part.get("maximum", part.get("exclusiveMaximum", 2**63) - 1)
         return st.integers(low, high)
     if "pattern" in part:
-        return st.from_regex(part["pattern"].replace("$", r"\Z"))
+        limit = part.get("maxLength", 1_000)
+        return st.from_regex(part["pattern"].replace("$", r"\Z")).filter(lambda text: len(text) <= limit)
     return {"null": st.none(), "boolean": st.booleans()}.get(part["type"], st.text(min_size=1, max_size=64))
 
 

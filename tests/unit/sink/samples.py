@@ -14,7 +14,7 @@ HASH = "0x" + "ab" * 32
 def margin_batch(seq: int, block: int, accounts: list[str], nlv_usd6: list[int], partition: int = 0) -> bytes:
     """IM is 100 USD and MM 80 USD for everybody; the state follows from NLV."""
     nlv = np.array(nlv_usd6, np.int64)
-    columns = {name: np.zeros(len(accounts), np.int64) for name in MONEY_COLUMNS}
+    columns = {name: np.zeros(len(accounts), np.int64) for name in (*MONEY_COLUMNS, "keyframe_block")}
     columns |= {"nlv_usd6": nlv, "equity_usd6": nlv + 5}
     columns["initial_margin_usd6"] += 100_000_000
     columns["maintenance_margin_usd6"] += 80_000_000

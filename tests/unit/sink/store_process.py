@@ -29,6 +29,8 @@ def serve(pipe: Connection) -> None:
 class StoreProcess:
     """The Store protocol, answered by the process."""
 
+    database = "dpme"
+
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()

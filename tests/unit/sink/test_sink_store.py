@@ -1,4 +1,4 @@
-"""The sink and the queries over a real chDB store."""
+"""The sink and the queries over a real chDB store, and the same over a real ClickHouse engine."""
 
 from __future__ import annotations
 
@@ -264,6 +264,7 @@ def test_the_socket_answers_like_the_store(store, tmp_path) -> None:
 
 
 def test_the_command_asks_whoever_has_the_store_open(store, tmp_path) -> None:
+    (tmp_path / "store").mkdir(exist_ok=True)
     server = QueryServer(tmp_path / "store", store, filled(store))
     try:
         ask = CliRunner()
@@ -291,8 +292,8 @@ def test_the_command_opens_a_store_that_nobody_has_open(store_process, tmp_path)
     assert json.loads(told.stdout.splitlines()[-1]) == expected
 
 
-def test_a_store_is_open_once(store, tmp_path) -> None:
-    with pytest.raises(StoreBusy, match=rf"open in process {store.process.pid}"):
+def test_a_store_is_open_once(chdb_store, tmp_path) -> None:
+    with pytest.raises(StoreBusy, match=rf"open in process {chdb_store.process.pid}"):
         ChdbStore(tmp_path / "store")
     with pytest.raises(StoreBusy, match="no process answers"):
         QueryClient(tmp_path / "store", attach_only=True)

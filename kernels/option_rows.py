@@ -1,0 +1,107 @@
+"""One strike of one expiry under many shocks at once: the undiscounted value of the option that is out of the money.
+
+A call and its put share this row: each adds its own intrinsic value (put-call parity), and so does any other lot size.
+Under shock s the log-moneyness is k_s = ln(K/F) - x_s and the standard deviation to the end of the shock's horizon
+
+    v_s = sqrt(w(k_s)) * m_s * max(0.1, 1 + skew_s * clip(k_s, -1, 1)),        w the SVI slice,
+
+m_s the shock's multiplier. Under Merton's model w is the diffusion's total variance and so v_s is the diffusion's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kernels.black76 import out_of_the_money_value_bounded
+from kernels.black76 import undiscounted_price as black76_price
+from kernels.layout import MarketTable
+from kernels.merton import jump_terms, value_after_jumps
+from kernels.merton import undiscounted_price as merton_price
+from kernels.normal import logarithm
+from kernels.svi import total_variance
+
+SKEW_MULTIPLIER_MINIMUM = 0.1
+"""Floor of the scenario's skew multiplier, so that no scenario turns a volatility negative."""
+SKEW_LOG_MONEYNESS_LIMIT = 1.0
+"""The skew factor acts on log-moneyness clipped to this, so that far wings stay finite."""
+_STDDEV_MINIMUM = 1e-300  # stands for zero: a shock that takes all volatility away
+
+
+@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+def shocked_stddev(total_variance_value, log_moneyness, skew, multiplier):  # type: ignore[no-untyped-def]
+    """sqrt(w) * multiplier * max(0.1, 1 + skew * clip(log_moneyness, -1, 1)), scalars."""
+    limit = SKEW_LOG_MONEYNESS_LIMIT
+    k = limit if log_moneyness > limit else log_moneyness
+    k = -limit if k < -limit else k
+    smile = 1.0 + skew * k
+    smile = SKEW_MULTIPLIER_MINIMUM if smile < SKEW_MULTIPLIER_MINIMUM else smile
+    return np.sqrt(total_variance_value) * (multiplier * smile)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def has_jumps(market: MarketTable, underlying: int) -> bool:
+    """Whether the options of the underlying are priced by Merton's model."""
+    return underlying < market.jumps.shape[0] and market.jumps[underlying, 0] > 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def undiscounted_price_now(forward, strike, is_call, svi, years, market, underlying):  # type: ignore[no-untyped-def]
+    """Price of an option without any shock, by the model of its underlying; intrinsic value at ``years`` 0."""
+    log_forward_over_strike = logarithm(forward / strike)
+    w = total_variance(svi[0], svi[1], svi[2], svi[3], svi[4], -log_forward_over_strike)
+    stddev = np.sqrt(w) if years > 0.0 else 0.0
+    if not has_jumps(market, underlying):
+        return black76_price(forward, strike, log_forward_over_strike, stddev, is_call)
+    intensity, mean, deviation = market.jumps[underlying]
+    terms = jump_terms(intensity, mean, deviation, years)
+    return merton_price(forward, strike, log_forward_over_strike, stddev, is_call, terms)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, out) -> None:  # type: ignore[no-untyped-def]
+    """v_s. A pass of its own: its square roots beside the polynomials of the value are slower than both apart."""
+    a, b, rho, m, sigma = svi[0], svi[1], svi[2], svi[3], svi[4]
+    for s in range(out.shape[0]):
+        k = log_strike_over_forward - log_return[s]
+        v = shocked_stddev(total_variance(a, b, rho, m, sigma, k), k, skew[s], multiplier[s])
+        out[s] = _STDDEV_MINIMUM if v < _STDDEV_MINIMUM else v
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out) -> None:  # type: ignore[no-untyped-def]
+    for s in range(out.shape[0]):
+        smaller = moved[s] if moved[s] < strike else strike
+        out[s] = smaller * out_of_the_money_value_bounded(abs(log_strike_over_forward - log_return[s]), stddev[s])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_term(log_strike_over_forward, strike, log_return, moved, stddev, term, out) -> None:  # type: ignore[no-untyped-def]
+    p, factor, log_factor, jump_variance = term[0], term[1], term[2], term[3]
+    for s in range(out.shape[0]):
+        x, variance = log_return[s] - log_strike_over_forward, stddev[s] * stddev[s]
+        out[s] += p * value_after_jumps(moved[s], strike, x, variance, factor, log_factor, jump_variance)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def out_of_the_money_row(  # type: ignore[no-untyped-def]
+    forward, strike, svi, years, market, underlying, log_return, moved, multiplier, skew, out
+) -> None:
+    """Fill ``out`` [S] with the undiscounted value of the call where moved[s] <= strike, else of the put.
+
+    Args:
+        forward, strike: today's, USD; ``svi`` the slice of today's total variance.
+        years: time to expiry that is left under the shocks, > 0 (jumps happen in it).
+        log_return, moved, multiplier, skew: [S], of the forward, the shocked forward, m_s, skew_s.
+    """
+    log_strike_over_forward = -logarithm(forward / strike)
+    stddev = np.empty(out.shape[0])
+    _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, stddev)
+    if not has_jumps(market, underlying):
+        _fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out)
+        return
+    intensity, mean, deviation = market.jumps[underlying]
+    terms = jump_terms(intensity, mean, deviation, years)
+    out[:] = 0.0
+    for n in range(terms.shape[0]):
+        _add_term(log_strike_over_forward, strike, log_return, moved, stddev, terms[n], out)

@@ -1,0 +1,153 @@
+"""Terms of accounts beyond int64, compiled: every loss is two limbs, ``high * 2**shift + low``, 0 <= low < 2**shift.
+
+Lots are split the same way, so the losses of both limbs are sums of 32-bit products by the kernel of the fast path,
+carried over once. Selection is lexicographic: t* of the high limbs first, then, among the losses whose high limb equals
+it, t* of the low limbs for the tail mass that is left. The shift is the smallest that keeps the high limb in range, so
+that the low limb has all the room there is. What even that cannot hold (about 2**88 nano-USD, or shifted lots beyond
+2**61) is refused: the caller takes Python integers. Nothing wraps.
+
+The twin is ``expected_shortfall.account_terms_wide``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kernels.expected_shortfall import AccountTerms, accumulate
+from kernels.layout import Int32Array, Int64Array, PnlTable
+from kernels.tail_selection import tail_threshold, weight_above
+
+_LIMB_LIMIT = 2.0**60
+_SLACK = 1.0 + 1e-9  # outward, for the rounding of the float sums
+_LOTS_LIMIT = 2.0**61
+_SHIFT_MAX = 30
+_LIMB_MASK = 0xFFFFFFFF
+_MILLION = 1_000_000
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shift_of(lots, magnitude, lots_limit):  # type: ignore[no-untyped-def]
+    """Smallest shift at which both limbs of sum lots * x, abs(x[j]) <= magnitude[j], stay below 2**60; -1 if none."""
+    for shift in range(_SHIFT_MAX + 1):
+        scale = float(np.int64(1) << shift)
+        high, low, largest = 0.0, 0.0, 0.0
+        for j in range(lots.shape[0]):
+            part = abs(float(lots[j])) / scale + 1.0
+            largest = max(largest, part)
+            high += part * magnitude[j]
+            low += scale * magnitude[j]
+        if low * _SLACK >= _LIMB_LIMIT:
+            return -1
+        if high * _SLACK < _LIMB_LIMIT and largest < lots_limit:
+            return shift
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scenario_losses(values, instruments, quantity, shift, high, low) -> None:  # type: ignore[no-untyped-def]
+    """Losses in two limbs from quantities (lots << exponent, int64)."""
+    mask = (np.int64(1) << shift) - 1
+    accumulate(values, instruments, (quantity >> shift).astype(np.int32), high)
+    accumulate(values, instruments, (quantity & mask).astype(np.int32), low)
+    for s in range(high.shape[0]):
+        high[s] += low[s] >> shift
+        low[s] &= mask
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _threshold(high, low, weights, tail_mass):  # type: ignore[no-untyped-def]
+    """(high, low) limb of t*."""
+    size = high.shape[0]
+    top = tail_threshold(high, weights, size, tail_mass)
+    above, _, _ = weight_above(high, weights, size, top)
+    tied, tied_weights, count = np.empty(size, np.int64), np.empty(size, np.int32), 0
+    for s in range(size):
+        if high[s] == top:
+            tied[count], tied_weights[count] = low[s], weights[s]
+            count += 1
+    return top, tail_threshold(tied, tied_weights, count, tail_mass - above)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tail_cost(high, low, weights, top, bottom, tail_mass, shift):  # type: ignore[no-untyped-def]
+    """(high, low) limb of t* + ceil(sum w (L - t*)+ / P), low not normalised; long division limb by limb."""
+    upper, middle, lower = np.int64(0), np.int64(0), np.int64(0)
+    for s in range(high.shape[0]):
+        difference, rest = high[s] - top, low[s] - bottom
+        if difference > 0 or (difference == 0 and rest > 0):
+            weight = np.int64(weights[s])
+            upper += weight * (difference >> 32)
+            middle += weight * (difference & _LIMB_MASK)
+            lower += weight * rest
+    first = upper // tail_mass
+    second_dividend = ((upper - first * tail_mass) << 32) + middle
+    second = second_dividend // tail_mass
+    third = ((second_dividend - second * tail_mass) << shift) + lower
+    return top + (first << 32) + second, bottom - (-third // tail_mass)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shortfall(values, instruments, quantity, shift, weights, tail_mass):  # type: ignore[no-untyped-def]
+    """Limbs of (ES, t*)."""
+    high, low = np.empty(weights.shape[0], np.int64), np.empty(weights.shape[0], np.int64)
+    _scenario_losses(values, instruments, quantity, shift, high, low)
+    top, bottom = _threshold(high, low, weights, tail_mass)
+    cost_high, cost_low = _tail_cost(high, low, weights, top, bottom, tail_mass, shift)
+    return cost_high, cost_low, top, bottom
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _row_losses(stress, instruments, lots, shift):  # type: ignore[no-untyped-def]
+    """Limbs of the loss in every stress row, low not normalised: int64[2,R]."""
+    mask = (np.int64(1) << shift) - 1
+    out = np.zeros((2, stress.shape[1]), np.int64)
+    for j in range(instruments.shape[0]):
+        row = stress[instruments[j]]
+        for r in range(stress.shape[1]):
+            out[0, r] -= (lots[j] >> shift) * row[r]
+            out[1, r] -= (lots[j] & mask) * row[r]
+    return out
+
+
+def account_terms_two_limb(
+    leg_instrument: Int32Array,
+    leg_lots: Int64Array,
+    pnl: PnlTable,
+    weights: Int32Array,
+    tail_mass: int,
+    stress: Int64Array,
+    stress_weight_e6: Int64Array,
+) -> AccountTerms | None:
+    """The terms of one account in two limbs, equal to ``account_terms_wide``; None if they are beyond even that.
+
+    Raises:
+        ValueError: a leg's row is invalid.
+    """
+    exponent = pnl.exponent[leg_instrument].astype(np.int64)
+    if len(exponent) and exponent.min() < 0:
+        raise ValueError(f"instrument row {leg_instrument[exponent.argmin()]} has no valid scenario P&L")
+    if (np.abs(leg_lots.astype(np.float64)) * 2.0**exponent >= _LOTS_LIMIT).any():
+        return None
+    quantity = leg_lots << exponent
+    shift = _shift_of(quantity, pnl.absolute_maximum[leg_instrument].astype(np.float64), 2.0**31 - 2)
+    stress_maximum = np.abs(stress[leg_instrument].astype(np.float64)).max(axis=1, initial=0.0)
+    stress_shift = _shift_of(leg_lots, stress_maximum, _LOTS_LIMIT)
+    if shift < 0 or stress_shift < 0:
+        return None
+    limbs = _shortfall(pnl.values, leg_instrument, quantity, shift, weights, np.int64(tail_mass))
+    es_high, es_low, top, bottom = (int(limb) for limb in limbs)
+    worst, worst_row = _worst(
+        _row_losses(stress, leg_instrument, leg_lots, stress_shift), stress_shift, stress_weight_e6
+    )
+    return AccountTerms((es_high << shift) + es_low, worst, worst_row, (top << shift) + bottom)
+
+
+def _worst(limbs: Int64Array, shift: int, stress_weight_e6: Int64Array) -> tuple[int, int]:
+    """(largest ceil(weight * loss) but at least 0, its first row or -1); a few Python integers an account."""
+    worst, worst_row = 0, -1
+    for r, (high, low, weight) in enumerate(zip(*limbs.tolist(), stress_weight_e6.tolist(), strict=True)):
+        weighted = -(-((high << shift) + low) * weight // _MILLION)
+        if weighted > worst:
+            worst, worst_row = weighted, r
+    return worst, worst_row

@@ -1,0 +1,162 @@
+"""The gate: may this withdrawal or order be done now? A pure reading of the state of an account's partition.
+
+The request is applied, as the account event that it would become, to a copy of the account's own book, and the account
+is margined exactly, before and after, at the present market (the last tick or barrier). Allowed is
+
+- anything after which NLV >= IM, while the account is healthy (at the last block, and now);
+- an order that reduces risk, always: IM does not rise, and the missing margin IM - NLV does not grow. The second half
+  keeps an account in call from giving itself away through a bad limit price.
+
+An order is judged as if filled whole at its limit, without fees. IM is convex in the lots filled and NLV concave, so an
+account that is above its margin before and after a whole fill is so after every partial one. A withdrawal that the
+chain has executed is a fact and never passes here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import Struct
+
+from schemas import log_records as records
+from schemas import refusals
+from schemas.decisions import Margin
+from schemas.refusals import Refusal
+from streams.engine.account_events import event_rows
+from streams.engine.book import Book
+from streams.engine.margin import HEALTHY, Margins, account_sums, compute, empty_margins
+from streams.engine.reports import margin_of
+from streams.engine.tables import Tables, build_tables
+
+if TYPE_CHECKING:
+    from streams.engine.risk import Risk
+
+MARGIN, IN_CALL, NO_MARGIN = "initial_margin", "in_margin_call", "no_margin_yet"
+
+
+class CashWithdrawal(Struct, frozen=True):
+    """`amount_usd6` > 0 of cash leaves."""
+
+    account: str
+    amount_usd6: int
+
+
+class CollateralWithdrawal(Struct, frozen=True):
+    """`lots` > 0 of a collateral coin leave."""
+
+    account: str
+    instrument: str
+    lots: int
+
+
+class Order(Struct, frozen=True):
+    """Signed lots (positive bought) at a limit price, nano-USD a unit."""
+
+    account: str
+    instrument: str
+    lots: int
+    limit_price_usd9: int
+
+
+Request = CashWithdrawal | CollateralWithdrawal | Order
+
+
+class Answer(Struct, frozen=True):
+    """`reason` is empty where allowed, else MARGIN, IN_CALL, NO_MARGIN or one of refusals.REASONS. `missing_usd6` is
+    what must be deposited first for NLV to reach IM after the request (0 where nothing is missing).
+    """
+
+    allowed: bool
+    reason: str
+    detail: str
+    block: int
+    time_ms: int
+    before: Margin | None = None
+    after: Margin | None = None
+    missing_usd6: int = 0
+
+
+def gate(state: Risk, request: Request) -> Answer:
+    """The answer at the present market. `state` is of the account's partition; it is not changed."""
+    refusal = _refusal(state, request)
+    if refusal is None and not (state.scenario_digest and state.block >= 0):
+        refusal = Refusal(NO_MARGIN, "no block has been margined yet")
+    if refusal is not None:
+        return Answer(False, refusal.reason, refusal.detail, state.block, state.market.time_ms)
+    before = state.book.copy_of(request.account)
+    after = before.copy_of(request.account)
+    after.apply_events(_as_events(state, request), state.catalogue, np.zeros((0, 4), np.int64))
+    after.drop_closed()
+    tables, priced = _tables(state, (before, after))
+    if not priced:
+        detail = "an instrument of the account or the request has no price, or is settled"
+        return Answer(False, refusals.INSTRUMENT_UNPRICED, detail, state.block, state.market.time_ms)
+    names = tuple(row.name for row in state.parameters.stress_rows)
+    margins = [margin_of(_margins(state, book, tables), 0, names) for book in (before, after)]
+    return _judged(state, request, *margins)
+
+
+def _judged(state: Risk, request: Request, before: Margin, after: Margin) -> Answer:
+    row = state.book.row_of.get(request.account, -1)
+    in_call = 0 <= row < len(state.margins.state) and int(state.margins.state[row]) != HEALTHY
+    excess, excess_after = (m.nlv_usd6 - m.initial_margin_usd6 for m in (before, after))
+    reduces = after.initial_margin_usd6 <= before.initial_margin_usd6 and excess_after >= excess
+    reason, detail = "", ""
+    if not (isinstance(request, Order) and reduces):
+        if in_call or excess < 0:
+            reason, detail = IN_CALL, "only orders that reduce risk are taken in a margin call"
+        elif excess_after < 0:
+            reason, detail = MARGIN, f"NLV {after.nlv_usd6} would be below IM {after.initial_margin_usd6} (micro-USD)"
+    missing = max(0, -excess_after)
+    return Answer(not reason, reason, detail, state.block, state.market.time_ms, before, after, missing)
+
+
+def _refusal(state: Risk, request: Request) -> Refusal | None:
+    """What is wrong with the request itself."""
+    size = request.amount_usd6 if isinstance(request, CashWithdrawal) else request.lots
+    if size == 0 or (size < 0 and not isinstance(request, Order)):
+        return Refusal(refusals.OUT_OF_RANGE, "the size must be positive (an order: not zero)")
+    if isinstance(request, CashWithdrawal):
+        return None
+    if request.instrument not in state.catalogue.instrument_index:
+        return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {request.instrument} is not listed", "instrument")
+    listed = state.catalogue.instruments[state.catalogue.instrument_index[request.instrument]]
+    if isinstance(request, CollateralWithdrawal) and listed.kind != "spot":
+        return Refusal(refusals.WRONG_KIND, f"{listed.symbol} is a {listed.kind}, no collateral", "instrument")
+    return None
+
+
+def _as_events(state: Risk, request: Request) -> records.Events:
+    """The request as the row of account.log that its account event would be."""
+    event: dict = {"account": request.account}
+    if isinstance(request, CashWithdrawal):
+        event |= {"type": "cash_move", "amount_usd6": -request.amount_usd6}
+    elif isinstance(request, CollateralWithdrawal):
+        event |= {"type": "collateral_move", "instrument": request.instrument, "lots": -request.lots}
+    else:
+        limit = {"lots": request.lots, "price_usd9": request.limit_price_usd9}
+        event |= {"type": "fill", "instrument": request.instrument, **limit}
+    ((_, (kind, instrument, lots, price_usd9, cash_usd6)),) = event_rows(event, state.catalogue)
+    rows = np.zeros(1, records.EVENT_ROW)
+    rows["kind"], rows["instrument"], rows["lots"] = kind, instrument, lots
+    rows["price_usd9"], rows["cash_usd6"] = price_usd9, cash_usd6
+    return records.Events([request.account], rows)
+
+
+def _tables(state: Risk, books: tuple[Book, ...]) -> tuple[Tables, bool]:
+    """Tables of the present market over what the books hold; False where one of it has no price."""
+    held = np.unique(np.concatenate([book.keys for book in books]))
+    scenarios = state.cache.scenarios(state.scenario_digest, state.catalogue)
+    tables = build_tables(state.catalogue, state.market, state.parameters, scenarios, held)
+    for book in books:
+        book.keys = np.searchsorted(held, book.keys)
+    return tables, bool(tables.instruments.alive.all())
+
+
+def _margins(state: Risk, book: Book, tables: Tables) -> Margins:
+    """Exact margin of the one account of a book whose instruments are rows of `tables`."""
+    legs, margins = book.legs(), empty_margins(1)
+    sums = account_sums(legs, book.cash(), book.entry_by_account(), tables, state.parameters)
+    compute(legs, np.arange(1), sums, tables, state.parameters, margins)
+    return margins
