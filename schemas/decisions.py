@@ -2,11 +2,14 @@
 
 `seq` is dense per topic and partition (record) or per topic, partition and event (events inside a record), so a reader
 drops repeats and sees losses with one counter.
+
+Last come the fields of reorganisations. They are left out where they would be 0, as for a chain that never reorganises:
+`epoch`, the number of rollbacks before; `confirmations`, the blocks done behind the event's own when it was said.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 HEALTHY, MARGIN_CALL, LIQUIDATABLE, INSOLVENT = "healthy", "margin_call", "liquidatable", "insolvent"
 STATES = (HEALTHY, MARGIN_CALL, LIQUIDATABLE, INSOLVENT)
@@ -66,6 +69,8 @@ class MarginWarning(Struct, frozen=True, tag="margin_warning"):
     estimate_usd6: int
     margin: Margin
     greeks: tuple[Greeks, ...]
+    epoch: int | UnsetType = UNSET
+    confirmations: int | UnsetType = UNSET
 
 
 class Call(Struct, frozen=True, tag="margin_call"):
@@ -82,6 +87,8 @@ class Call(Struct, frozen=True, tag="margin_call"):
     cure: Cure | None = None
     positions: tuple[Position, ...] = ()
     cash_usd6: int = 0
+    epoch: int | UnsetType = UNSET
+    confirmations: int | UnsetType = UNSET
 
 
 class Liquidation(Struct, frozen=True, tag="liquidation"):
@@ -97,6 +104,22 @@ class Liquidation(Struct, frozen=True, tag="liquidation"):
     margin: Margin
     positions: tuple[Position, ...]
     cash_usd6: int
+    epoch: int | UnsetType = UNSET
+    confirmations: int | UnsetType = UNSET
+
+
+class Retraction(Struct, frozen=True, tag="retraction"):
+    """An event of a block that the chain has left counts no more; `retracts` is its id, `block` its block.
+
+    It stands in the topic of the event that it retracts. `epoch` is the one that the rollback began.
+    """
+
+    seq: int
+    id: str
+    account: str
+    block: int
+    retracts: str
+    epoch: int
 
 
 class WarningRecord(Struct, frozen=True, tag="margin_warnings"):
@@ -106,7 +129,8 @@ class WarningRecord(Struct, frozen=True, tag="margin_warnings"):
     partition: int
     seq: int
     block: int
-    events: tuple[MarginWarning, ...]
+    events: tuple[MarginWarning | Retraction, ...]
+    epoch: int | UnsetType = UNSET
 
 
 class CallRecord(Struct, frozen=True, tag="margin_calls"):
@@ -116,7 +140,8 @@ class CallRecord(Struct, frozen=True, tag="margin_calls"):
     partition: int
     seq: int
     block: int
-    events: tuple[Call, ...]
+    events: tuple[Call | Retraction, ...]
+    epoch: int | UnsetType = UNSET
 
 
 class LiquidationRecord(Struct, frozen=True, tag="liquidations"):
@@ -126,12 +151,16 @@ class LiquidationRecord(Struct, frozen=True, tag="liquidations"):
     partition: int
     seq: int
     block: int
-    events: tuple[Liquidation, ...]
+    events: tuple[Liquidation | Retraction, ...]
+    epoch: int | UnsetType = UNSET
 
 
 class BlockDone(Struct, frozen=True, tag="block_done"):
     """A partition has computed a block. Digests are hex; `halted` says why the partition stands still, if it does.
 
+    With `rollback_from` it is the mark of a rollback: the partition is back at `block`, as the other fields show it;
+    the blocks from there to `rollback_from` are retracted, and `warnings` and `calls` count the retractions.
+    `liquidation_depth_blocks`: how many blocks must follow one before its flags are acted on.
     `stages`: how many accounts each stage of the screen took and why (streams/engine/screen.py); names without any are
     left out. `bound`: rows of this block's margins that are certified bounds (schemas/margin_batch.py).
     """
@@ -157,6 +186,9 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     halted: str = ""
     stages: dict[str, int] = {}
     bound: int = 0
+    epoch: int | UnsetType = UNSET
+    rollback_from: int | UnsetType = UNSET
+    liquidation_depth_blocks: int | UnsetType = UNSET
 
 
 class Quarantined(Struct, frozen=True, tag="quarantined", omit_defaults=True):

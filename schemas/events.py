@@ -43,6 +43,7 @@ class Block(Event, frozen=True, tag="block"):
     """A block of the chain, or of the venue. It closes when `event_count` account events naming it have been accepted
     or quarantined. `tick_count` and `listing_count`, where given, make the closing independent of arrival: the ticks in
     (time of the block before, time of this block], and the number of listing events ever produced, that it waits for.
+    What is announced last is the head, whichever branch it is of; a repeated announcement changes nothing.
     """
 
     number: BlockNumber
@@ -62,6 +63,9 @@ class BlockClose(Event, frozen=True, tag="block_close"):
 
 
 # -- account.fills
+#
+# `block_hash` says which branch of a chain an event is of; producers of chains that reorganise must give it. An event
+# without it is of the branch that is followed when the sequencer reads it.
 
 
 class Fill(Event, frozen=True, tag="fill"):
@@ -75,6 +79,7 @@ class Fill(Event, frozen=True, tag="fill"):
     lots: Lots
     price_usd9: PriceUsd9
     fee_usd6: CashUsd6 = 0
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 class CashMove(Event, frozen=True, tag="cash_move"):
@@ -85,6 +90,7 @@ class CashMove(Event, frozen=True, tag="cash_move"):
     time_ms: TimeMs
     account: Name
     amount_usd6: CashUsd6
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 class CollateralMove(Event, frozen=True, tag="collateral_move"):
@@ -97,6 +103,7 @@ class CollateralMove(Event, frozen=True, tag="collateral_move"):
     instrument: Name
     lots: Lots
     mode: Literal["add", "set"] = "add"
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 class Funding(Event, frozen=True, tag="funding"):
@@ -109,6 +116,7 @@ class Funding(Event, frozen=True, tag="funding"):
     time_ms: TimeMs
     instrument: Name
     amount_usd9: Annotated[int, Meta(ge=-PRICE_MAX_USD9, le=PRICE_MAX_USD9)]
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 class Transfer(Event, frozen=True, tag="transfer"):
@@ -125,6 +133,7 @@ class Transfer(Event, frozen=True, tag="transfer"):
     instrument: Name | None = None
     lots: Lots = 0
     price_usd9: PriceUsd9 | None = None
+    block_hash: BlockHash | UnsetType = UNSET
 
 
 AccountEvent = Fill | CashMove | CollateralMove | Transfer

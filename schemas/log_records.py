@@ -11,6 +11,9 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 - EVENTS: `entries` rows; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW. An
   event of a block is one row, a transfer two (one a side), a funding one in every partition: `account` EVERY_ACCOUNT,
   `price_usd9` what a long pays for one unit.
+- ROLLBACK: block, time and hash are those of the block to go back to; u64 epoch that begins, u64 last block retracted
+  (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
+  followed any more; block, time and hash are then the last block closed.
 - FENCE: 16 bytes token of a sequencer that begins to write (market.log only; it has no number).
 """
 
@@ -23,7 +26,7 @@ import numpy as np
 import orjson
 
 VERSION = 1
-LISTINGS, MARKET, BARRIER, EVENTS, FENCE = 1, 2, 3, 4, 5
+LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK = 1, 2, 3, 4, 5, 6
 EVERY_PARTITION = 0xFFFF
 FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING = 1, 2, 3, 4, 5
 EVERY_ACCOUNT = 0xFFFFFFFF
@@ -79,6 +82,13 @@ class Events(NamedTuple):
 
     names: list[str]
     rows: np.ndarray
+
+
+class Rollback(NamedTuple):
+    """`epoch` counts the rollbacks of a log; `from_block` is the last block that is retracted."""
+
+    epoch: int
+    from_block: int
 
 
 class RecordError(ValueError):
@@ -152,6 +162,16 @@ def read_barrier(raw: bytes, header: Header) -> Barrier:
     expiry_rows = _rows(raw, EXPIRY_ROW, expiries, at + spot_rows.nbytes)
     settlement_rows = _rows(raw, SETTLEMENT_ROW, settlements, at + spot_rows.nbytes + expiry_rows.nbytes)
     return Barrier(counts, Market(spot_rows, expiry_rows), settlement_rows, bool(evaluate))
+
+
+def pack_rollback(header: bytes, rollback: Rollback) -> bytes:
+    return header + struct.pack("<QQ", *rollback)
+
+
+def read_rollback(raw: bytes) -> Rollback:
+    if len(raw) < HEADER.size + 16:
+        raise RecordError(f"record ends at byte {len(raw)}, a rollback has {HEADER.size + 16}")
+    return Rollback(*struct.unpack_from("<QQ", raw, HEADER.size))
 
 
 def pack_events(header: bytes, events: Events) -> bytes:

@@ -4,7 +4,8 @@
 block, the row is `bound`: those four, `binding` and `stress_row` are a certified upper bound (the stress row: the last
 exact one), NLV, equity, short-option minimum, add-ons and state are exact, and the state is healthy.
 
-Schema metadata carry `dpme.version`, `partition`, `seq`, `block`, `block_hash`, `time_ms` (decimal text).
+Schema metadata carry `dpme.version`, `partition`, `seq`, `block`, `block_hash`, `time_ms` (decimal text), and `epoch`
+once the chain has reorganised.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ class BatchHead(NamedTuple):
     block: int
     block_hash: str
     time_ms: int
+    epoch: int = 0
 
 
 def encode_batch(head: BatchHead, accounts: list[str], columns: Mapping[str, np.ndarray]) -> bytes:
     """Accounts[n] and columns[n] (by SCHEMA's names) -> Arrow IPC stream bytes; equal input gives equal bytes."""
     metadata = {"dpme.version": str(VERSION), **{name: str(value) for name, value in head._asdict().items()}}
+    if not head.epoch:
+        del metadata["epoch"]
     schema = SCHEMA.with_metadata(metadata)
     arrays = [pa.array(accounts, pa.string())]
     arrays += [pa.array(columns[f.name], f.type) for f in schema if f.name != "account"]
@@ -65,7 +69,7 @@ def decode_batch(raw: bytes) -> tuple[BatchHead, pa.Table]:
     numbers = {name: int(found[name]) for name in ("partition", "seq", "block", "time_ms")}
     if "keyframe_block" not in table.column_names:  # written before bounds were kept: every margin is exact
         table = table.append_column("keyframe_block", pa.array([numbers["block"]] * table.num_rows, pa.int64()))
-    return BatchHead(block_hash=found["block_hash"], **numbers), table
+    return BatchHead(block_hash=found["block_hash"], epoch=int(found.get("epoch", 0)), **numbers), table
 
 
 def state_name(code: int) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+FINALITY_DEPTH_MAX = 256
 RatioE6 = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -76,6 +77,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """At least every so many blocks each account's margin is exact."""
     settlement_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 1_800_000
     unrealised_gain_share_e6: RatioE6 = 1_000_000
+    finality_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 64
+    liquidation_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 0
 
 
 def parse_parameters(document: dict) -> RiskParameters:

@@ -102,9 +102,10 @@ def nearest(table: Any, count: int) -> list[Near]:
 
 def event_line(kind: str, event: dict[str, Any], width: int = WIDE) -> Text:
     """One event for people, in one line."""
-    margin = event["margin"]
     text = Text(f"{event['block']:>6} ", "dim", no_wrap=True, overflow="ellipsis")
-    name = f"{short_name(event['account']):<12} "
+    if kind == "retraction":
+        return text.append("retracted ", "dim").append(event["retracts"], "dim")
+    margin, name = event["margin"], f"{short_name(event['account']):<12} "
     if kind == "margin_warning":
         text.append("warning   ", "yellow").append(name, "bold")
         text.append(f"crossed {event['line']} on a {event['trigger']}: NLV {usd(margin['nlv_usd6'])}")
@@ -167,7 +168,7 @@ class LiveView:
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
         """Something came out of the pipeline."""
-        if count(self.counts, kind, what):
+        if count(self.counts, kind, what) or kind == "retraction":
             self.events.append((kind, what))
         elif kind == "phase":
             self.phase = what["name"]
@@ -267,7 +268,7 @@ class LinePrinter:
         self.prices.take(inputs)
 
     def listen(self, kind: str, what: dict[str, Any]) -> None:
-        if count(self.counts, kind, what):
+        if count(self.counts, kind, what) or kind == "retraction":
             self._say(event_line(kind, what).plain)
         elif kind == "phase":
             self._say(what["name"])

@@ -35,6 +35,8 @@ WHAT_TO_DO = {
     refusals.INSTRUMENT_EXPIRED: "the instrument is settled: nothing can be booked on it any more",
     refusals.INSTRUMENT_UNPRICED: f"give the instrument a price, then {SEND_CORRECTED}; {NEW_BLOCK}",
     refusals.LISTING_REFUSED: f"the catalogue cannot take it as it is: {SEND_CORRECTED}",
+    refusals.BLOCK_RETRACTED: "the chain went on without its block: if it still holds, it comes again in a new one",
+    refusals.TRANSFER_REFUSED: f"one thing, between subaccounts of one owner: {SEND_CORRECTED}; {NEW_BLOCK}",
     refusals.POSITION_LIMIT: f"beyond what one event may move: {SEND_CORRECTED} in parts; {NEW_BLOCK}",
 }
 

@@ -16,6 +16,7 @@ from schemas import log_records as records
 from schemas.codec import decode_output
 from schemas.decisions import STATES
 from schemas.topics import ACCOUNT_LOG, MARGIN_CALLS, MARGIN_WARNINGS
+from streams.engine.enforcement import RETRACTION
 from streams.engine.reports import greeks_of, margin_of
 from streams.engine.risk import Risk
 from streams.engine.tables import TableCache
@@ -43,7 +44,7 @@ class Tracer:
     """Follows one account through its partition's log; `story` is a list of plain steps.
 
     Steps: {"step": "event" | "warning" | "margin" | "call", "block", "time_ms", ...}. A margin step stands at every
-    barrier at which the account was computed.
+    barrier at which the account was computed. Steps of blocks that the chain has left are no part of the story.
     """
 
     def __init__(self, account: str, partition: int, scenario_sets: dict[str, ScenarioSet]) -> None:
@@ -66,6 +67,8 @@ class Tracer:
             if header.kind == records.EVENTS and self.risk.events != before[1]:
                 self._take_events(header, records.read_events(raw, header), before[0])
             self._take_decisions(told)
+            if header.kind == records.ROLLBACK:
+                self.story = [step for step in self.story if step["block"] <= self.risk.block]
             if header.kind == records.BARRIER:
                 self._take_margin(header)
                 on_block(header.block)
@@ -118,7 +121,7 @@ class Tracer:
     def _take_decisions(self, told: list[tuple[str, dict[str, Any]]]) -> None:
         for topic, record in told:
             for event in record["events"]:
-                if event["account"] == self.account:
+                if event["account"] == self.account and event["type"] != RETRACTION:
                     step = "warning" if topic == MARGIN_WARNINGS else "call"
                     extra = {"estimate_before_usd6": self.estimate_usd6} if step == "warning" else {}
                     self._add(step, event["block"], event["time_ms"], **extra, event=event)
@@ -136,9 +139,12 @@ class Tracer:
 
 def with_liquidations(story: list[dict[str, Any]], liquidations: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The story with enforcement's events of this account, each after all else of its block."""
+    liquidations = list(liquidations)
+    retracted = {event.get("retracts") for event in liquidations}
     added = [
         {"step": "liquidation", "block": event["block"], "time_ms": event["time_ms"], "event": event}
         for event in liquidations
+        if event["type"] != RETRACTION and event["id"] not in retracted
     ]
     return sorted([*story, *added], key=lambda step: (step["block"], step["step"] == "liquidation"))
 

@@ -100,6 +100,8 @@ def line(params: dict[str, Any]) -> Text:
     """One event for people."""
     data = params["data"]
     head = Text.assemble((f"{params['partition']}/{params['seq']:<6}", "dim"), f" block {data['block']:<8} ")
+    if data.get("type") == "retraction":
+        return head + Text(f"{data['account']} retracted: {data['retracts']}", "dim")
     return head + _LINES[params["channel"]](data)
 
 
@@ -130,7 +132,8 @@ def _block(data: dict[str, Any]) -> Text:
     stages = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in data.get("stages", {}).items())
     said += f"; {stages}" if stages else ""
     halted = (f"  HALTED: {data['halted']}", "bold red") if data["halted"] else ""
-    return Text.assemble(said, halted)
+    back = (f"  ROLLED BACK from block {data['rollback_from']}", "bold yellow") if "rollback_from" in data else ""
+    return Text.assemble(said, back, halted)
 
 
 def _margin(data: dict[str, Any]) -> str:

@@ -1,7 +1,10 @@
 """Enforcement: flags of all partitions -> liquidations in one total order.
 
-It acts on block N when every partition has done N (a halted partition holds nobody back), on that block's flags by
-severity and account. So its output is a function of the logs, whatever order partitions arrive in.
+Every partition says the same sequence of steps in blocks.done: blocks, and marks of rollbacks. A step is taken when
+every partition has come to it (a halted partition holds nobody back), so the output is a function of the logs,
+whatever order partitions arrive in. A block's flags are acted on once as many blocks are done behind it as blocks.done
+demands (0: at once), by severity and account. Flags of a block that is retracted before are dropped, and a liquidation
+that went out already is retracted by id.
 """
 
 from __future__ import annotations
@@ -13,11 +16,17 @@ import msgspec
 
 from schemas.codec import decode_output, encode
 from schemas.decisions import INSOLVENT, LIQUIDATABLE, STATES
+from schemas.risk_parameters import FINALITY_DEPTH_MAX
 from schemas.topics import BLOCKS_DONE, LIQUIDATIONS, MARGIN_CALLS
 from streams.engine.output import Fault, Output
+from streams.engine.reports import retraction_id
 
-DUMP_VERSION = 1
+DUMP_VERSION = 2
 FLAGGED = "flagged"
+RETRACTION = "retraction"
+ROLLED_BACK = -1  # in place of a block's number: the step that begins an epoch
+
+Key = tuple[int, int]  # epoch, block: in the order of the log
 
 
 class Enforcement:
@@ -30,13 +39,15 @@ class Enforcement:
             (t, p): 0 for t in (MARGIN_CALLS, BLOCKS_DONE) for p in range(partitions)
         }
         self.taken: dict[tuple[str, int], int] = dict.fromkeys(self.read, 0)
-        self.done: list[int] = [-1] * partitions
-        self.halted: list[int | None] = [None] * partitions  # block in which a partition halted
-        self.flags: dict[int, list[dict]] = {}
-        self.times: dict[int, int] = {}  # blocks done by somebody, not yet acted on -> time
-        self.calls_seen: dict[int, list[int]] = {}  # block -> per partition, events of margin.calls read
-        self.calls_due: dict[int, list[int]] = {}  # block -> per partition, events that blocks.done declares
-        self.acted = -1
+        self.done: list[Key] = [(0, ROLLED_BACK)] * partitions
+        self.halted: list[Key | None] = [None] * partitions  # step in which a partition halted
+        self.flags: dict[Key, list[dict]] = {}
+        self.steps_due: dict[Key, dict] = {}  # done by somebody, not yet taken -> blocks.done
+        self.calls_seen: dict[Key, list[int]] = {}  # step -> per partition, events of margin.calls read
+        self.calls_due: dict[Key, list[int]] = {}  # step -> per partition, events that blocks.done declares
+        self.held: dict[int, list[dict]] = {}  # block -> flags that wait for confirmations
+        self.emitted: dict[int, list[tuple[str, str]]] = {}  # block -> account and id of its liquidations
+        self.marked = -1  # block of the last checkpoint mark: after a rollback they come again
         self.record_seq = 0
         self.event_seq = 0
         self._mark: int | None = None
@@ -73,52 +84,91 @@ class Enforcement:
         yield self._act()
 
     def _take_calls(self, partition: int, record: dict) -> None:
-        block = record["block"]
-        self._counts(self.calls_seen, block)[partition] += len(record["events"])
-        flagged = [e for e in record["events"] if e["to"] in (LIQUIDATABLE, INSOLVENT)]
-        self.flags.setdefault(block, []).extend(flagged)
+        events, epoch = record["events"], record.get("epoch", 0)
+        is_retraction = bool(events) and events[0].get("type") == RETRACTION
+        key = (epoch, ROLLED_BACK if is_retraction else record["block"])
+        self._counts(self.calls_seen, key)[partition] += len(events)
+        flagged = [e for e in events if e.get("to") in (LIQUIDATABLE, INSOLVENT)]
+        self.flags.setdefault(key, []).extend(flagged)
 
     def _take_done(self, partition: int, record: dict) -> None:
-        block = record["block"]
+        key = (record.get("epoch", 0), ROLLED_BACK if "rollback_from" in record else record["block"])
+        self._counts(self.calls_due, key)[partition] = record["calls"]
         if record["halted"]:
-            self.halted[partition] = block
-            self._counts(self.calls_due, block)[partition] = record["calls"]
+            self.halted[partition] = key
             return
-        self.done[partition] = block
-        self.times[block] = record["time_ms"]
-        self._counts(self.calls_due, block)[partition] = record["calls"]
+        self.done[partition] = key
+        said = {name: record[name] for name in ("block", "time_ms")}
+        self.steps_due[key] = said | {"depth": record.get("liquidation_depth_blocks", 0)}
 
-    def _counts(self, counts: dict[int, list[int]], block: int) -> list[int]:
-        return counts.setdefault(block, [0] * self.partitions)
+    def _counts(self, counts: dict[Key, list[int]], key: Key) -> list[int]:
+        return counts.setdefault(key, [0] * self.partitions)
 
     def _act(self) -> list[Output]:
         out = []
-        while self.times:
-            block = min(self.times)
-            if not self._complete(block):
+        while self.steps_due:
+            key = min(self.steps_due)
+            if not self._complete(key):
                 break
-            out += self._liquidate(block, self.times.pop(block))
+            out += self._step(key, self.steps_due.pop(key))
             for kept in (self.calls_seen, self.calls_due):
-                kept.pop(block, None)
-            self.acted = block
-            if block % self.checkpoint_every == 0:
-                self._mark = block
+                kept.pop(key, None)
         return out
 
-    def _complete(self, block: int) -> bool:
-        """Every partition has done the block or halted in it or before, and the calls it announced have been read."""
-        seen, due = self._counts(self.calls_seen, block), self._counts(self.calls_due, block)
+    def _complete(self, key: Key) -> bool:
+        """Every partition has taken the step or halted in it or before, and the calls it announced have been read."""
+        seen, due = self._counts(self.calls_seen, key), self._counts(self.calls_due, key)
         for p, halted in enumerate(self.halted):
-            if (halted is None and self.done[p] < block) or seen[p] != due[p]:
+            if (halted is None and self.done[p] < key) or seen[p] != due[p]:
                 return False
         return True
 
-    def _liquidate(self, block: int, time_ms: int) -> list[Output]:
-        flags = self.flags.pop(block, [])
-        if not flags:
-            return []
+    def _step(self, key: Key, done: dict) -> list[Output]:
+        block, flags = done["block"], self.flags.pop(key, [])
+        if key[1] == ROLLED_BACK:
+            return self._retract(block, key[0])
+        if flags:
+            self.held[block] = flags
+        out = []
+        for ready in sorted(b for b in self.held if b <= block - done["depth"]):
+            out.append(self._liquidate(ready, done["time_ms"], block - ready, key[0]))
+        for final in [b for b in self.emitted if b < block - FINALITY_DEPTH_MAX]:
+            del self.emitted[final]
+        if block % self.checkpoint_every == 0 and block > self.marked:
+            self._mark = self.marked = block
+        return out
+
+    def _liquidate(self, block: int, time_ms: int, confirmations: int, epoch: int) -> Output:
+        flags = self.held.pop(block)
         ordered = sorted(flags, key=lambda e: (-STATES.index(e["to"]), -_shortfall(e), e["account"]))
-        events = [self._event(flag, time_ms) for flag in ordered]
+        of_epoch = {name: value for name, value in (("epoch", epoch), ("confirmations", confirmations)) if value}
+        events = [self._event(flag, time_ms) | of_epoch for flag in ordered]
+        self.emitted[block] = [(e["account"], e["id"]) for e in events]
+        return self._record(block, events, epoch)
+
+    def _retract(self, block: int, epoch: int) -> list[Output]:
+        """The chain went back to `block`: what was flagged since is dropped, what was said of it is retracted."""
+        for gone in [b for b in self.held if b > block]:
+            del self.held[gone]
+        events = []
+        for gone in sorted(b for b in self.emitted if b > block):
+            for account, event_id in self.emitted.pop(gone):
+                events.append(self._retraction(gone, account, event_id, epoch))
+        return [self._record(block, events, epoch)] if events else []
+
+    def _retraction(self, block: int, account: str, event_id: str, epoch: int) -> dict:
+        self.event_seq += 1
+        return {
+            "type": RETRACTION,
+            "seq": self.event_seq,
+            "id": retraction_id(event_id, epoch),
+            "account": account,
+            "block": block,
+            "retracts": event_id,
+            "epoch": epoch,
+        }
+
+    def _record(self, block: int, events: list[dict], epoch: int) -> Output:
         self.record_seq += 1
         record = {
             "type": "liquidations",
@@ -128,14 +178,15 @@ class Enforcement:
             "block": block,
             "events": events,
         }
-        return [Output(LIQUIDATIONS, 0, str(block).encode(), encode(record))]
+        return Output(LIQUIDATIONS, 0, str(block).encode(), encode(record | ({"epoch": epoch} if epoch else {})))
 
     def _event(self, flag: dict, time_ms: int) -> dict:
         self.event_seq += 1
+        epoch = flag.get("epoch", 0)
         return {
             "type": "liquidation",
             "seq": self.event_seq,
-            "id": f"{flag['block']}/{flag['account']}/{FLAGGED}",
+            "id": f"{flag['block']}/{flag['account']}/{FLAGGED}" + (f"/{epoch}" if epoch else ""),
             "account": flag["account"],
             "block": flag["block"],
             "time_ms": time_ms,
@@ -152,7 +203,7 @@ class Enforcement:
         plain = {name: value for name, value in vars(self).items() if name != "_mark"}
         for name in ("read", "taken"):
             plain[name] = [[*tp, v] for tp, v in plain[name].items()]
-        for name in ("flags", "times", "calls_seen", "calls_due"):
+        for name in (*_BY_STEP, *_BY_BLOCK):
             plain[name] = sorted(plain[name].items())
         return msgspec.msgpack.encode({"dump_version": DUMP_VERSION, **plain})
 
@@ -164,11 +215,19 @@ class Enforcement:
         state = cls(plain["partitions"], plain["checkpoint_every"])
         for name in ("read", "taken"):
             plain[name] = {(t, p): v for t, p, v in plain[name]}
-        for name in ("flags", "times", "calls_seen", "calls_due"):
+        for name in _BY_STEP:
+            plain[name] = {(epoch, block): value for (epoch, block), value in plain[name]}
+        for name in _BY_BLOCK:
             plain[name] = dict(map(tuple, plain[name]))
+        plain["done"] = [tuple(key) for key in plain["done"]]
+        plain["halted"] = [tuple(key) if key else None for key in plain["halted"]]
         for name, value in plain.items():
             setattr(state, name, value)
         return state
+
+
+_BY_STEP = ("flags", "steps_due", "calls_seen", "calls_due")
+_BY_BLOCK = ("held", "emitted")
 
 
 def _shortfall(flag: dict) -> int:

@@ -7,7 +7,8 @@ lets the sequencer record its position vector and be rebuilt from it.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import orjson
 
@@ -16,6 +17,11 @@ from schemas.codec import decode_inputs, own_bytes
 from schemas.events import BLOCKS_MAX, TIME_MAX_MS
 from schemas.refusals import Refusal
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INPUTS, INSTRUMENTS, ORACLE_TICKS
+from streams.engine.branches import Branches, ClosedBlock, packed, unpacked
+
+TICKS, EVENTS = INPUTS.index(ORACLE_TICKS), INPUTS.index(ACCOUNT_FILLS)
+ANY_BRANCH = ""  # events that name no block hash
+BlockKey = tuple[int, str]  # number, hash or ANY_BRANCH
 
 
 class Candidate(NamedTuple):
@@ -61,6 +67,20 @@ def conflict(candidate: Candidate) -> Refusal:
     return Refusal(refusals.IDENTITY_CONFLICT, f"id {candidate.event['id']} was taken with other content", "id")
 
 
+def _closed(number: int) -> Refusal:
+    return Refusal(refusals.BLOCK_CLOSED, f"the log begins at block {number}", "block")
+
+
+def _retracted() -> Refusal:
+    return Refusal(refusals.BLOCK_RETRACTED, "its block is not, or no longer, of the chain", "block")
+
+
+def _hash_named(plain: dict) -> str:
+    """The block hash that a refused event names, if that is well-formed."""
+    named = plain.get("block_hash", ANY_BRANCH)
+    return named if isinstance(named, str) else ANY_BRANCH
+
+
 def _is_number(value: object, limit: int) -> TypeGuard[int]:
     """A whole number that the schema admits (JSON's true is none, though Python's is)."""
     return type(value) is int and 0 <= value < limit
@@ -73,18 +93,19 @@ def _json(plain: dict | None) -> bytes:
 class Intake:
     """Pending events by block, ticks, listings and blocks; ids of the last blocks."""
 
-    def __init__(self, memory_blocks: int) -> None:
+    def __init__(self, memory_blocks: int, finality_blocks: int) -> None:
         self.memory_blocks = memory_blocks
+        self.branches = Branches(finality_blocks)
         self.closed: int | None = None
         self.closed_time_ms = -1
-        self.closed_hash = ""
-        self.blocks: dict[int, dict] = {}
-        self.closes: set[int] = set()
-        self.events: dict[int, dict[str, list[Candidate]]] = {}
+        self.final_time_ms = -1  # of the last block that is final
+        self.closes: set[str] = set()
+        self.events: dict[BlockKey, dict[str, list[Candidate]]] = {}
         self.flushed: dict[int, int] = {}  # block -> events of it that were taken out before its close
-        self.refused: dict[int, set[bytes]] = {}  # block -> marks of refused events that named it
+        self.refused: dict[BlockKey, set[bytes]] = {}  # block -> marks of refused events that named it
         self.ticks: dict[str, list[Candidate]] = {}
-        self.gone_ticks: dict[bytes, int] = {}  # refused or taken out before the close -> time: they count all the same
+        self.gone_ticks: dict[bytes, int] = {}  # refused or taken out, not final -> time: they count all the same
+        self.taken_ticks: list[Candidate] = []  # taken out since the last close
         self.listings: list[Candidate] = []
         self.listing_marks: dict[bytes, int] = {}  # of all listings ever -> place in their topic's order
         self.known: dict[str, tuple[bytes, int]] = {}  # name -> mark, block at which it was taken
@@ -111,6 +132,8 @@ class Intake:
     def _take(self, topic: str, candidate: Candidate, lateness_ms: int) -> Refusal | None:
         if topic == CHAIN_BLOCKS:
             return self._take_block(candidate.event)
+        if topic == ACCOUNT_FILLS and (answer := self._take_of_branch(candidate)) is not None:
+            return None if answer is True else answer
         if topic == INSTRUMENTS and candidate.mark in self.listing_marks:
             self.repeats += 1
             return None
@@ -129,33 +152,45 @@ class Intake:
         return None
 
     def _take_block(self, event: dict) -> Refusal | None:
-        number = event["number"]
-        if self.closed is not None and number <= self.closed:
-            if number == self.closed and event["hash"] != self.closed_hash:
-                return Refusal(
-                    refusals.BLOCK_CONFLICT, f"block {number} is closed with hash {self.closed_hash}", "hash"
-                )
-            self.repeats += 1
-            return None
-        known = self.blocks.get(number)
         if event["type"] == "block_close":
-            return self._take_block_close(event, known)
-        if known is None:
-            self.blocks[number] = event
-        elif known == event:
-            self.repeats += 1
-        else:
-            return Refusal(refusals.BLOCK_CONFLICT, f"block {number} was announced with other content", "number")
+            return self._take_block_close(event)
+        answer = self.branches.announce(event)
+        if isinstance(answer, Refusal):
+            return answer
+        self.repeats += not answer
         return None
 
-    def _take_block_close(self, event: dict, announced: dict | None) -> Refusal | None:
-        number = event["number"]
-        if announced is None:
+    def _take_block_close(self, event: dict) -> Refusal | None:
+        number, block_hash = event["number"], event["hash"]
+        announced = self.branches.with_number(number)
+        if block_hash in announced:
+            self.closes.add(block_hash)
+            return None
+        if self.closed is not None and number <= self.closed:
+            closed_hash = self.branches.hash_at(number) or block_hash
+            if closed_hash != block_hash:
+                return Refusal(refusals.BLOCK_CONFLICT, f"block {number} is closed with hash {closed_hash}", "hash")
+            self.repeats += 1
+            return None
+        if not announced:
             return Refusal(refusals.BLOCK_UNKNOWN, f"block {number} was not announced", "number")
-        if announced["hash"] != event["hash"]:
-            return Refusal(refusals.BLOCK_CONFLICT, f"block {number} was announced as {announced['hash']}", "hash")
-        self.closes.add(number)
-        return None
+        return Refusal(refusals.BLOCK_CONFLICT, f"block {number} was announced as {announced[-1]}", "hash")
+
+    def _take_of_branch(self, candidate: Candidate) -> Literal[True] | Refusal | None:
+        """An event that names the hash of its block: True once it waits for that block; None if it is judged like any
+        other, as its block is closed, or final, or it names none.
+
+        What ids it collides with is seen when its block closes: until then it may be of another branch than they.
+        """
+        event = candidate.event
+        block, block_hash = event["block"], event.get("block_hash", ANY_BRANCH)
+        closed_hash = self.branches.hash_at(block)
+        if block_hash == ANY_BRANCH or closed_hash == block_hash:
+            return None
+        if self.branches.is_final(block):
+            return _retracted() if closed_hash is not None else None
+        self._add(self.events.setdefault((block, block_hash), {}), candidate)
+        return True
 
     def _take_account_event(self, candidate: Candidate) -> Refusal | None:
         block = candidate.event["block"]
@@ -163,7 +198,7 @@ class Intake:
             return Refusal(
                 refusals.BLOCK_CLOSED, f"block {block} is closed; the open block is {self.closed + 1}", "block"
             )
-        self._add(self.events.setdefault(block, {}), candidate)
+        self._add(self.events.setdefault((block, ANY_BRANCH), {}), candidate)
         return None
 
     def _take_tick(self, candidate: Candidate, lateness_ms: int) -> Refusal | None:
@@ -186,27 +221,41 @@ class Intake:
         if plain is None:
             return
         mark, block, time_ms = content_mark(plain), plain.get("block"), plain.get("time_ms")
-        if topic == ACCOUNT_FILLS and _is_number(block, BLOCKS_MAX) and (self.closed is None or block > self.closed):
-            self.refused.setdefault(block, set()).add(mark)
-        elif topic == ORACLE_TICKS and _is_number(time_ms, TIME_MAX_MS) and time_ms > self.closed_time_ms:
+        named = _hash_named(plain)
+        if topic == ACCOUNT_FILLS and _is_number(block, BLOCKS_MAX) and self._may_close(block, named):
+            self.refused.setdefault((block, named), set()).add(mark)
+        elif topic == ORACLE_TICKS and _is_number(time_ms, TIME_MAX_MS) and time_ms > self.final_time_ms:
             self.gone_ticks[mark] = time_ms
         elif topic == INSTRUMENTS:
             self.listing_marks.setdefault(mark, len(self.listing_marks))
 
+    def _may_close(self, block: int, named: str) -> bool:
+        if self.closed is None or block > self.closed:
+            return True
+        return named != ANY_BRANCH and not self.branches.is_final(block) and self.branches.hash_at(block) != named
+
     # -- asking
 
-    def open_number(self) -> int | None:
+    def open_block(self) -> dict | None:
         """The block that closes next, if it has been announced (the first one ever: the lowest announced)."""
-        number = (min(self.blocks) if self.blocks else None) if self.closed is None else self.closed + 1
-        return number if number in self.blocks else None
+        return self.branches.next_block()
+
+    def open_number(self) -> int | None:
+        block = self.open_block()
+        return block["number"] if block is not None else None
+
+    def waiting(self, block: int, block_hash: str) -> Iterator[list[Candidate]]:
+        """Pending events of a block of the present branch, candidates of one id together."""
+        for named in dict.fromkeys((ANY_BRANCH, block_hash)):
+            yield from self.events.get((block, named), {}).values()
 
     def missing(self, block: dict) -> bool:
         """Does the block still wait for anything it declares?"""
-        number = block["number"]
-        if number in self.closes:
+        number, block_hash = block["number"], block["hash"]
+        if block_hash in self.closes:
             return False
-        waiting = sum(len(same_id) for same_id in self.events.get(number, {}).values())
-        came = waiting + self.flushed.get(number, 0) + len(self.refused.get(number, ()))
+        came = sum(map(len, self.waiting(number, block_hash))) + self.flushed.get(number, 0)
+        came += sum(len(self.refused.get((number, named), ())) for named in (ANY_BRANCH, block_hash))
         if came < block["event_count"]:
             return True
         if block.get("listing_count") is not None and len(self.listing_marks) < block["listing_count"]:
@@ -225,11 +274,15 @@ class Intake:
 
     # -- taking out
 
-    def pop_events(self, block: int, until_ms: int | None) -> tuple[list[Candidate], list[Candidate]]:
+    def pop_events(self, block: int, block_hash: str, until_ms: int | None) -> tuple[list[Candidate], list[Candidate]]:
         """Events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers)."""
-        pool = self.events.get(block, {})
-        due = [i for i, c in pool.items() if until_ms is None or c[0].event["time_ms"] <= until_ms]
-        chosen, losers = self._pop(pool, due, block)
+        chosen: list[Candidate] = []
+        losers: list[Candidate] = []
+        for named in dict.fromkeys((ANY_BRANCH, block_hash)):
+            pool = self.events.get((block, named), {})
+            due = [i for i, c in pool.items() if until_ms is None or c[0].event["time_ms"] <= until_ms]
+            for kept, found in zip((chosen, losers), self._pop(pool, due, block), strict=True):
+                kept += found
         self.flushed[block] = self.flushed.get(block, 0) + len(chosen) + len(losers)
         return sorted(chosen, key=lambda c: (c.event["time_ms"], c.rank, c.event["id"])), losers
 
@@ -237,6 +290,7 @@ class Intake:
         """Ticks until `until_ms` in order -> (chosen, losers)."""
         chosen, losers = self._pop(self.ticks, [c.event["id"] for c in self.ticks_in_order(until_ms)], block)
         self.gone_ticks.update((c.mark, c.event["time_ms"]) for c in chosen + losers)
+        self.taken_ticks += chosen + losers
         return chosen, losers
 
     def listings_due(self, listing_count: int | None) -> list[Candidate]:
@@ -287,34 +341,70 @@ class Intake:
             chosen.append(first)
         return chosen, losers
 
-    def close(self, number: int) -> list[Candidate]:
-        """Block `number` is closed. Returns events of earlier numbers, which no block takes (first block only)."""
-        block = self.blocks.pop(number)
-        self.closed, self.closed_time_ms, self.closed_hash = number, block["time_ms"], block["hash"]
-        self.closes.discard(number)
-        stale = [c for b in [b for b in self.events if b <= number] for cs in self.events.pop(b).values() for c in cs]
-        for gone in [b for b in self.blocks if b <= number]:
-            del self.blocks[gone]
-        for kept in (self.flushed, self.refused):
-            for gone in [b for b in kept if b <= number]:
-                del kept[gone]
-        self.gone_ticks = {m: t for m, t in self.gone_ticks.items() if t > self.closed_time_ms}
+    def close(self, block_hash: str, ticks: bytes) -> list[tuple[Candidate, Refusal]]:
+        """An announced block is closed; `ticks` packs the market at its close. Returns events that no block takes:
+        of branches that are dead for good, and, at the first block ever, of earlier numbers."""
+        block, is_first = self.branches.announced[block_hash], self.closed is None
+        number = block["number"]
+        taken = packed(self.taken_ticks) if self.branches.depth else b""
+        self.branches.close(ClosedBlock(block, ticks, taken))
+        self.closed, self.closed_time_ms = number, block["time_ms"]
+        self.final_time_ms = self.branches.closed[0].event["time_ms"]
+        self.taken_ticks = []
+        self.closes.discard(block_hash)
+        gone = [key for key in self.events if self._is_over(key)]
+        reason = _closed(number) if is_first else _retracted()
+        stale = [(c, reason) for key in gone for same in self.events.pop(key).values() for c in same]
+        self.flushed.pop(number, None)
+        for key in [key for key in self.refused if self._is_over(key)]:
+            del self.refused[key]
+        self.gone_ticks = {m: t for m, t in self.gone_ticks.items() if t > self.final_time_ms}
         if number % 8 == 0:
             oldest = number - self.memory_blocks
             self.known = {i: v for i, v in self.known.items() if v[1] > oldest}
             self.freed &= self.known.keys()
         return stale
 
+    def _is_over(self, key: BlockKey) -> bool:
+        """Can events of this block count no more?"""
+        block, named = key
+        return not self._may_close(block, named)
+
+    def go_back(self, number: int) -> tuple[dict, bytes, list[tuple[Candidate, Refusal]]]:
+        """The chain goes on behind block `number`: the ticks taken since wait again, the ids of what was taken of the
+        retracted blocks are free again. Returns that block, the market at its close, and the events that are lost."""
+        back: list[Candidate] = self.taken_ticks
+        for gone in self.branches.go_back(number):
+            back += [Candidate(*c) for c in unpacked(gone.taken)]  # type: ignore[attr-defined]
+        last = self.branches.closed[-1]
+        self.closed, self.closed_time_ms = number, last.event["time_ms"]
+        self.known = {i: v for i, v in self.known.items() if v[1] <= number or int(i[0]) not in (TICKS, EVENTS)}
+        self.taken_ticks, self.flushed = [], {}
+        for candidate in back:
+            self.gone_ticks.pop(candidate.mark, None)
+            self._put_back(candidate)
+        lost = [key for key in self.events if key[0] > number and key[1] == ANY_BRANCH]
+        events = [(c, _retracted()) for key in lost for same in self.events.pop(key).values() for c in same]
+        for key in [key for key in self.refused if key[0] > number and key[1] == ANY_BRANCH]:
+            del self.refused[key]
+        return last.event, last.ticks, events
+
+    def _put_back(self, candidate: Candidate) -> None:
+        same_id = self.ticks.setdefault(candidate.event["id"], [])
+        if all(other.mark != candidate.mark for other in same_id):
+            same_id.append(candidate)
+            same_id.sort()
+
     # -- checkpoint
 
     def to_plain(self) -> dict:
         """Plain value; containers in sorted order, so equal states give equal bytes."""
         plain: dict[str, Any] = dict(vars(self))
-        plain["blocks"] = sorted(self.blocks.items())
+        plain["branches"] = self.branches.to_plain()
         plain["closes"] = sorted(self.closes)
-        plain["events"] = sorted((b, sorted(pool.items())) for b, pool in self.events.items())
+        plain["events"] = sorted((*key, sorted(pool.items())) for key, pool in self.events.items())
         plain["ticks"] = sorted(self.ticks.items())
-        plain["refused"] = sorted((b, sorted(marks)) for b, marks in self.refused.items())
+        plain["refused"] = sorted((*key, sorted(marks)) for key, marks in self.refused.items())
         plain["gone_ticks"] = sorted(self.gone_ticks.items())
         plain["flushed"] = sorted(self.flushed.items())
         plain["known"] = sorted(self.known.items())
@@ -324,14 +414,15 @@ class Intake:
 
     @classmethod
     def from_plain(cls, plain: dict) -> Intake:
-        intake = cls(plain["memory_blocks"])
-        for name in ("closed", "closed_time_ms", "closed_hash", "repeats"):
+        intake = cls(plain["memory_blocks"], plain["branches"]["depth"])
+        for name in ("closed", "closed_time_ms", "final_time_ms", "repeats"):
             setattr(intake, name, plain[name])
-        intake.blocks = dict(map(tuple, plain["blocks"]))
+        intake.branches = Branches.from_plain(plain["branches"])
         intake.closes = set(plain["closes"])
-        intake.events = {b: {i: [Candidate(*c) for c in cs] for i, cs in pool} for b, pool in plain["events"]}
+        intake.events = {(b, h): {i: [Candidate(*c) for c in cs] for i, cs in pool} for b, h, pool in plain["events"]}
         intake.ticks = {i: [Candidate(*c) for c in cs] for i, cs in plain["ticks"]}
-        intake.refused = {b: set(marks) for b, marks in plain["refused"]}
+        intake.refused = {(b, h): set(marks) for b, h, marks in plain["refused"]}
+        intake.taken_ticks = [Candidate(*c) for c in plain["taken_ticks"]]
         intake.gone_ticks = dict(map(tuple, plain["gone_ticks"]))
         intake.flushed = dict(map(tuple, plain["flushed"]))
         intake.listings = [Candidate(*c) for c in plain["listings"]]

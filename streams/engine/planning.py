@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from schemas import log_records as records
-from schemas.log_records import Barrier, Market
+from schemas.log_records import Barrier, Market, Rollback
 from schemas.quantities import ONE_E6
 from schemas.topics import RECORD_BYTES_MAX
 from streams.engine.account_events import accounts_of
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     time_ms: int
     block_hash: bytes
     entries: int
-    body: list[dict] | Market | Barrier
+    body: list[dict] | Market | Barrier | Rollback
 
     def pack(self, number: int) -> bytes:
         """The record of market.log."""
@@ -40,6 +40,8 @@ class Step(NamedTuple):
             return records.pack_listings(header, self.body)  # type: ignore[arg-type]
         if self.kind == records.MARKET:
             return records.pack_market(header, self.body)  # type: ignore[arg-type]
+        if self.kind == records.ROLLBACK:
+            return records.pack_rollback(header, self.body)  # type: ignore[arg-type]
         return records.pack_barrier(header, self.body)  # type: ignore[arg-type]
 
 
@@ -50,7 +52,7 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
         return listings
     number, time_ms, block_hash = block["number"], block["time_ms"], bytes.fromhex(block["hash"][2:])
     steps, window_ms = [], state.parameters.settlement_window_ms
-    ticks, tally = state.ticks.copy(), Tally(state, number)
+    ticks, tally = state.ticks.copy(), Tally(state, block)
     last, last_tick_ms = ticks.rows(state.catalogue), state.last_tick_ms
     for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.last_tick_ms):
         for event in group:
@@ -77,10 +79,10 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
 class Tally:
     """Accepted events of the open block by partition: those in the log, and those that the steps planned put there."""
 
-    def __init__(self, state: Sequencer, number: int) -> None:
+    def __init__(self, state: Sequencer, block: dict) -> None:
         self.state = state
         self.accepted = state.accepted.copy()
-        self.waiting = [c[0] for c in state.intake.events.get(number, {}).values()]
+        self.waiting = [c[0] for c in state.intake.waiting(block["number"], block["hash"])]
 
     def take(self, until_ms: int | None, ticks: TickState) -> None:
         """Count what a step until `until_ms` (None: the close) takes, judged by the market of that step."""
@@ -90,6 +92,19 @@ class Tally:
             if not self.state.intake.is_taken(candidate.name) and not self.state.event_refusal(candidate.event, ticks):
                 for account in accounts_of(candidate.event):
                     self.accepted[self.state.partitions_of(account)] += 1
+
+
+def plan_rollback(state: Sequencer) -> list[Step]:
+    """Back to where the head's branch leaves that of the last closed block; where that is too deep, the end."""
+    branches, tip = state.intake.branches, state.intake.branches.tip
+    if tip is None or not (branches.is_off() or state.begun_for_another()):
+        return []
+    found = branches.closed[-1 if branches.unreachable else branches.fork - tip["number"] - 1]
+    is_too_deep = bool(branches.unreachable) or not found.ticks
+    target = tip if is_too_deep else found.event
+    rollback = Rollback(state.epoch + 1, tip["number"])
+    block_hash, entries = bytes.fromhex(target["hash"][2:]), int(is_too_deep)
+    return [Step(records.ROLLBACK, target["number"], target["time_ms"], block_hash, entries, rollback)]
 
 
 def plan_listings(state: Sequencer, block: dict | None) -> list[Step]:

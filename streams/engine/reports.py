@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from schemas import log_records as records
 from schemas.codec import encode
@@ -18,6 +19,7 @@ from schemas.decisions import (
     Margin,
     MarginWarning,
     Position,
+    Retraction,
     WarningRecord,
 )
 from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
@@ -32,6 +34,7 @@ from streams.engine.warn import WarningDue
 
 if TYPE_CHECKING:
     from streams.engine.risk import Risk
+    from streams.engine.undo import Said
 
 VERSION = 1
 
@@ -44,6 +47,7 @@ class Reporter:
         self.record_seq = {MARGIN_WARNINGS: 0, MARGIN_CALLS: 0, MARGIN_BATCHES: 0, BLOCKS_DONE: 0}
         self.event_seq = {MARGIN_WARNINGS: 0, MARGIN_CALLS: 0}
         self.block_calls = 0
+        self.epoch = 0  # rollbacks so far
 
     def _next(self, topic: str) -> int:
         self.record_seq[topic] += 1
@@ -66,10 +70,12 @@ class Reporter:
         events = []
         for warning in due:
             account = state.book.accounts[warning.row]
+            event_id = f"{header.number}/{account}/{LINE_NAMES[warning.line]}"
+            state.undo.say(MARGIN_WARNINGS, header.block, account, event_id)
             events.append(
                 MarginWarning(
                     seq=self._next_event(MARGIN_WARNINGS),
-                    id=f"{header.number}/{account}/{LINE_NAMES[warning.line]}",
+                    id=event_id,
                     account=account,
                     block=header.block,
                     time_ms=header.time_ms,
@@ -78,9 +84,11 @@ class Reporter:
                     estimate_usd6=_whole(estimate_usd6[warning.row], warning),
                     margin=margin_of(warning.exact, warning.place, names),
                     greeks=greeks_of(state, warning.row),
+                    epoch=self.epoch or UNSET,
                 )
             )
-        record = WarningRecord(VERSION, self.partition, self._next(MARGIN_WARNINGS), header.block, tuple(events))
+        seq = self._next(MARGIN_WARNINGS)
+        record = WarningRecord(VERSION, self.partition, seq, header.block, tuple(events), self.epoch or UNSET)
         return [self._output(MARGIN_WARNINGS, header.block, encode(record))]
 
     # -- calls
@@ -96,7 +104,8 @@ class Reporter:
         ordered = sorted(rows.tolist(), key=lambda row: (-int(margins.state[row]), accounts[row]))
         events = tuple(self._call(state, header, tables, row, int(old_state[row]), names) for row in ordered)
         self.block_calls += len(events)
-        record = CallRecord(VERSION, self.partition, self._next(MARGIN_CALLS), header.block, events)
+        seq = self._next(MARGIN_CALLS)
+        record = CallRecord(VERSION, self.partition, seq, header.block, events, self.epoch or UNSET)
         return [self._output(MARGIN_CALLS, header.block, encode(record))]
 
     def _call(
@@ -104,9 +113,11 @@ class Reporter:
     ) -> Call:
         account, new = state.book.accounts[row], int(state.margins.state[row])
         nlv, initial = int(state.margins.nlv_usd6[row]), int(state.margins.initial_margin_usd6[row])
+        event_id = f"{header.block}/{account}/{STATES[new]}" + self._of_epoch()
+        state.undo.say(MARGIN_CALLS, header.block, account, event_id)
         return Call(
             seq=self._next_event(MARGIN_CALLS),
-            id=f"{header.block}/{account}/{STATES[new]}",
+            id=event_id,
             account=account,
             block=header.block,
             time_ms=header.time_ms,
@@ -116,21 +127,32 @@ class Reporter:
             cure=None if new == HEALTHY else cure(nlv, initial),
             positions=positions_of(state, row, tables) if new >= LIQUIDATABLE else (),
             cash_usd6=int(state.book.cash_usd6[row]),
+            epoch=self.epoch or UNSET,
         )
+
+    def _of_epoch(self) -> str:
+        """Behind an id that a block of the same number may have had before the last rollback."""
+        return f"/{self.epoch}" if self.epoch else ""
 
     # -- blocks
 
     def batch(self, state: Risk, header: records.Header) -> Output:
         """Every account's margin."""
-        head = BatchHead(
-            self.partition, self._next(MARGIN_BATCHES), header.block, "0x" + header.block_hash.hex(), header.time_ms
-        )
+        block_hash = "0x" + header.block_hash.hex()
+        seq = self._next(MARGIN_BATCHES)
+        head = BatchHead(self.partition, seq, header.block, block_hash, header.time_ms, self.epoch)
         columns = {name: getattr(state.margins, name) for name in SCHEMA.names if name != "account"}
         columns["stress_row"] = columns["stress_row"].astype(np.int16)
         return self._output(MARGIN_BATCHES, header.block, encode_batch(head, state.book.accounts, columns))
 
     def block_done(
-        self, state: Risk, header: records.Header, tables: Tables | None, first: int, stages: dict[str, int]
+        self,
+        state: Risk,
+        header: records.Header,
+        tables: Tables | None,
+        first: int,
+        stages: dict[str, int],
+        rollback_from: int | UnsetType = UNSET,
     ) -> Output:
         """The partition has computed the block (or only carried it along, where it is not evaluated)."""
         counts = np.bincount(state.margins.state, minlength=len(STATES))
@@ -155,6 +177,9 @@ class Reporter:
             parameter_version=state.parameters.version,
             stages=stages,
             bound=stages.get("cleared_hinge", 0) + stages.get("bound_sup", 0),
+            epoch=self.epoch or UNSET,
+            rollback_from=rollback_from,
+            liquidation_depth_blocks=state.parameters.liquidation_depth_blocks or UNSET,
         )
         self.block_calls = 0
         return self._output(BLOCKS_DONE, header.block, encode(done))
@@ -165,8 +190,35 @@ class Reporter:
             version=VERSION, partition=self.partition, seq=self._next(BLOCKS_DONE), block=block, block_hash="",
             time_ms=0, accounts=0, events=0, evaluated=False, first=0, wide=0, warnings=0, calls=self.block_calls,
             states={}, state_digest="", table_digest="", scenario_digest="", parameter_version=0, halted=reason,
+            epoch=self.epoch or UNSET,
         )  # fmt: skip
         return self._output(BLOCKS_DONE, block, encode(done))
+
+    def rolled_back(
+        self, state: Risk, header: records.Header, rollback: records.Rollback, said: list[Said]
+    ) -> list[Output]:
+        """Retractions of what was said of the blocks that are gone, and the mark that the state is an earlier one."""
+        out = []
+        of_topic = {topic: [one for one in said if one.topic == topic] for topic in (MARGIN_WARNINGS, MARGIN_CALLS)}
+        for (topic, found), kind in zip(of_topic.items(), (WarningRecord, CallRecord), strict=True):
+            if found:
+                events = tuple(self._retraction(one, rollback.epoch) for one in found)
+                record = kind(VERSION, self.partition, self._next(topic), header.block, events, self.epoch)
+                out.append(self._output(topic, header.block, encode(record)))
+        self.block_calls, state.warned = len(of_topic[MARGIN_CALLS]), len(of_topic[MARGIN_WARNINGS])
+        out.append(self.block_done(state, header, None, 0, {}, rollback.from_block))
+        state.warned = 0
+        return out
+
+    def _retraction(self, said: Said, epoch: int) -> Retraction:
+        return Retraction(
+            seq=self._next_event(said.topic),
+            id=retraction_id(said.event_id, epoch),
+            account=said.account,
+            block=said.block,
+            retracts=said.event_id,
+            epoch=epoch,
+        )
 
     def to_plain(self) -> dict:
         return vars(self)
@@ -175,8 +227,12 @@ class Reporter:
     def from_plain(cls, plain: dict) -> Reporter:
         reporter = cls(plain["partition"])
         reporter.record_seq, reporter.event_seq = plain["record_seq"], plain["event_seq"]
-        reporter.block_calls = plain["block_calls"]
+        reporter.block_calls, reporter.epoch = plain["block_calls"], plain["epoch"]
         return reporter
+
+
+def retraction_id(event_id: str, epoch: int) -> str:
+    return f"{event_id}/retracted/{epoch}"
 
 
 def margin_of(margins: Margins, place: int, stress_names: tuple[str, ...]) -> Margin:

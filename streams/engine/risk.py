@@ -28,6 +28,7 @@ from streams.engine.reports import Reporter
 from streams.engine.screen import screen
 from streams.engine.tables import TableCache, Tables
 from streams.engine.trades import loss_bound_usd9, trade_effects
+from streams.engine.undo import Undo
 from streams.engine.warn import exact_now, warnings_due
 
 DUMP_VERSION = 2
@@ -62,6 +63,8 @@ class Risk:
         self.events = 0  # of the open block
         self.warned = 0  # warnings of the open block
         self.reporter = Reporter(partition)
+        self.undo = Undo()
+        self.marked = -1  # block of the last checkpoint mark: after a rollback they come again
         self.seen: dict[tuple[int, int], bytes] = {}  # (number, kind is EVENTS) -> mark of the bytes
         self._mark: int | None = None
 
@@ -74,7 +77,7 @@ class Risk:
         return []
 
     def is_long(self, topic: str, value: bytes | None) -> bool:
-        return bool(value) and value[1] in (records.MARKET, records.BARRIER)  # type: ignore[index]
+        return bool(value) and value[1] in (records.MARKET, records.BARRIER, records.ROLLBACK)  # type: ignore[index]
 
     def checkpoint_mark(self) -> int | None:
         mark, self._mark = self._mark, None
@@ -110,6 +113,8 @@ class Risk:
             yield self._warn(header, None)
         elif header.kind == records.BARRIER:
             yield from self._barrier(header, records.read_barrier(raw, header))
+        elif header.kind == records.ROLLBACK:
+            yield self._go_back(header, records.read_rollback(raw))
         else:
             raise Fault(f"record of kind {header.kind} in account.log")
 
@@ -197,13 +202,25 @@ class Risk:
             self.lines.traded[rows] = True  # no bound holds for lots that changed
             self.market.settled[settlement["expiry"]] = True
         self.book.drop_closed()
-        if barrier.evaluate and self.scenario_digest:
+        is_evaluated = barrier.evaluate and bool(self.scenario_digest)
+        if is_evaluated:
             yield from self._evaluate(header)
         else:
             yield [self.reporter.block_done(self, header, None, 0, {})]
         self.block, self.events, self.warned = header.block, 0, 0
-        if header.block % self.checkpoint_every == 0:
-            self._mark = header.block
+        self.undo.close(self, is_evaluated and bool((self.margins.keyframe_block == header.block).all()))
+        if header.block % self.checkpoint_every == 0 and header.block > self.marked:
+            self._mark = self.marked = header.block
+
+    def _go_back(self, header: records.Header, rollback: records.Rollback) -> list[Output]:
+        """The state at an earlier block again; what was said since then is retracted by id."""
+        if header.entries:
+            depth = self.parameters.finality_depth_blocks
+            raise Fault(f"the chain has left block {header.block - depth} or an earlier one, which are final")
+        said = self.undo.go_back(self, header.block)
+        self.opened = header.block
+        self.reporter.epoch = rollback.epoch
+        return self.reporter.rolled_back(self, header, rollback, said)
 
     def _evaluate(self, header: records.Header) -> Iterator[list[Output]]:
         previous = self._keyframe_tables()
@@ -267,6 +284,7 @@ class Risk:
             "lines": self.lines.to_plain(),
             "margins": {n: [str(v.dtype), v.tobytes()] for n, v in self.margins._asdict().items()},
             "reporter": self.reporter.to_plain(),
+            "undo": self.undo.to_plain(self),
             "seen": sorted([*k, v] for k, v in self.seen.items()),
             **{name: getattr(self, name) for name in _SCALARS},
         }
@@ -290,12 +308,13 @@ class Risk:
         state.margins = Margins(**{n: np.frombuffer(v, d).copy() for n, (d, v) in plain["margins"].items()})
         state.reporter = Reporter.from_plain(plain["reporter"])
         state.seen = {(n, e): v for n, e, v in plain["seen"]}
+        state.undo = Undo.from_plain(plain["undo"], state)
         return state
 
 
 _SCALARS = (
     "partition", "checkpoint_every", "next_offset", "number", "block", "opened", "halted", "scenario_digest",
-    "keyframe_instruments", "events", "warned",
+    "keyframe_instruments", "events", "warned", "marked",
 )  # fmt: skip
 
 

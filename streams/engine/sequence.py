@@ -38,9 +38,10 @@ from streams.engine.account_events import (
     kind_refusal,
     transfer_refusal,
 )
-from streams.engine.intake import Candidate, Intake, Refused, conflict
+from streams.engine.branches import packed, unpacked
+from streams.engine.intake import ANY_BRANCH, Candidate, Intake, Refused, conflict
 from streams.engine.output import Fault, Output
-from streams.engine.planning import Step, plan_block, plan_live_tick
+from streams.engine.planning import Step, plan_block, plan_live_tick, plan_rollback
 from streams.engine.tick_state import TickState
 
 Vector = dict[tuple[str, int], int]
@@ -65,9 +66,13 @@ class Sequencer:
         self.parameters = RiskParameters()
         self.catalogue = Catalogue()
         self.ticks = TickState()
-        self.intake = Intake(self.parameters.identity_memory_blocks)
+        self.intake = Intake(self.parameters.identity_memory_blocks, self.parameters.finality_depth_blocks)
         self.number = 0  # of the last decision carried out
         self.declared = True
+        self.epoch = 0  # rollbacks carried out
+        self.halted = False  # the chain has left a final block
+        self.begun = ANY_BRANCH  # hash of the open block that records were written for
+        self.marked = -1  # block of the last checkpoint mark: after a rollback they come again
         self.last_tick_ms = -1  # of the last market record
         self.accepted = np.zeros(partitions, np.int64)  # events of the open block that are in the log, by partition
         self.read: Vector = {(t, p): 0 for t in INPUTS for p in range(input_partitions[t])}
@@ -179,20 +184,30 @@ class Sequencer:
         return [Output(MARKET_LOG, 0, None, raw, headers) for raw in self.proposed]
 
     def _plan(self) -> list[Step]:
-        block = self.intake.open_number()
-        if block is not None:
-            announced = self.intake.blocks[block]
+        if self.halted:
+            return []
+        if rollback := plan_rollback(self):
+            return rollback
+        announced = self.intake.open_block()
+        if announced is not None:
             if not self.intake.missing(announced) or self._overdue(announced):
                 return plan_block(self, announced)
             if announced.get("tick_count") is not None:
                 return []
         return [] if self.declared else plan_live_tick(self)
 
+    def begun_for_another(self) -> bool:
+        """Were records of the open block written for another block than the head's branch has there?"""
+        announced = self.intake.open_block()
+        if not self.parameters.finality_depth_blocks:
+            return False  # whoever says that the chain never reorganises has one branch
+        return bool(self.begun) and announced is not None and announced["hash"] != self.begun
+
     def _overdue(self, announced: dict) -> bool:
         """Live only: a block that waits in vain closes once one is announced that is `block_close_grace_ms` younger."""
         if announced.get("tick_count") is not None:
             return False
-        newest = max(b["time_ms"] for b in self.intake.blocks.values())
+        newest = max(b["time_ms"] for b in self.intake.branches.path_blocks())
         return newest >= announced["time_ms"] + self.parameters.block_close_grace_ms
 
     # -- carrying out
@@ -202,6 +217,8 @@ class Sequencer:
         self.number = header.number
         if header.kind == records.LISTINGS:
             out = self._list(header)
+        elif header.kind == records.ROLLBACK:
+            out = self._go_back(header, raw)
         else:
             out = self._market(header, raw)
         return out + [Output(ACCOUNT_LOG, p, None, raw) for p in range(self.partitions)]
@@ -229,6 +246,7 @@ class Sequencer:
     def _take_parameters(self, document: dict) -> None:
         self.parameters = parse_parameters(document)
         self.intake.memory_blocks = self.parameters.identity_memory_blocks
+        self.intake.branches.depth = self.parameters.finality_depth_blocks
 
     def _market(self, header: records.Header, raw: bytes) -> list[Output]:
         """A market tick or a close: ticks are absorbed as the record has them, and events until then go before it."""
@@ -243,6 +261,7 @@ class Sequencer:
         self.last_tick_ms = header.time_ms
         if not closing:
             self.ticks.record(records.read_market(raw, header))
+            self.begun = _hash_of(header) or self.begun
             return out + self._flush(header, header.time_ms)
         barrier = records.read_barrier(raw, header)
         self.ticks.record(barrier.market)
@@ -251,17 +270,31 @@ class Sequencer:
         return out + self._close(header)
 
     def _close(self, header: records.Header) -> list[Output]:
-        self.declared = self.intake.blocks[header.block].get("tick_count") is not None
-        stale = self.intake.close(header.block)
-        self.accepted[:] = 0
-        if header.block % self.checkpoint_every == 0:
-            self._mark = header.block
-        closed = Refusal(refusals.BLOCK_CLOSED, f"the log begins at block {header.block}", "block")
-        return [_quarantine(c, closed) for c in stale]
+        block = self.intake.branches.announced[_hash_of(header)]
+        self.declared = block.get("tick_count") is not None
+        ticks = packed(self.ticks.to_plain()) if self.intake.branches.depth else b""
+        stale = self.intake.close(block["hash"], ticks)
+        self.accepted[:], self.begun = 0, ANY_BRANCH
+        if header.block % self.checkpoint_every == 0 and header.block > self.marked:
+            self._mark = self.marked = header.block
+        return [_quarantine(c, refusal) for c, refusal in stale]
+
+    def _go_back(self, header: records.Header, raw: bytes) -> list[Output]:
+        """The state at a block's close again. Inputs are never un-read, listings stay listed."""
+        self.epoch = records.read_rollback(raw).epoch
+        if header.entries:
+            self.halted = True
+            return []
+        block, ticks, lost = self.intake.go_back(header.block)
+        self.ticks = TickState.from_plain(unpacked(ticks))  # type: ignore[arg-type]
+        self.declared = block.get("tick_count") is not None
+        self.last_tick_ms = block["time_ms"]
+        self.accepted[:], self.begun = 0, ANY_BRANCH
+        return [_quarantine(c, refusal) for c, refusal in lost]
 
     def _flush(self, header: records.Header, until_ms: int | None) -> list[Output]:
         """Events of the open block into one packed record a partition."""
-        chosen, losers = self.intake.pop_events(header.block, until_ms)
+        chosen, losers = self.intake.pop_events(header.block, _hash_of(header), until_ms)
         out = [_quarantine(c, conflict(c)) for c in losers]
         rows: list[list[tuple[str | None, Row]]] = [[] for _ in range(self.partitions)]
         for candidate in chosen:
@@ -312,6 +345,10 @@ class Sequencer:
             "intake": self.intake.to_plain(),
             "number": self.number,
             "declared": self.declared,
+            "epoch": self.epoch,
+            "halted": self.halted,
+            "begun": self.begun,
+            "marked": self.marked,
             "last_tick_ms": self.last_tick_ms,
             "accepted": self.accepted.tolist(),
             "read": [[*tp, o] for tp, o in self.read.items()],
@@ -336,7 +373,7 @@ class Sequencer:
         state.catalogue = Catalogue.from_listings(plain["catalogue"])
         state.ticks = TickState.from_plain(plain["ticks"])
         state.intake = Intake.from_plain(plain["intake"])
-        for name in ("number", "declared", "last_tick_ms", "market_offset", "holder"):
+        for name in _SCALARS:
             setattr(state, name, plain[name])
         state.accepted = np.array(plain["accepted"], np.int64)
         state.read = {(t, p): o for t, p, o in plain["read"]}
@@ -344,6 +381,16 @@ class Sequencer:
         state.recorded = deque((record, _vector(vector)) for record, vector in plain["recorded"])
         state.inbox = {(t, p): deque((o, v) for o, v in waiting) for t, p, waiting in plain["inbox"]}
         return state
+
+
+_SCALARS = (
+    "number", "declared", "epoch", "halted", "begun", "marked", "last_tick_ms", "market_offset", "holder",
+)  # fmt: skip
+
+
+def _hash_of(header: records.Header) -> str:
+    """The block hash of a record as events name it; ANY_BRANCH where it has none."""
+    return ANY_BRANCH if header.block_hash == records.NO_HASH else "0x" + header.block_hash.hex()
 
 
 def quarantined(refused: Refused) -> Output:

@@ -13,4 +13,8 @@ with connect(sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8765") as gat
         if last.get(note["partition"], note["prev_seq"]) != note["prev_seq"]:
             raise SystemExit(f"missed events after {last[note['partition']]}: ask public/replay for them")
         last[note["partition"]] = note["seq"]
-        print(note["seq"], note["data"]["account"], note["data"]["from"], "->", note["data"]["to"], flush=True)
+        data = note["data"]
+        if data["type"] == "retraction":  # its block is no longer of the chain: forget the event with this id
+            print(note["seq"], data["account"], "retracted", data["retracts"], flush=True)
+        else:
+            print(note["seq"], data["account"], data["from"], "->", data["to"], flush=True)

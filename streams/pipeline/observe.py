@@ -26,12 +26,20 @@ from schemas.topics import (
     PUBLIC_OUTPUTS,
     QUARANTINE,
 )
+from streams.engine.enforcement import FLAGGED, RETRACTION
 from streams.runtime.once import Once
 from streams.runtime.settings import RuntimeSettings
 
 Listener = Callable[[str, dict[str, Any]], None]
 FLAGS = (LIQUIDATABLE, INSOLVENT)
 EVENT_KINDS = {MARGIN_WARNINGS: "margin_warning", MARGIN_CALLS: "margin_call", LIQUIDATIONS: "liquidation"}
+
+
+def _liquidation_id(flag_id: str) -> str:
+    """Of the liquidation that a flag becomes: block/account/state[/epoch]."""
+    for state in FLAGS:
+        flag_id = flag_id.replace(f"/{state}", f"/{FLAGGED}")
+    return flag_id
 
 
 class OutputsBroken(Exception):
@@ -51,6 +59,8 @@ class Observer:
         self.hashes: dict[tuple[str, int], Any] = defaultdict(lambda: hashlib.blake2b(digest_size=16))
         self.counts: dict[str, int] = defaultdict(int)
         self.repeats = 0
+        self.awaited: set[str] = set()  # ids of liquidations that flags demand
+        self.liquidated: set[str] = set()
         self.barrier_ms: dict[tuple[int, int], int] = {}
         self.last_call_ms: dict[tuple[int, int], int] = {}
         self.done_ms: dict[tuple[int, int], int] = {}
@@ -140,11 +150,21 @@ class Observer:
             if topic == MARGIN_CALLS:
                 self.last_call_ms[value["block"], partition] = timestamp_ms
             for event in value["events"]:
-                self.counts[EVENT_KINDS[topic]] += 1
-                self.counts["flag"] += event.get("to") in FLAGS
-                self.counts["call"] += event.get("to") == MARGIN_CALL
-                self.counts["release"] += event.get("to") == HEALTHY
-                self.listener(EVENT_KINDS[topic], event)
+                self._take_event(topic, event)
+
+    def _take_event(self, topic: str, event: dict[str, Any]) -> None:
+        kind = RETRACTION if event["type"] == RETRACTION else EVENT_KINDS[topic]
+        self.counts[kind] += 1
+        self.counts["flag"] += event.get("to") in FLAGS
+        self.counts["call"] += event.get("to") == MARGIN_CALL
+        self.counts["release"] += event.get("to") == HEALTHY
+        if kind == "liquidation":
+            self.liquidated.add(event["id"])
+        elif event.get("to") in FLAGS:
+            self.awaited.add(_liquidation_id(event["id"]))
+        elif kind == RETRACTION and topic == MARGIN_CALLS:
+            self.awaited.discard(_liquidation_id(event["retracts"]))
+        self.listener(kind, event)
 
     def _take_batch(self, partition: int, value: dict[str, Any]) -> None:
         table = value["table"]
@@ -158,12 +178,22 @@ class Observer:
         if value["halted"]:
             raise PartitionHalted(f"partition {partition} halted: {value['halted']}")
         block = value["block"]
+        if "rollback_from" in value:
+            self._take_rollback(partition, block)
+            return
         self.done_ms[block, partition] = timestamp_ms
         self.done[block][partition] = value
         if len(self.done[block]) == self.partitions:
             self.counts["blocks"] += 1
             self.listener("block_done", self._summary(block))
             self.done.pop(block - 2, None)
+
+    def _take_rollback(self, partition: int, block: int) -> None:
+        """A partition is back at `block`."""
+        self.counts["rollback"] += partition == 0
+        for gone in [b for b, p in self.done_ms if p == partition and b > block]:
+            del self.done_ms[gone, partition]
+            self.done[gone].pop(partition, None)
 
     def _summary(self, block: int) -> dict[str, Any]:
         parts = self.done[block].values()
@@ -196,7 +226,7 @@ class Observer:
 
     def is_enforced(self) -> bool:
         """Every flag has become a liquidation."""
-        return self.counts["liquidation"] >= self.counts["flag"]
+        return self.awaited <= self.liquidated
 
     # -- figures
 

@@ -26,6 +26,11 @@ _EVENTS = {
     "maintenance_margin_usd6, binding, stress",
     "liquidations": "block, seq, id, state, shortfall_usd6, nlv_usd6, maintenance_margin_usd6, positions",
 }
+# A later rollback to a block below retracts a row.
+_OF_CHAIN = (  # of the chain as it is now; {database}: where the tables are
+    "NOT arrayExists(mark -> mark.1 = log_partition AND mark.2 > epoch AND mark.3 < block, "
+    "(SELECT groupArray((log_partition, epoch, block)) FROM {database}.blocks_done WHERE rollback_from >= 0))"
+)
 _READING = re.compile(r"\s*(SELECT|WITH|FROM|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN)\b", re.IGNORECASE)
 _WRAPPED = re.compile(r"\s*(SELECT|WITH|FROM)\b", re.IGNORECASE)
 
@@ -47,8 +52,9 @@ def asof(store: Store, block: int, limit: int = 20, partitions: int | None = Non
 def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
     """The last margins of an account, newest first, and everything that was said of it."""
     parameters: dict[str, str | int] = {"name": name, "limit": _checked_limit(limit)}
+    of_chain = _OF_CHAIN.format(database=store.database)
     margins = store.query(
-        f"SELECT {_MARGIN} FROM {store.database}.margins WHERE account = {{name:String}} "
+        f"SELECT {_MARGIN} FROM {store.database}.margins WHERE account = {{name:String}} AND {of_chain} "
         "ORDER BY block DESC LIMIT {limit:UInt32}",
         parameters,
     )
@@ -57,7 +63,8 @@ def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
         raise QueryRefused(f"account {name!r} has no margin in the store: `dpme query latest` names accounts")
     events = {
         table: store.query(
-            f"SELECT {columns} FROM {store.database}.{table} WHERE account = {{name:String}} "
+            f"SELECT {columns} FROM {store.database}.{table} WHERE account = {{name:String}} AND retracts = '' "
+            f"AND id NOT IN (SELECT retracts FROM {store.database}.{table} WHERE account = {{name:String}}) "
             "ORDER BY block DESC, seq DESC LIMIT {limit:UInt32}",
             parameters,
         )
@@ -84,13 +91,14 @@ def _blocks(store: Store, partitions: int | None) -> tuple[int, int]:
     blocks.done and margin.batches are two logs: a block may be reported before its margins have been stored. A halted
     partition holds the newest block back.
     """
-    held = f"SELECT log_partition, max(block) AS newest FROM {store.database}.margins GROUP BY log_partition"
+    held = f"SELECT log_partition, max((epoch, block)) AS newest FROM {store.database}.margins GROUP BY log_partition"
     awaited = (
-        "SELECT log_partition, block, halted, evaluated AND accounts > 0 AND block > newest AS awaited "
+        "SELECT log_partition, record_seq, block, halted, "
+        "evaluated AND accounts > 0 AND (epoch, block) > newest AS awaited "
         f"FROM {store.database}.blocks_done LEFT JOIN ({held}) AS held USING log_partition"
     )
     found = store.query(
-        "SELECT log_partition, min(block) AS first, maxIf(block, halted = '') AS last, "
+        "SELECT log_partition, min(block) AS first, argMaxIf(block, record_seq, halted = '') AS last, "
         f"minIf(block, awaited) AS missing, countIf(awaited) AS late FROM ({awaited}) GROUP BY log_partition"
     )
     if not found:
@@ -106,16 +114,18 @@ def _blocks(store: Store, partitions: int | None) -> tuple[int, int]:
 
 def _margins_at(store: Store, block: int, limit: int) -> dict[str, Any]:
     at = (
-        f"FROM {store.database}.margins WHERE (log_partition, block) IN (SELECT log_partition, max(block) "
-        f"FROM {store.database}.margins WHERE block <= {{block:Int64}} GROUP BY log_partition)"
+        f"FROM {store.database}.margins WHERE (log_partition, block, epoch) IN "
+        "(SELECT log_partition, newest.1, newest.2 FROM (SELECT log_partition, max((block, epoch)) AS newest "
+        f"FROM {store.database}.margins WHERE block <= {{block:Int64}} GROUP BY log_partition))"
     )
     parameters: dict[str, str | int] = {"block": block, "limit": _checked_limit(limit)}
     counts = store.query(f"SELECT toString(state) AS state, count() AS accounts {at} GROUP BY state", parameters)
     nearest = "ORDER BY nlv_usd6 / greatest(initial_margin_usd6, 1), account LIMIT {limit:UInt32}"
     rows = store.query(f"SELECT {_MARGIN} {at} {nearest}", parameters)
     done = store.query(
-        f"SELECT max(block_hash) AS block_hash, max(time_ms) AS time_ms FROM {store.database}.blocks_done "
-        "WHERE block = {block:Int64}",
+        "SELECT argMax(block_hash, epoch) AS block_hash, argMax(time_ms, epoch) AS time_ms "
+        f"FROM {store.database}.blocks_done "
+        "WHERE block = {block:Int64} AND halted = ''",
         parameters,
     )
     halted = store.query(

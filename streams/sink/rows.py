@@ -14,7 +14,18 @@ import orjson
 import pyarrow as pa
 
 from schemas import topics
-from schemas.decisions import BlockDone, CallRecord, Liquidation, LiquidationRecord, Margin, Quarantined, WarningRecord
+from schemas.decisions import (
+    BlockDone,
+    Call,
+    CallRecord,
+    Liquidation,
+    LiquidationRecord,
+    Margin,
+    MarginWarning,
+    Quarantined,
+    Retraction,
+    WarningRecord,
+)
 from schemas.margin_batch import MONEY_COLUMNS, decode_batch
 from schemas.margin_batch import SCHEMA as BATCH_SCHEMA
 from streams.sink.errors import SinkFault
@@ -34,6 +45,8 @@ _ACCOUNT = [("account", pa.string()), ("block", pa.int64()), ("time_ms", pa.int6
 _EVENT = [*_ACCOUNT, ("seq", pa.int64()), ("id", pa.string())]
 _MARGIN = [*((name, pa.int64()) for name in MONEY_COLUMNS), ("binding", pa.string()), ("stress", pa.string())]
 _TEXT, _WHOLE = pa.string(), pa.int64()
+_BRANCH = [("epoch", pa.int64()), ("confirmations", pa.int64()), ("retracts", pa.string())]
+NO_ROLLBACK = -1
 
 
 def _fields(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
@@ -41,7 +54,9 @@ def _fields(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
 
 
 ARROW_SCHEMAS: dict[str, pa.Schema] = {
-    "margins": pa.schema([*_ACCOUNT, *((f.name, f.type) for f in BATCH_SCHEMA if f.name != "account")]),
+    "margins": pa.schema(
+        [*_ACCOUNT, *((f.name, f.type) for f in BATCH_SCHEMA if f.name != "account"), ("epoch", _WHOLE)]
+    ),
     "blocks_done": pa.schema(
         [
             *_fields(_WHOLE, "block"),
@@ -54,7 +69,7 @@ ARROW_SCHEMAS: dict[str, pa.Schema] = {
             *_fields(_TEXT, "states", "state_digest", "table_digest", "scenario_digest"),
             *_fields(_WHOLE, "parameter_version"),
             *_fields(_TEXT, "halted", "stages"),
-            *_fields(_WHOLE, "bound"),
+            *_fields(_WHOLE, "bound", "epoch", "rollback_from"),
         ]
     ),
     "margin_calls": pa.schema(
@@ -64,13 +79,22 @@ ARROW_SCHEMAS: dict[str, pa.Schema] = {
             *_MARGIN,
             *_fields(_WHOLE, "cure_deposit_usd6", "cure_close_fraction_e6", "cash_usd6"),
             *_fields(_TEXT, "positions"),
+            *_BRANCH,
         ]
     ),
     "margin_warnings": pa.schema(
-        [*_EVENT, ("line", _TEXT), ("trigger", _TEXT), ("estimate_usd6", _WHOLE), *_MARGIN, ("greeks", _TEXT)]
+        [*_EVENT, ("line", _TEXT), ("trigger", _TEXT), ("estimate_usd6", _WHOLE), *_MARGIN, ("greeks", _TEXT), *_BRANCH]
     ),
     "liquidations": pa.schema(
-        [*_EVENT, ("state", _TEXT), ("shortfall_usd6", _WHOLE), *_MARGIN, ("cash_usd6", _WHOLE), ("positions", _TEXT)]
+        [
+            *_EVENT,
+            *_fields(_TEXT, "state"),
+            *_fields(_WHOLE, "shortfall_usd6"),
+            *_MARGIN,
+            *_fields(_WHOLE, "cash_usd6"),
+            *_fields(_TEXT, "positions"),
+            *_BRANCH,
+        ]
     ),
     "quarantine": pa.schema(
         [
@@ -121,6 +145,7 @@ def _decode_margins(place: Place, raw: bytes) -> Decoded:
         "log_partition": place.partition,
         "record_seq": head.seq,
         "log_offset": place.offset,
+        "epoch": head.epoch,
     }
     schema = ARROW_SCHEMAS["margins"]
     columns = [
@@ -135,46 +160,42 @@ def _decode_margins(place: Place, raw: bytes) -> Decoded:
 def _decode_block_done(place: Place, raw: bytes) -> Decoded:
     done = _read(raw, BlockDone)
     row = {**msgspec.structs.asdict(done), **_origin(place, done.seq), "states": _json(done.states)}
+    row["epoch"] = done.epoch or 0
+    row["rollback_from"] = NO_ROLLBACK if done.rollback_from is msgspec.UNSET else done.rollback_from
     row["stages"] = _json(done.stages)
     return _decoded("blocks_done", done.seq, [row])
 
 
 def _decode_calls(place: Place, raw: bytes) -> Decoded:
-    record = _read(raw, CallRecord)
-    rows = [
-        {
-            **_event(place, record.seq, event),
-            "from_state": event.from_state,
-            "to_state": event.to_state,
-            "cure_deposit_usd6": event.cure.deposit_usd6 if event.cure else 0,
-            "cure_close_fraction_e6": event.cure.close_fraction_e6 if event.cure else 0,
-            "cash_usd6": event.cash_usd6,
-            "positions": _json(event.positions),
-        }
-        for event in record.events
-    ]
-    return _decoded("margin_calls", record.seq, rows)
+    return _decode_events("margin_calls", place, _read(raw, CallRecord), _call)
+
+
+def _call(event: Call) -> dict[str, Any]:
+    return {
+        "from_state": event.from_state,
+        "to_state": event.to_state,
+        "cure_deposit_usd6": event.cure.deposit_usd6 if event.cure else 0,
+        "cure_close_fraction_e6": event.cure.close_fraction_e6 if event.cure else 0,
+        "cash_usd6": event.cash_usd6,
+        "positions": _json(event.positions),
+    }
 
 
 def _decode_warnings(place: Place, raw: bytes) -> Decoded:
-    record = _read(raw, WarningRecord)
-    rows = [
-        {
-            **_event(place, record.seq, event),
-            "line": event.line,
-            "trigger": event.trigger,
-            "estimate_usd6": event.estimate_usd6,
-            "greeks": _json(event.greeks),
-        }
-        for event in record.events
-    ]
-    return _decoded("margin_warnings", record.seq, rows)
+    return _decode_events("margin_warnings", place, _read(raw, WarningRecord), _warning)
+
+
+def _warning(event: MarginWarning) -> dict[str, Any]:
+    return {
+        "line": event.line,
+        "trigger": event.trigger,
+        "estimate_usd6": event.estimate_usd6,
+        "greeks": _json(event.greeks),
+    }
 
 
 def _decode_liquidations(place: Place, raw: bytes) -> Decoded:
-    record = _read(raw, LiquidationRecord)
-    rows = [{**_event(place, record.seq, event), **_liquidation(event)} for event in record.events]
-    return _decoded("liquidations", record.seq, rows)
+    return _decode_events("liquidations", place, _read(raw, LiquidationRecord), _liquidation)
 
 
 def _liquidation(event: Liquidation) -> dict[str, Any]:
@@ -230,11 +251,24 @@ def _origin(place: Place, seq: int) -> dict[str, int]:
     return {"log_partition": place.partition, "record_seq": seq, "log_offset": place.offset}
 
 
-def _event(place: Place, record_seq: int, event: Any) -> dict[str, Any]:
-    """Columns that warnings, calls and liquidations share."""
-    margin: Margin = event.margin
-    named = {name: getattr(event, name) for name in ("account", "block", "time_ms", "seq", "id")}
-    return {**named, **_origin(place, record_seq), **msgspec.structs.asdict(margin)}
+def _decode_events(table: str, place: Place, record: Any, own: Callable[[Any], dict[str, Any]]) -> Decoded:
+    """Rows of a record of events; `own` gives the columns that only they have. A retraction has none but its own."""
+    rows = []
+    for event in record.events:
+        row = {**_named(event, "account", "block", "seq", "id", "epoch"), **_origin(place, record.seq)}
+        if isinstance(event, Retraction):
+            empty = {f.name: "" if f.type == _TEXT else 0 for f in ARROW_SCHEMAS[table]}
+            rows.append(empty | row | {"retracts": event.retracts})
+        else:
+            margin: Margin = event.margin
+            row |= {**_named(event, "time_ms", "confirmations"), **msgspec.structs.asdict(margin), "retracts": ""}
+            rows.append(row | own(event))
+    return _decoded(table, record.seq, rows)
+
+
+def _named(event: Any, *names: str) -> dict[str, Any]:
+    """Fields of an event; numbers that were left out are 0."""
+    return {name: getattr(event, name) or 0 for name in names}
 
 
 def _json(value: Any) -> str:

@@ -4,6 +4,9 @@
 -- from one topic; (log_partition, record_seq, log_offset) say from which record of it a row comes. The sink asks each
 -- table for its greatest log_offset when it starts, so the tables are their own checkpoint: no table may lose rows by
 -- a TTL that is not older than the newest record of every partition.
+-- Nothing is ever deleted: rows of blocks that the chain has left stay, with the `epoch` (rollbacks before) of their time.
+-- A row of blocks_done with rollback_from >= 0 is the mark of a rollback; one of an event table whose `retracts` names
+-- an id takes that event back.
 -- fsync: an acknowledged block of rows survives a power cut (6 ms a block), so no later block can outlive an earlier one.
 
 CREATE DATABASE IF NOT EXISTS dpme;
@@ -49,7 +52,8 @@ CREATE TABLE IF NOT EXISTS dpme.margins
     stress_row Int16 CODEC(ZSTD(1)),
     state Enum8('healthy' = 0, 'margin_call' = 1, 'liquidatable' = 2, 'insolvent' = 3) CODEC(ZSTD(1)),
     wide Bool CODEC(ZSTD(1)),
-    keyframe_block Int64 CODEC(Delta, ZSTD(1))
+    keyframe_block Int64 CODEC(Delta, ZSTD(1)),
+    epoch Int64 CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree ORDER BY (account, block)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -77,7 +81,9 @@ CREATE TABLE IF NOT EXISTS dpme.blocks_done
     parameter_version Int64,
     halted String,
     stages String,
-    bound Int64
+    bound Int64,
+    epoch Int64,
+    rollback_from Int64
 )
 ENGINE = MergeTree ORDER BY (block, log_partition, record_seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -108,7 +114,10 @@ CREATE TABLE IF NOT EXISTS dpme.margin_calls
     cure_deposit_usd6 Int64,
     cure_close_fraction_e6 Int64,
     cash_usd6 Int64,
-    positions String CODEC(ZSTD(1))
+    positions String CODEC(ZSTD(1)),
+    epoch Int64,
+    confirmations Int64,
+    retracts String
 )
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -137,7 +146,10 @@ CREATE TABLE IF NOT EXISTS dpme.margin_warnings
     add_ons_usd6 Int64,
     binding LowCardinality(String),
     stress LowCardinality(String),
-    greeks String CODEC(ZSTD(1))
+    greeks String CODEC(ZSTD(1)),
+    epoch Int64,
+    confirmations Int64,
+    retracts String
 )
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
@@ -166,7 +178,10 @@ CREATE TABLE IF NOT EXISTS dpme.liquidations
     binding LowCardinality(String),
     stress LowCardinality(String),
     cash_usd6 Int64,
-    positions String CODEC(ZSTD(1))
+    positions String CODEC(ZSTD(1)),
+    epoch Int64,
+    confirmations Int64,
+    retracts String
 )
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

@@ -206,10 +206,11 @@ def missing(store: Store) -> dict[str, int]:
         )
         found[table] = int(row["wrong"] or 0)
     [row] = store.query(
-        f"WITH held AS (SELECT DISTINCT log_partition, block FROM {store.database}.margins), "
-        "newest AS (SELECT log_partition, max(block) AS top FROM held GROUP BY log_partition) "
+        f"WITH held AS (SELECT DISTINCT log_partition, epoch, block FROM {store.database}.margins), "
+        "newest AS (SELECT log_partition, max((epoch, block)) AS top FROM held GROUP BY log_partition) "
         f"SELECT count() AS wrong FROM {store.database}.blocks_done AS done INNER JOIN newest USING log_partition "
-        "WHERE evaluated AND accounts > 0 AND block <= top AND (log_partition, block) NOT IN (SELECT * FROM held)"
+        "WHERE evaluated AND accounts > 0 AND (epoch, block) <= top "
+        "AND (log_partition, epoch, block) NOT IN (SELECT * FROM held)"
     )
     found["margins"] = int(row["wrong"])
     return found
@@ -218,7 +219,7 @@ def missing(store: Store) -> dict[str, int]:
 def doubled(store: Store) -> dict[str, int]:
     """Rows that are there more than once, by table."""
     keys = dict.fromkeys(("margin_calls", "margin_warnings", "liquidations"), "log_partition, seq")
-    keys |= {"margins": "account, block", "blocks_done": "log_partition, record_seq"}
+    keys |= {"margins": "account, block, epoch", "blocks_done": "log_partition, record_seq"}
     keys |= {"quarantine": ", ".join(_ORIGIN_KEYS)}
     found = {}
     for table, key in keys.items():

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from streams.sink.errors import QueryRefused, StoreBusy, StoreEmpty, StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DATABASE = "dpme"
 # One INSERT of a table becomes one block, hence one part: nothing may split it, nothing may run beside it.
 _ONE_BLOCK = "max_threads=1, max_insert_threads=1, min_insert_block_size_rows=1000000000, min_insert_block_size_bytes=0"

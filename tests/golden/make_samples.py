@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from schemas import decisions as d
@@ -82,6 +83,10 @@ LIQUIDATION = d.Liquidation(
     seq=2, id="17/alice/flagged", account="alice", block=17, time_ms=T, state="flagged", shortfall_usd6=2,
     margin=MARGIN, positions=(POSITION,), cash_usd6=11,
 )  # fmt: skip
+RETRACTION = d.Retraction(
+    seq=10, id="17/alice/liquidatable/retracted/1", account="alice", block=17, retracts="17/alice/liquidatable", epoch=1
+)
+CONFIRMED = msgspec.structs.replace(LIQUIDATION, epoch=1, confirmations=2)
 OUTPUTS: dict[str, Any] = {
     "margin_warnings": d.WarningRecord(1, 2, 3, 17, (WARNING,)),
     "margin_calls": d.CallRecord(1, 2, 3, 17, (CALL,)),
@@ -91,6 +96,13 @@ OUTPUTS: dict[str, Any] = {
         first=1, wide=0, warnings=1, calls=1, state_digest="ab", table_digest="cd", scenario_digest="5a" * 32,
         states={"healthy": 4, "margin_call": 0, "liquidatable": 1, "insolvent": 0}, parameter_version=1,
         stages={"bound_sup": 3, "exact_not_healthy": 1, "exact_traded": 1}, bound=3),
+    "margin_calls_retracted": d.CallRecord(1, 2, 4, 16, (RETRACTION,), 1),
+    "liquidations_confirmed": d.LiquidationRecord(1, 0, 4, 17, (CONFIRMED,), 1),
+    "block_done_rollback": d.BlockDone(
+        version=1, partition=2, seq=19, block=16, block_hash=HASH, time_ms=T, accounts=5, events=0, evaluated=False,
+        first=0, wide=0, warnings=0, calls=1, state_digest="ab", table_digest="", scenario_digest="5a" * 32,
+        states={"healthy": 5, "margin_call": 0, "liquidatable": 0, "insolvent": 0}, parameter_version=1, epoch=1,
+        rollback_from=17, liquidation_depth_blocks=2),
     "quarantined": d.Quarantined(
         1, refusals.LATE_TICK, "time_ms", "tick is 2001 ms older than the last closed block", "oracle.ticks", 0, 42, 0,
         "e30="),
@@ -116,6 +128,7 @@ RECORDS: dict[str, bytes] = {
         r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES), SETTLEMENTS, True)),
     "events": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=3, partition=2), r.Events(["alice", "bób"], ROWS)),
+    "rollback": r.pack_rollback(r.pack_header(r.ROLLBACK, 4, 16, T, RAW_HASH), r.Rollback(1, 17)),
     "events_funding": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=1, partition=2), r.Events([], FUNDED)),
     "fence": r.pack_header(r.FENCE, 0, 0, 0, r.NO_HASH) + b"0123456789abcdef",

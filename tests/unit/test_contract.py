@@ -95,7 +95,14 @@ def test_golden_inputs_are_admitted(topic: str, plain: dict) -> None:
 
 
 def test_golden_outputs_are_as_the_schema_says() -> None:
-    named = {"block_done": "blocks.done", "quarantined": "quarantine", "risk_parameters": contract.PARAMETERS}
+    named = {
+        "block_done": "blocks.done",
+        "block_done_rollback": "blocks.done",
+        "margin_calls_retracted": "margin.calls",
+        "liquidations_confirmed": "liquidations",
+        "quarantined": "quarantine",
+        "risk_parameters": contract.PARAMETERS,
+    }
     for name, value in samples.OUTPUTS.items():
         VALIDATORS[named.get(name, name.replace("_", "."))].validate(orjson.loads(encode(value)))
 

@@ -208,6 +208,13 @@ CASES = [
     ),
     Case("strike 0", INSTRUMENTS, changed(option(100, "call"), strike_usd9=0), refusals.OUT_OF_RANGE, "strike_usd9"),
     Case(
+        "event of a branch that is dead for good",
+        ACCOUNT_FILLS,
+        changed(GOOD_FILL, block=0, block_hash=hash_of(9)),
+        refusals.BLOCK_RETRACTED,
+        "block",
+    ),
+    Case(
         "bad parameters",
         INSTRUMENTS,
         event("parameters", "bad", document={"version": "two"}),

@@ -26,15 +26,29 @@ class Logs:
 
     def __init__(self) -> None:
         self.logs: Log = {(t, p): [] for t in (MARGIN_CALLS, BLOCKS_DONE) for p in range(PARTITIONS)}
+        self.epoch: dict[int, int] = {}
+        self.depth = 0
 
     def _add(self, topic: str, partition: int, **fields: Any) -> None:
         log = self.logs[topic, partition]
         log.append(orjson.dumps({"seq": len(log) + 1, "partition": partition, **fields}))
 
     def block(self, number: int, partition: int, calls: list[dict], halted: str = "") -> None:
+        of_epoch = {"epoch": self.epoch[partition]} if partition in self.epoch else {}
         for n in range(0, len(calls), 2):  # at most two events a record: a block may have several
-            self._add(MARGIN_CALLS, partition, block=number, events=calls[n : n + 2])
-        self._add(BLOCKS_DONE, partition, block=number, calls=len(calls), halted=halted, time_ms=number * 1_000)
+            events = [call | of_epoch for call in calls[n : n + 2]]
+            self._add(MARGIN_CALLS, partition, block=number, events=events, **of_epoch)
+        done = {"calls": len(calls), "halted": halted, "time_ms": number * 1_000, **of_epoch}
+        self._add(BLOCKS_DONE, partition, block=number, **done, liquidation_depth_blocks=self.depth)
+
+    def rollback(self, to_block: int, partition: int, retracted: list[str]) -> None:
+        """Back to a block; `retracted` are ids of calls."""
+        self.epoch[partition] = epoch = self.epoch.get(partition, 0) + 1
+        if retracted:
+            events = [{"type": "retraction", "account": "?", "retracts": name} for name in retracted]
+            self._add(MARGIN_CALLS, partition, block=to_block, events=events, epoch=epoch)
+        mark = {"calls": len(retracted), "halted": "", "time_ms": 0, "rollback_from": to_block + 1}
+        self._add(BLOCKS_DONE, partition, block=to_block, epoch=epoch, **mark)
 
     def run(self, rng: random.Random, restarts: bool = False) -> list[dict]:
         """Liquidation records, the logs read in a random order (order kept within each)."""
@@ -119,3 +133,43 @@ def test_repeats_are_dropped_and_a_lost_record_is_a_fault() -> None:
     list(other.steps(BLOCKS_DONE, 0, 0, records[0]))
     with pytest.raises(Fault, match="jumps from record 1 to 3"):
         list(other.steps(BLOCKS_DONE, 0, 1, records[2]))
+
+
+def reorganised(depth: int) -> Logs:
+    """Block 2 flags x, is retracted, and comes again with another flag; y of block 1 stands."""
+    logs = Logs()
+    logs.depth = depth
+    for partition in range(PARTITIONS):
+        is_first = partition == 0
+        logs.block(1, partition, [call(1, "y", "liquidatable", 3)] if is_first else [])
+        logs.block(2, partition, [call(2, "x", "insolvent", 9)] if is_first else [])
+        logs.rollback(1, partition, ["2/x/insolvent"] if is_first else [])
+        logs.block(2, partition, [call(2, "z", "liquidatable", 4)] if is_first else [])
+        logs.block(3, partition, [])
+    return logs
+
+
+def plain(records: list[dict]) -> list[tuple]:
+    return [
+        (e["type"], e["block"], e.get("retracts", e["id"]), e.get("confirmations", 0), e.get("epoch", 0))
+        for r in records
+        for e in r["events"]
+    ]
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_liquidations_at_head_are_retracted_by_id(seed: int) -> None:
+    records = reorganised(0).run(random.Random(seed), restarts=seed % 2 == 0)
+    assert plain(records) == [
+        ("liquidation", 1, "1/y/flagged", 0, 0),
+        ("liquidation", 2, "2/x/flagged", 0, 0),
+        ("retraction", 2, "2/x/flagged", 0, 1),
+        ("liquidation", 2, "2/z/flagged/1", 0, 1),
+    ]
+    assert [e["seq"] for r in records for e in r["events"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_flags_wait_for_confirmations_and_retracted_ones_are_dropped(seed: int) -> None:
+    records = reorganised(1).run(random.Random(seed), restarts=seed % 2 == 0)
+    assert plain(records) == [("liquidation", 1, "1/y/flagged", 1, 0), ("liquidation", 2, "2/z/flagged/1", 1, 1)]

@@ -98,6 +98,14 @@ def test_listings_and_fence_records() -> None:
     assert (header.kind, raw[r.HEADER.size :]) == (r.FENCE, b"0123456789abcdef")
 
 
+def test_rollback_record() -> None:
+    raw, header = golden_record("rollback")
+    assert (header.kind, header.number, header.block, header.entries) == (r.ROLLBACK, 4, 16, 0)
+    assert r.read_rollback(raw) == r.Rollback(1, 17)
+    with pytest.raises(r.RecordError, match="record ends at byte"):
+        r.read_rollback(raw[:-1])
+
+
 def test_margin_batch() -> None:
     head, table = decode_batch((GOLDEN / "margin_batch.arrow").read_bytes())
     assert head == samples.BATCH_HEAD

@@ -39,7 +39,7 @@ NULL_IN_TRANSFERS = {"instrument", "price_usd9"}
 
 def judged(topic: str, raw: bytes) -> list:
     """Refusals of a record, by the waiting room: it must not fail, and its state must be writable."""
-    intake = Intake(64)
+    intake = Intake(64, 64)
     found = intake.read(topic, 0, 0, raw, 2_000)
     msgspec.msgpack.encode(intake.to_plain())
     return found
