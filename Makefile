@@ -1,7 +1,7 @@
 # DPME. `make help` lists the targets; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint clean
+.PHONY: bench help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint clean
 
 VENV := .venv
 STAMP := $(VENV)/.stamp
@@ -70,6 +70,9 @@ kafka-down: ## stop it
 
 chaos: $(STAMP) ## kill, freeze and restart under load, compare every output: BROKER=dev|kafka SEED=n
 	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED)
+
+bench: $(STAMP) ## figures of the kernels beside their peers, in one run (pip install QuantLib for that peer)
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench kernels
 
 clean: ## remove the environment, caches and broker data (not Kafka's jars)
 	@infra/kafka/kafka clean || true

@@ -7,6 +7,8 @@ import random
 import time
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from schemas.codec import encode
 from schemas.events import Fill
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, FILL_PARTITIONS, INPUTS, INSTRUMENTS, ORACLE_TICKS
@@ -129,7 +131,6 @@ def _twisted(inputs: BlockInputs) -> Record | None:
     """A fill of the block under its own id with other lots: a conflict."""
     for event in inputs.events:
         if isinstance(event, Fill):
-            plain = {"type": "fill", **{name: getattr(event, name) for name in event.__struct_fields__}}
-            plain["lots"] = event.lots + 1
-            return Record(ACCOUNT_FILLS, partition_of(event.account, FILL_PARTITIONS), encode(plain))
+            twisted = replace(event, lots=event.lots + 1)
+            return Record(ACCOUNT_FILLS, partition_of(event.account, FILL_PARTITIONS), encode(twisted))
     return None
