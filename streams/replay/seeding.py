@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import orjson
 from msgspec import Struct
 
 from oracles.scenario_set import ScenarioSet
@@ -18,7 +19,7 @@ from schemas.codec import encode
 from schemas.events import AccountEvent, CashMove
 from schemas.margin_batch import decode_batch
 from schemas.quantities import ONE_E6
-from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_BATCHES, ORACLE_TICKS
+from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_BATCHES, ORACLE_TICKS, QUARANTINE
 from streams.replay.blocks import BlockChain
 from streams.simulate.in_process import Pipeline
 
@@ -32,6 +33,7 @@ class Band(NamedTuple):
 
 
 BANDS = (Band(0.03, 0.60, 0.80), Band(0.04, 0.80, 1.00), Band(0.06, 1.00, 1.02))
+EVENTS_PER_RECORD = 1_000  # far below what one input record may hold
 REST_FLOOR, REST_MEDIAN, REST_SIGMA = 1.02, 1.50, 1.00
 BUFFER_RULE = (
     "Cash makes net liquidation value = k x initial margin at the first barrier, for accounts with a margin at all. k, "
@@ -98,10 +100,17 @@ def trial_margins(
     stamped = [msgspec.structs.replace(event, block=0, time_ms=time_ms) for event in events]
     block = BlockChain("trial", len(listings)).block(0, time_ms, stamped, ticks)
     pipeline = Pipeline({scenario_set.digest: scenario_set}, partitions=1)
-    pipeline.push(INSTRUMENTS, 0, encode_all(listings))
-    pipeline.push(ACCOUNT_FILLS, 0, encode_all(block.events))
-    pipeline.push(ORACLE_TICKS, 0, encode_all(block.ticks))
-    pipeline.push(CHAIN_BLOCKS, 0, encode_all([block.block]))
+    for topic, inputs in (
+        (INSTRUMENTS, listings),
+        (ACCOUNT_FILLS, block.events),
+        (ORACLE_TICKS, block.ticks),
+        (CHAIN_BLOCKS, [block.block]),
+    ):
+        for begin in range(0, len(inputs), EVENTS_PER_RECORD):
+            pipeline.push(topic, 0, encode_all(inputs[begin : begin + EVENTS_PER_RECORD]))
+    refused = [raw for raw in pipeline.values(QUARANTINE) if orjson.loads(raw)["topic"] == ACCOUNT_FILLS]
+    if refused:  # ticks may be: recorded marks of zero are
+        raise ValueError(f"the seeded book is refused: {refused[0].decode()[:300]}")
     margins: dict[str, tuple[int, int]] = {}
     for raw in pipeline.values(MARGIN_BATCHES):
         table = decode_batch(raw)[1]

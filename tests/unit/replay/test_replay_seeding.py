@@ -10,7 +10,16 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from schemas.events import Fill, ForwardTick, QuoteTick, SpotTick
+from schemas.events import (
+    RECORD_EVENTS_MAX,
+    CashMove,
+    Fill,
+    ForwardTick,
+    QuoteTick,
+    ScenarioSetListing,
+    SpotTick,
+    UnderlyingListing,
+)
 from streams.replay import deribit
 from streams.replay.chainlink import Prices, Round
 from streams.replay.deribit_records import read_snapshots
@@ -18,7 +27,7 @@ from streams.replay.files import SAMPLES, usd9
 from streams.replay.hyperliquid import Venue
 from streams.replay.hyperliquid_records import CoinFill, FillBlock
 from streams.replay.samples import generate
-from streams.replay.seeding import BANDS, draw_ratios_e6
+from streams.replay.seeding import BANDS, draw_ratios_e6, trial_margins
 from streams.replay.volatility import (
     FALLBACK_NOISE,
     HOURLY_CORRELATION,
@@ -43,6 +52,28 @@ def test_bands_hold_their_share_of_accounts(count):
         assert inside == min(count, math.ceil(band.share * count)) or count == 1
     assert ratios.min() < 0.8
     assert draw_ratios_e6(["x", "y"], 3) == draw_ratios_e6(["x", "y"], 3)
+
+
+def test_every_account_of_a_large_book_is_tried():
+    drawn = scenario_set_of(coin_volatilities(["BTC"]), 1, 64)
+    listings = [
+        UnderlyingListing(version=1, id="u", underlying="BTC"),
+        ScenarioSetListing(version=1, id="s", digest=drawn.digest),
+    ]
+    events = [
+        CashMove(version=1, id=f"c{i}", block=0, time_ms=1, account=f"a{i % 50}", amount_usd6=1)
+        for i in range(RECORD_EVENTS_MAX + 50)
+    ]
+    tick = SpotTick(version=1, id="t", source="s", time_ms=1, underlying="BTC", price_usd9=10**13)
+    margins = trial_margins(listings, drawn, 1, events, [tick])
+    assert margins == {f"a{i}": (len(events) // 50, 0) for i in range(50)}
+
+
+def test_a_book_that_is_refused_is_no_book():
+    drawn = scenario_set_of(coin_volatilities(["BTC"]), 1, 64)
+    wrong = Fill(version=1, id="f", block=0, time_ms=1, account="a", instrument="X", lots=1, price_usd9=1)
+    with pytest.raises(ValueError, match="the seeded book is refused"):
+        trial_margins([UnderlyingListing(version=1, id="u", underlying="BTC")], drawn, 1, [wrong], [])
 
 
 def test_spot_moments_are_beta_plus_noise():
