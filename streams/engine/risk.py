@@ -318,11 +318,6 @@ _SCALARS = (
 )  # fmt: skip
 
 
-def scenario_digest_of(raw: bytes) -> str | None:
-    """Digest of the scenario set that a checkpoint of this machine needs, so that its bytes can be fetched before."""
-    return msgspec.msgpack.decode(raw)["scenario_digest"] or None
-
-
 def _grown(margins: Margins, count: int) -> Margins:
     """Margins of the last barrier with room for new accounts (healthy, no numbers yet)."""
     grown = empty_margins(count)
