@@ -27,6 +27,7 @@ from schemas.topics import (
     QUARANTINE,
 )
 from streams.engine.enforcement import FLAGGED, RETRACTION
+from streams.runtime.log_reader import LogReader
 from streams.runtime.once import Once
 from streams.runtime.settings import RuntimeSettings
 
@@ -223,6 +224,17 @@ class Observer:
     def is_done(self, block: int) -> bool:
         """Every partition has done the block."""
         return all((block, p) in self.done_ms for p in range(self.partitions))
+
+    async def catch_up(self, limit_s: float) -> None:
+        """Read every output to its present end: a broker may hand out blocks.done before what was appended earlier."""
+        reader = LogReader(self.settings)
+        await reader.start()
+        try:
+            logs = {(self.settings.topic(t), p): f"{t}/{p}" for t, p in self._logs() if t != ACCOUNT_LOG}
+            wanted = {logs[at]: end for at, end in (await reader.ends(logs)).items()}
+        finally:
+            await reader.stop()
+        await self.wait_for(lambda: all(self.ends.get(log, 0) >= end for log, end in wanted.items()), limit_s)
 
     def is_enforced(self) -> bool:
         """Every flag has become a liquidation."""

@@ -240,6 +240,7 @@ async def _feed(
     if last < 0:
         raise RunError(f"{world.name} has no blocks")
     await observer.wait_for(observer.is_enforced, BLOCK_LIMIT_S)
+    await observer.catch_up(BLOCK_LIMIT_S)
     return last, time.monotonic() - started
 
 
