@@ -283,11 +283,23 @@ def redraw(recorded: ScenarioSet) -> ScenarioSet:
     radius, weight = radii(points[0])
     unit_variance = math.sqrt((DEGREES_OF_FREEDOM - 2.0) / DEGREES_OF_FREEDOM)
     scale = recorded.volatility_e9 / float(NANO) * unit_variance
-    loadings = scale[:, None] * _principal_directions(recorded.correlation_e9 / float(NANO))
+    loadings = scale[:, None] * principal_directions(recorded.correlation_e9 / float(NANO))
+    moves = factor_moves(points[1:], radius, loadings, _factor_limits(recorded))
+    return recorded.filled(moves, integer_weights(weight))
+
+
+def _factor_limits(recorded: ScenarioSet) -> FloatArray:
+    """Largest absolute move of every factor, [D]."""
     surfaces = len(recorded.option_underlyings)
     counts = (len(recorded.underlyings), surfaces, surfaces, surfaces)
-    limit = np.repeat([SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT], counts)
-    return recorded.filled(factor_moves(points[1:], radius, loadings, limit), integer_weights(weight))
+    return np.repeat([SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT], counts)
+
+
+def within_limits(recorded: ScenarioSet, moves: FloatArray) -> Int32Array:
+    """Moves [D,S] of the factors of a set, bounded as drawn ones are, int32 in 1e-9."""
+    limit = _factor_limits(recorded)[:, None]
+    bounded: FloatArray = np.clip(moves, -limit, limit)
+    return np.rint(bounded * NANO).astype(np.int32)
 
 
 def _check_arguments(
@@ -314,8 +326,12 @@ def _check_arguments(
         raise ValueError("correlations must be between -1 and 1")
 
 
-def _principal_directions(correlation: FloatArray) -> FloatArray:
-    """B with B B^T = correlation, columns by falling variance."""
+def principal_directions(correlation: FloatArray) -> FloatArray:
+    """B [D,D] with B B^T = correlation, columns by falling variance.
+
+    Raises:
+        ValueError: the matrix is not positive semi-definite.
+    """
     eigenvalues, vectors = symmetric_eigen(correlation)
     if eigenvalues[-1] < -_ROUNDING:
         raise ValueError(f"the correlation matrix is not positive semi-definite (eigenvalue {eigenvalues[-1]:.2e})")

@@ -151,30 +151,17 @@ def _as_of(data: Path, block: int | None, account: str | None) -> AsOf:
 
 
 async def _read(run: CurrentRun, block: int | None, account: str | None) -> AsOf:
-    from schemas.topics import ACCOUNT_LOG
-    from streams.cli.as_of import machine_as_of
+    from streams.cli.recorded_machines import partition_as_of
     from streams.engine.sequence import partition_of
 
     partition = partition_of(account, run.partitions) if account is not None else 0
     async with reading(run) as reader:
-        state, begin = await _start(reader, partition, block)
-        log = await reader.log(ACCOUNT_LOG, partition, begin)
         sets = await reader.scenario_sets()
         with error_console().status("running the risk machine over the log") as status:
-            found = machine_as_of(log, partition, sets, block, state, lambda at: status.update(f"block {at}"))
+            found = await partition_as_of(reader, partition, sets, block, lambda at: status.update(f"block {at}"))
         if account is not None and account not in found.risk.book.row_of:
             raise _missing(account, await _accounts(reader), found.risk.block)
         return found
-
-
-async def _start(reader: RunReader, partition: int, block: int | None) -> tuple[bytes | None, int]:
-    """(state, next offset) of the newest checkpoint, unless it is later than the block: then from the beginning."""
-    from schemas.topics import ACCOUNT_LOG
-
-    newest = await reader.checkpoint(partition)
-    if newest is None or (block is not None and newest.mark > block):
-        return None, 0
-    return newest.state, newest.positions[ACCOUNT_LOG, partition]
 
 
 async def _accounts(reader: RunReader) -> set[str]:
