@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
@@ -53,6 +54,38 @@ def default_stress_rows() -> tuple[StressRow, ...]:
     return tuple(grid + extremes)
 
 
+DERIVATIVES, COLLATERAL = "derivatives", "collateral"
+SIZE_MAX_USD6 = 9 * 10**15
+
+
+class ConcentrationTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an account's size exceeds `above_usd6` by costs this rate."""
+
+    above_usd6: Annotated[int, Meta(ge=0, le=SIZE_MAX_USD6)]
+    rate_e6: RatioE6
+
+
+class Concentration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Charge on large positions of an underlying: its derivatives, or its coins as collateral. Tiers are marginal and
+    rise in size and rate."""
+
+    underlying: str
+    scope: Literal["derivatives", "collateral"] = "derivatives"
+    tiers: Annotated[tuple[ConcentrationTier, ...], Meta(min_length=1, max_length=32)]
+
+    def __post_init__(self) -> None:
+        for lower, upper in pairwise(self.tiers):
+            if not (lower.above_usd6 < upper.above_usd6 and lower.rate_e6 <= upper.rate_e6):
+                raise ValueError(f"concentration of {self.underlying}: tiers must rise in above_usd6 and rate_e6")
+
+
+class CollateralFactor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The factor of a collateral coin from now on, in place of the one it was listed with."""
+
+    instrument: str
+    factor_e6: RatioE6
+
+
 class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Version document; the defaults are those of the design (margin section)."""
 
@@ -64,6 +97,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     short_option_minimum_e6: RatioE6 = 10_000
     gross_notional_charge_e6: RatioE6 = 500
+    concentration: Annotated[tuple[Concentration, ...], Meta(max_length=1_000)] = ()
+    collateral_factors: Annotated[tuple[CollateralFactor, ...], Meta(max_length=1_000)] = ()
     rearm_ratio_e6: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_050_000
     market_tick_interval_ms: Annotated[int, Meta(ge=0)] = 100
     market_tick_move_e6: Annotated[int, Meta(ge=0)] = 500
@@ -79,6 +114,15 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unrealised_gain_share_e6: RatioE6 = 1_000_000
     finality_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 64
     liquidation_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 0
+
+    def __post_init__(self) -> None:
+        _refuse_twice("concentration", [(rule.underlying, rule.scope) for rule in self.concentration])
+        _refuse_twice("collateral_factors", [given.instrument for given in self.collateral_factors])
+
+
+def _refuse_twice(field: str, names: list) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{field}: {next(name for name in names if names.count(name) > 1)} is named twice")
 
 
 def parse_parameters(document: dict) -> RiskParameters:

@@ -12,7 +12,7 @@ import orjson
 
 from oracles.scenario_set import FactorVolatilities, ScenarioSet, default_correlation, draw_scenario_set
 from schemas import log_records as records
-from schemas.risk_parameters import RiskParameters, parameters_document
+from schemas.risk_parameters import Concentration, ConcentrationTier, RiskParameters, parameters_document
 from schemas.topics import ACCOUNT_FILLS, ACCOUNT_LOG, CHAIN_BLOCKS, INSTRUMENTS, MARKET_LOG, ORACLE_TICKS
 from streams.engine.sequence import Sequencer, partition_of
 from streams.simulate.in_process import INPUT_PARTITIONS, Pipeline
@@ -193,11 +193,25 @@ class Inputs:
         return found
 
 
+CONCENTRATION = tuple(
+    Concentration(
+        underlying=underlying,
+        scope=scope,
+        tiers=(
+            ConcentrationTier(above_usd6=above_usd * 10**6, rate_e6=2_000),
+            ConcentrationTier(above_usd6=3 * above_usd * 10**6, rate_e6=17_003),
+        ),
+    )
+    for underlying, scope, above_usd in (("X", "derivatives", 50), ("Y", "derivatives", 7), ("X", "collateral", 20))
+)
+
+
 def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int = 0, whales: bool = False) -> Inputs:
     """Seeded trades and prices, a crash at the end; an expiry, a listing, duplicates and bad input on the way."""
     rng = random.Random(seed)
     share_e6 = 700_000 if seed % 2 else 1_000_000
-    inputs, listed = Inputs(), listings(RiskParameters(unrealised_gain_share_e6=share_e6))
+    large = CONCENTRATION if seed % 4 < 2 else ()
+    inputs, listed = Inputs(), listings(RiskParameters(unrealised_gain_share_e6=share_e6, concentration=large))
     near = time_of(first + 3) - 200
     listed += [option(100, kind, near) for kind in ("call", "put")]
     inputs.add_listings(listed)

@@ -9,7 +9,7 @@ from math import ceil
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.decisions import BINDING_TERMS
-from schemas.risk_parameters import RiskParameters
+from schemas.risk_parameters import Concentration, RiskParameters
 from streams.engine.tables import Tables
 
 
@@ -93,6 +93,7 @@ def margin(book: TwinBook, account: str, tables: Tables, p: RiskParameters) -> d
             net[int(tables.option_expiry[i])] += q * notional[i]
     short = _up(sum(max(0, -v) for v in net.values()) * p.short_option_minimum_e6, 1_000_000)
     charge = _up(sum(abs(q) * notional[i] for i, q in lots.items()) * p.gross_notional_charge_e6, 1_000_000)
+    charge += sum(concentration(rule, lots, book.catalogue, tables) for rule in p.concentration)
     risk = max(shortfall, stress, short)
     maintenance = _up(risk + charge, 1_000)
     initial = _up(_up(risk * p.initial_margin_multiplier_e6, 1_000_000) + charge, 1_000)
@@ -103,6 +104,25 @@ def margin(book: TwinBook, account: str, tables: Tables, p: RiskParameters) -> d
         "short_option_minimum_usd6": _up(short, 1_000), "add_ons_usd6": _up(charge, 1_000),
         "binding": [shortfall, stress, short].index(risk), "stress_row": row, "state": state,
     }  # fmt: skip
+
+
+def concentration(rule: Concentration, lots: dict[int, int], catalogue: Catalogue, tables: Tables) -> int:
+    """The size bracket by bracket, nano-USD."""
+    mark, _, notional = tables.columns_usd9.tolist()
+    size = 0
+    for i, q in lots.items():
+        listed = catalogue.instruments[i]
+        if catalogue.underlyings[listed.underlying].symbol != rule.underlying:
+            continue
+        if rule.scope == "collateral" and listed.kind == "spot":
+            size += max(0, q) * mark[i]
+        elif rule.scope == "derivatives" and listed.kind != "spot":
+            size += abs(q) * notional[i]
+    charge, before = 0, 0
+    for tier in rule.tiers:
+        charge += _up(max(0, size - tier.above_usd6 * 1_000) * (tier.rate_e6 - before), 1_000_000)
+        before = tier.rate_e6
+    return charge
 
 
 def expected_shortfall(lots: dict[int, int], tables: Tables) -> int:

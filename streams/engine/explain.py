@@ -23,7 +23,8 @@ from kernels.expected_shortfall import account_losses, tail_scenarios
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_half_even, divide_up, saturated
 from schemas.risk_parameters import RiskParameters
-from streams.engine.book import Book
+from streams.engine.book import Book, Legs
+from streams.engine.concentration import concentration_of
 from streams.engine.margin import EXPECTED_SHORTFALL, STRESS, Margins
 from streams.engine.portfolio import Assessment, alone, assessment_of, margins_of, sums_of
 from streams.engine.tables import Tables
@@ -218,11 +219,10 @@ def _expiry_name(catalogue: Catalogue, expiry: int) -> str:
 def _contributions(
     account: Book, tables: Tables, p: RiskParameters, assessment: Assessment, parts: list[_Part]
 ) -> tuple[Contribution, ...]:
-    _, sums = sums_of([account], tables, p)
+    legs, sums = sums_of([account], tables, p)
     add_ons = sums.exact[0][3] if 0 in sums.exact else int(sums.add_ons_usd9[0])
-    charge = divide_up(add_ons, USD9_PER_USD6)
     rows = [_row(part, p.initial_margin_multiplier_e6) for part in parts]
-    rows.append(Contribution(ADD_ON, "charge on gross notional", charge, charge))
+    rows += _add_on_rows(legs, add_ons, tables, p)
     maintenance, initial = _unsaturated(parts, add_ons, p)
     rest = (maintenance - sum(r.maintenance_usd6 for r in rows), initial - sum(r.initial_usd6 for r in rows))
     rows.append(Contribution(ROUNDING, "rounding, against the account", *rest))
@@ -231,6 +231,14 @@ def _contributions(
     if any(beyond):
         rows.append(Contribution(SATURATION, "beyond what can be shown", *beyond))
     return tuple(rows)
+
+
+def _add_on_rows(legs: Legs, add_ons_usd9: int, tables: Tables, p: RiskParameters) -> list[Contribution]:
+    """The charge on gross notional, and every concentration rule that asks for something."""
+    concentration = concentration_of(legs, 0, tables, p)
+    named = [("charge on gross notional", add_ons_usd9 - sum(charge for _, charge in concentration))]
+    named += [(f"concentration: {rule.underlying} {rule.scope}", charge) for rule, charge in concentration if charge]
+    return [Contribution(ADD_ON, name, *[divide_up(charge, USD9_PER_USD6)] * 2) for name, charge in named]
 
 
 def _row(part: _Part, multiplier_e6: int) -> Contribution:

@@ -4,7 +4,7 @@ equity = cash + marks of positions + collateral at its price          (nothing h
 NLV    = cash + marks of positions + collateral at price x factor  (open gains by their share: streams/engine/gains.py)
 risk   = max(expected shortfall, worst weighted stress loss, short-option minimum)
 MM     = risk + add-ons,   IM = multiplier x risk + add-ons           (rounded up: against the account)
-add-ons = charge on gross notional
+add-ons = charge on gross notional + concentration charge (streams/engine/concentration.py)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from schemas.decisions import BINDING_TERMS, Cure
 from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_up, saturated
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
+from streams.engine.concentration import concentration_of, concentration_usd9
 from streams.engine.gains import uncounted_gain_usd6, uncounted_gains_usd6
 from streams.engine.output import Fault
 from streams.engine.tables import Tables
@@ -76,7 +77,7 @@ def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tabl
     equity = base + out[:, 0] // USD9_PER_USD6
     nlv = base + out[:, 1] // USD9_PER_USD6 - uncounted_gains_usd6(legs, entry_usd6, tables, p)
     short = _ratio_up(out[:, 3], p.short_option_minimum_e6)
-    charge = _ratio_up(out[:, 2], p.gross_notional_charge_e6)
+    charge = _ratio_up(out[:, 2], p.gross_notional_charge_e6) + concentration_usd9(legs, tables, p)
     wide = magnitude >= SUM_LIMIT
     exact = {a: _wide_sums(legs, a, int(base[a]), int(entry_usd6[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
     for a, values in exact.items():
@@ -105,7 +106,8 @@ def _wide_sums(
         base_usd6 + totals[1] // USD9_PER_USD6 - uncounted_gain_usd6(legs, account, entry_usd6, tables, p),
         base_usd6 + totals[0] // USD9_PER_USD6,
         divide_up(short * p.short_option_minimum_e6, ONE_E6),
-        divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6),
+        divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6)
+        + sum(charge for _, charge in concentration_of(legs, account, tables, p)),
     )
 
 

@@ -27,7 +27,7 @@ from kernels.stress import StressShocks, stress_table
 from oracles.scenario_set import ScenarioSet
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD
-from schemas.risk_parameters import RiskParameters, parameters_digest
+from schemas.risk_parameters import COLLATERAL, RiskParameters, parameters_digest
 from streams.engine.market import RecordedMarket
 
 ScenarioLookup = Callable[[str], ScenarioSet]
@@ -37,6 +37,7 @@ ScenarioLookup = Callable[[str], ScenarioSet]
 class Tables:
     """Per-lot tables of one market; I instruments, R stress rows. `columns_usd9` int64[3,I]: mark, mark after the
     collateral factor, notional (0 for collateral coins). `greeks_usd9` int64[I,4]: delta, gamma, vega, theta.
+    `concentration_rule` int32[I]: place of an instrument's rule in the parameters, -1 for none.
     """
 
     instruments: InstrumentTable
@@ -49,6 +50,7 @@ class Tables:
     columns_usd9: np.ndarray
     greeks_usd9: np.ndarray
     option_expiry: np.ndarray
+    concentration_rule: np.ndarray
 
     @cached_property
     def digest(self) -> str:
@@ -83,7 +85,7 @@ def build_tables(
 ) -> Tables:
     """Tables of `market`. With `chosen` (int64 instrument indices) only those rows, renumbered 0..n-1."""
     market_table = market.market_table(catalogue)
-    instruments = market.instrument_table(catalogue)
+    instruments = _with_governed_factors(market.instrument_table(catalogue), catalogue, parameters)
     if chosen is not None:
         instruments = InstrumentTable(*(np.ascontiguousarray(column[chosen]) for column in instruments))
     count = len(instruments.kind)
@@ -103,7 +105,30 @@ def build_tables(
         _columns(instruments, market_table),
         np.ascontiguousarray(np.stack(greeks[:4], axis=1)),
         np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32),
+        rule_of_instrument(catalogue, instruments, parameters),
     )
+
+
+def _with_governed_factors(
+    instruments: InstrumentTable, catalogue: Catalogue, parameters: RiskParameters
+) -> InstrumentTable:
+    """Collateral factors of the parameter document in place of those of the listings."""
+    factor = instruments.factor.copy()
+    for given in parameters.collateral_factors:
+        index = catalogue.instrument_index.get(given.instrument)
+        if index is not None and instruments.kind[index] == SPOT:
+            factor[index] = given.factor_e6 / float(ONE_E6)
+    return instruments._replace(factor=factor)
+
+
+def rule_of_instrument(catalogue: Catalogue, instruments: InstrumentTable, parameters: RiskParameters) -> np.ndarray:
+    """int32[I]: place of each instrument's rule in `parameters.concentration`, -1 for none."""
+    found = np.full(len(instruments.kind), -1, np.int32)
+    is_coin = instruments.kind == SPOT
+    for place, rule in enumerate(parameters.concentration):
+        underlying = catalogue.underlying_index.get(rule.underlying, -1)
+        found[(instruments.underlying == underlying) & (is_coin == (rule.scope == COLLATERAL))] = place
+    return found
 
 
 def scenario_table_of(scenario_set: ScenarioSet, catalogue: Catalogue) -> ScenarioTable:

@@ -11,6 +11,7 @@ from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK, Book
+from streams.engine.concentration import marginal_rate_usd9
 from streams.engine.tables import Tables
 
 LegLots = tuple[np.ndarray, np.ndarray]  # keys of legs, lots (or moved lots) of each
@@ -31,13 +32,14 @@ def loss_bound_usd9(tables: Tables, p: RiskParameters) -> np.ndarray:
     """Most that one lot, long or short, can add to IM: float64[I].
 
     ES and stress are subadditive (SCREENING: trades), the worst scenario bounds the ES of one lot, and the minimum and
-    the charge on notional grow by at most their own rates.
+    the charges grow by at most their own rates.
     """
     pnl = np.maximum(np.abs(tables.pnl.minimum_usd9), np.abs(tables.pnl.maximum_usd9)).astype(np.float64)
     stress = (np.abs(tables.stress) * (tables.stress_weight_e6 / ONE_E6)).max(axis=1, initial=0.0)
     notional = tables.columns_usd9[2].astype(np.float64)
+    charges = notional * (p.gross_notional_charge_e6 / ONE_E6) + marginal_rate_usd9(tables, p)
     risk = np.maximum(pnl, stress) + notional * (p.short_option_minimum_e6 / ONE_E6)
-    return risk * (p.initial_margin_multiplier_e6 / ONE_E6) + notional * (p.gross_notional_charge_e6 / ONE_E6)
+    return risk * (p.initial_margin_multiplier_e6 / ONE_E6) + charges
 
 
 def trade_effects(

@@ -104,7 +104,7 @@ def _tables(market: MarketTable, scenarios: ScenarioTable) -> Tables:
     columns = np.stack([mark, haircut, notional])
     return Tables(
         INSTRUMENTS, market, scenarios, TAIL_MASS, pnl, stress, weight, columns, np.zeros((len(mark), 4), np.int64),
-        expiry,
+        expiry, np.full(len(mark), -1, np.int32),
     )  # fmt: skip
 
 
