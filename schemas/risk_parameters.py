@@ -55,7 +55,7 @@ def default_stress_rows() -> tuple[StressRow, ...]:
 
 
 DERIVATIVES, COLLATERAL = "derivatives", "collateral"
-SIZE_MAX_USD6 = 9 * 10**15
+SIZE_MAX_USD6 = 10**18
 
 
 class ConcentrationTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,6 +37,7 @@ COMMANDS = {
     ),
     "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
     "stress": Entry("streams.cli.stress", "The whole venue under stress: what its insurance fund would have to pay."),
+    "parameters": Entry("streams.cli.parameters", "Risk parameters: the document, and what recorded markets suggest."),
     "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),

@@ -23,6 +23,9 @@ from streams.engine.book import Legs
 from streams.engine.tables import Tables
 
 
+_BEYOND = 2**62  # no size of an account on the fast path reaches it
+
+
 def concentration_usd9(legs: Legs, tables: Tables, p: RiskParameters) -> np.ndarray:
     """The charge of every account, int64[A] nano-USD; exact where sums of sizes fit int64."""
     count = len(legs.account_ptr) - 1
@@ -36,7 +39,7 @@ def concentration_usd9(legs: Legs, tables: Tables, p: RiskParameters) -> np.ndar
         size = np.zeros(count, np.int64)
         np.add.at(size, account[at], _sizes(legs.leg_lots[at], legs.leg_instrument[at], tables, rule))
         for above_usd9, rate_e6 in _increments(rule):
-            charge += _ratio_up(np.maximum(size - above_usd9, 0), rate_e6)
+            charge += _ratio_up(np.maximum(size - min(above_usd9, _BEYOND), 0), rate_e6)
     return charge
 
 
