@@ -22,7 +22,6 @@ from schemas.risk_parameters import COLLATERAL, Concentration, RiskParameters
 from streams.engine.book import Legs
 from streams.engine.tables import Tables
 
-
 _BEYOND = 2**62  # no size of an account on the fast path reaches it
 
 
