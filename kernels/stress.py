@@ -90,6 +90,23 @@ def _fill_stress(  # type: ignore[no-untyped-def]
     return invalid
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def weighted_products(multiplier, weight):  # type: ignore[no-untyped-def]
+    """prod_k multiplier[r, k] ** weight[k], float64[R]: how the share of a pool moves with its coins, exact bits.
+
+    ``multiplier`` f64[R,K] > 0, ``weight`` f64[K]; a single coin of weight 1 moves as it does itself, exactly.
+    """
+    if weight.shape[0] == 1 and weight[0] == 1.0:
+        return multiplier[:, 0].copy()
+    out = np.empty(multiplier.shape[0])
+    for r in range(multiplier.shape[0]):
+        total = 0.0
+        for k in range(weight.shape[0]):
+            total += weight[k] * logarithm(multiplier[r, k])
+        out[r] = exponential(total)
+    return out
+
+
 def stress_table(
     instruments: InstrumentTable,
     market: MarketTable,

@@ -17,7 +17,9 @@ class Underlying(Struct, frozen=True):
     symbol: str
     stable: bool = False
     jumps: tuple[int, int, int] = (0, 0, 0)
-    """Merton's model: jumps a year (1e-6), mean and standard deviation of a jump's logarithm (1e-9). 0: Black-76."""
+    parts: tuple[tuple[int, int], ...] = ()
+    """Merton's model: jumps a year (1e-6), mean and standard deviation of a jump's logarithm (1e-9). 0: Black-76.
+    `parts`: (underlying, weight in 1e-6), by name, of what moves with others; empty for what moves by itself."""
 
 
 class Expiry(Struct, frozen=True):
@@ -57,6 +59,7 @@ class Columns(NamedTuple):
     jumps: np.ndarray
 
 
+PARTS_TOTAL_E6 = 1_000_000
 JUMP_FIELDS = ("intensity_e6", "mean_e9", "stddev_e9")
 
 
@@ -98,7 +101,7 @@ class Catalogue:
         """Why a listing (plain dict of a schemas.events listing) cannot be taken; None if it can."""
         kind = listing["type"]
         if kind == "underlying":
-            return "underlying is listed already" if listing["underlying"] in self.underlying_index else None
+            return self._underlying_refusal(listing)
         if kind == "parameters":
             return _parameters_refusal(listing["document"])
         if kind != "instrument":
@@ -118,13 +121,29 @@ class Catalogue:
             return "strike_usd9 must be given for call and put, and for nothing else"
         return None
 
+    def _underlying_refusal(self, listing: dict) -> str | None:
+        if listing["underlying"] in self.underlying_index:
+            return "underlying is listed already"
+        parts = listing.get("parts") or {}
+        for name in sorted(parts):
+            place = self.underlying_index.get(name)
+            if place is None:
+                return f"parts: {name} is not listed"
+            if self.underlyings[place].parts:
+                return f"parts: {name} has parts itself: name those"
+        if parts and sum(parts.values()) != PARTS_TOTAL_E6:
+            return f"parts: the weights sum to {sum(parts.values())}, not {PARTS_TOTAL_E6}"
+        return None
+
     def apply(self, listing: dict) -> None:
         """Take one underlying or instrument listing (other listings change nothing here)."""
         if listing["type"] == "underlying":
             self.underlying_index[listing["underlying"]] = len(self.underlyings)
             jumps = listing.get("jumps") or dict.fromkeys(JUMP_FIELDS, 0)
             terms = (jumps["intensity_e6"], jumps["mean_e9"], jumps["stddev_e9"])
-            self.underlyings.append(Underlying(listing["underlying"], bool(listing.get("stable", False)), terms))
+            weights = sorted((listing.get("parts") or {}).items())
+            parts = tuple((self.underlying_index[name], weight) for name, weight in weights)
+            self.underlyings.append(Underlying(listing["underlying"], bool(listing.get("stable", False)), terms, parts))
         elif listing["type"] == "instrument":
             self._list_instrument(listing)
 
@@ -155,9 +174,17 @@ class Catalogue:
 
     def to_listings(self) -> list[dict]:
         """Listings that rebuild this catalogue, for checkpoints."""
-        return [_underlying_listing(u) for u in self.underlyings] + [
+        return [self._underlying_listing(u) for u in self.underlyings] + [
             self._instrument_listing(i) for i in self.instruments
         ]
+
+    def _underlying_listing(self, underlying: Underlying) -> dict:
+        listing: dict = {"type": "underlying", "underlying": underlying.symbol, "stable": underlying.stable}
+        if underlying.jumps[0]:
+            listing["jumps"] = dict(zip(JUMP_FIELDS, underlying.jumps, strict=True))
+        if underlying.parts:
+            listing["parts"] = {self.underlyings[place].symbol: weight for place, weight in underlying.parts}
+        return listing
 
     def _instrument_listing(self, instrument: Instrument) -> dict:
         dated = instrument.expiry >= 0
@@ -178,12 +205,6 @@ class Catalogue:
         for listing in listings:
             catalogue.apply(listing)
         return catalogue
-
-
-def _underlying_listing(underlying: Underlying) -> dict:
-    listing = {"type": "underlying", "underlying": underlying.symbol, "stable": underlying.stable}
-    jumps = dict(zip(JUMP_FIELDS, underlying.jumps, strict=True))
-    return listing | ({"jumps": jumps} if underlying.jumps[0] else {})
 
 
 def _parameters_refusal(document: dict) -> str | None:

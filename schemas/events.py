@@ -207,13 +207,17 @@ class UnderlyingListing(Event, frozen=True, tag="underlying"):
     """An underlying: a price index with a scenario factor. `stable` marks coins that the depeg stress row moves.
 
     With `jumps` its options are priced by Merton's model and its surfaces are those of the diffusion; without, by
-    Black-76.
+    Black-76. With `parts` it moves as they do in every scenario and stress row: the logarithm of its price by the
+    weighted sum of theirs (staked coin: its coin at 1,000,000; share of a pool of two: each at 500,000).
     """
 
     id: Name
     underlying: Name
     stable: bool = False
     jumps: Jumps | UnsetType = UNSET
+    parts: (
+        Annotated[dict[Name, Annotated[int, Meta(gt=0, le=1_000_000)]], Meta(min_length=1, max_length=8)] | UnsetType
+    ) = UNSET
 
 
 class InstrumentListing(Event, frozen=True, tag="instrument"):

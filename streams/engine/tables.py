@@ -23,7 +23,7 @@ from kernels.layout import (
     tail_mass_of_level,
 )
 from kernels.reprice import marks, pnl_table
-from kernels.stress import StressShocks, stress_table
+from kernels.stress import StressShocks, stress_table, weighted_products
 from oracles.scenario_set import ScenarioSet
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD
@@ -68,6 +68,12 @@ def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> Stress
     spot_multiplier = np.ones((len(rows), len(stable)))
     for r, row in enumerate(rows):
         spot_multiplier[r, stable == (row.scope == "stable")] = (ONE_E6 + row.spot_move_e6) / ONE_E6
+    for place, underlying in enumerate(catalogue.underlyings):
+        if underlying.parts:
+            spot_multiplier[:, place] = weighted_products(
+                spot_multiplier[:, [part for part, _ in underlying.parts]],
+                np.array([weight / ONE_E6 for _, weight in underlying.parts]),
+            )
     return StressShocks(
         spot_multiplier,
         np.array([(ONE_E6 + row.volatility_move_e6) / ONE_E6 for row in rows]),
@@ -134,13 +140,17 @@ def rule_of_instrument(catalogue: Catalogue, instruments: InstrumentTable, param
 def scenario_table_of(scenario_set: ScenarioSet, catalogue: Catalogue) -> ScenarioTable:
     """The set in the catalogue's order of underlyings.
 
-    An underlying that the set does not know yet stands still in it: the stress rows alone margin it.
+    An underlying with parts moves with them. One that the set does not know yet, and that has none, stands still in it:
+    the stress rows alone margin it.
     """
     names = [u.symbol for u in catalogue.underlyings]
     known = np.array([name in scenario_set.underlyings for name in names], np.bool_)
     table = scenario_set.table([name for name, is_known in zip(names, known, strict=True) if is_known])
     spot = np.zeros((len(names), scenario_set.size))
     spot[known] = table.spot_log_return
+    for place, underlying in enumerate(catalogue.underlyings):
+        if underlying.parts:
+            spot[place] = sum(spot[part] * (weight / ONE_E6) for part, weight in underlying.parts)
     option_row = np.full(len(names), -1, np.int32)
     option_row[known] = table.option_row
     return table._replace(spot_log_return=spot, option_row=option_row)
