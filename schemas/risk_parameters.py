@@ -86,6 +86,35 @@ class CollateralFactor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     factor_e6: RatioE6
 
 
+class ScenarioModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How scenario sets follow the market (`dpme run model`): every `epoch_bars` bars a new set, off while that is 0.
+
+    The standard deviations of spots and volatility levels follow the risk model within bounds (annual) and speeds (at
+    most so much of the last epoch's up, or down). A set takes effect `delay_blocks` blocks after the block whose
+    market ended its last bar, once that block is final.
+    """
+
+    epoch_bars: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    bar_ms: Annotated[int, Meta(ge=1_000, le=86_400_000)] = 3_600_000
+    horizon_seconds: Annotated[int, Meta(ge=1, le=864_000)] = 3_600
+    scenarios: Annotated[int, Meta(ge=256, le=16_384)] = 4_096
+    residuals: Annotated[int, Meta(ge=256, le=100_000)] = 26_280
+    residuals_min: Annotated[int, Meta(ge=1, le=100_000)] = 2_000
+    volatility_min_e6: Annotated[int, Meta(ge=0, le=100_000_000)] = 100_000
+    volatility_max_e6: Annotated[int, Meta(ge=1, le=100_000_000)] = 10_000_000
+    rise_max_e6: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1_000_000
+    fall_max_e6: Annotated[int, Meta(ge=0, le=1_000_000)] = 50_000
+    delay_blocks: Annotated[int, Meta(ge=1, le=100_000)] = 1
+
+    def __post_init__(self) -> None:
+        if self.scenarios & (self.scenarios - 1):
+            raise ValueError(f"scenarios: {self.scenarios} is no power of two")
+        if self.volatility_min_e6 > self.volatility_max_e6:
+            raise ValueError("volatility_min_e6 is above volatility_max_e6")
+        if self.horizon_seconds * 1_000 > self.bar_ms and self.horizon_seconds * 1_000 % self.bar_ms:
+            raise ValueError(f"horizon_seconds: {self.horizon_seconds} s are not whole bars of {self.bar_ms} ms")
+
+
 class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Version document; the defaults are those of the design (margin section)."""
 
@@ -99,6 +128,7 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     gross_notional_charge_e6: RatioE6 = 500
     concentration: Annotated[tuple[Concentration, ...], Meta(max_length=1_000)] = ()
     collateral_factors: Annotated[tuple[CollateralFactor, ...], Meta(max_length=1_000)] = ()
+    scenario_model: ScenarioModel = ScenarioModel()
     rearm_ratio_e6: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_050_000
     market_tick_interval_ms: Annotated[int, Meta(ge=0)] = 100
     market_tick_move_e6: Annotated[int, Meta(ge=0)] = 500
