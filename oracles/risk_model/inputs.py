@@ -26,7 +26,10 @@ from oracles.risk_model.scenarios import MICRO, ResidualBank, factor_names
 from oracles.risk_model.state import Finding, RiskModelState
 from oracles.risk_model.variance_model import YEAR_HOURS, bars_of
 from oracles.scenario_set import (
-    FALLBACK_NOISE_VOLATILITY, FactorVolatilities, default_correlation, nearest_correlation,
+    FALLBACK_NOISE_VOLATILITY,
+    FactorVolatilities,
+    default_correlation,
+    nearest_correlation,
 )  # fmt: skip
 
 FloatArray = npt.NDArray[np.float64]
@@ -122,9 +125,7 @@ def _own_stddev(state: RiskModelState, u: int, bars: float) -> float:
     return stddev if math.isfinite(stddev) else 0.0
 
 
-def _spot_volatilities(
-    state: RiskModelState, bars: float, reasons: dict[str, str], horizon_seconds: int
-) -> FloatArray:
+def _spot_volatilities(state: RiskModelState, bars: float, reasons: dict[str, str], horizon_seconds: int) -> FloatArray:
     root_years = math.sqrt(horizon_seconds / (YEAR_HOURS * 3_600))
     assets = state.spec.underlyings
     out = np.array([_own_stddev(state, u, bars) for u in range(len(assets))])

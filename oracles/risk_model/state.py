@@ -6,8 +6,8 @@ horizon is over, the move divided by that forecast and whitened by the correlati
 horizon, from which scenarios are drawn (``oracles.risk_model.inputs``).
 
 Bad input never enters: each finding is returned by name, the asset simply has no bar then. Names: ``missing``,
-``not_a_number``, ``non_positive``, ``range_excludes_close``, ``boundary_value`` (of a volatility), ``gap`` (the bar itself
-is used).
+``not_a_number``, ``non_positive``, ``range_excludes_close``, ``boundary_value`` (of a volatility), ``gap`` (the bar
+itself is used).
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ from numba import njit
 
 from kernels.dcc import DccSettings, DccState, empty_dcc, whiten
 from kernels.dcc import step as step_dcc
-from kernels.normal import logarithm
+from kernels.normal import exponential, logarithm
 from kernels.variance import VarianceState, garman_klass, season_of_horizon, seasonal_cell, smoothed
 from kernels.variance import step as step_variance
 from oracles.risk_model.variance_model import (
-    YEAR_HOURS, bars_of, default_settings, mixed, new_state, with_floor, with_implied,
+    YEAR_HOURS,
+    bars_of,
+    default_settings,
+    mixed,
+    new_state,
+    with_floor,
+    with_implied,
 )  # fmt: skip
 
 FloatArray = npt.NDArray[np.float64]
@@ -208,9 +214,9 @@ class RiskModelState:
         variance = mixed(state.speeds)
         factor = self._level_factor[u]
         if factor >= 0 and horizon * interval >= IMPLIED_FROM_MS and time_ms - self.value_ms[factor] <= 6 * interval:
-            variance = with_implied(variance, np.exp(self.value[factor]), interval)
-        variance = float(with_floor(variance, state.floor[0]))
-        return math.sqrt(variance * season_of_horizon(state.factors, time_ms + interval, interval, horizon))
+            variance = with_implied(variance, exponential_of(self.value[factor]), interval)
+        variance = with_floor(variance, state.floor[0])
+        return math.sqrt(float(variance) * season_of_horizon(state.factors, time_ms + interval, interval, horizon))
 
     def level_stddev(self, o: int, horizon: int) -> float:
         """Standard deviation of the move of a log volatility level over ``horizon`` bars."""
@@ -322,6 +328,12 @@ def volatility_finding(volatility: float | None) -> str:
 def logarithm_of(x: float) -> float:
     """The kernels' logarithm, callable from Python."""
     return logarithm(x)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def exponential_of(x: float) -> float:
+    """The kernels' exponential, callable from Python."""
+    return exponential(x)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
