@@ -375,7 +375,7 @@ def fit(x: FloatArray, kind: int, with_mean: bool, with_asymmetry: bool) -> tupl
     """
     use = np.array([with_mean, True, True, True, with_asymmetry, kind >= KIND_T, kind == KIND_SKEW_T])
     free = np.nonzero(use)[0]
-    scale = mean_square(x, np.mean(x) if with_mean else 0.0)
+    scale = mean_square(x, float(np.mean(x)) if with_mean else 0.0)
     start = _best_start(x, kind, scale)
     if not with_mean:
         start[0] = 0.0

@@ -1,8 +1,8 @@
 """Merton jumps over a horizon as weighted states: how often each jumps, drawn more often than they happen.
 
-A state is (number of common jumps 0..``COMMON_MAX``, the factor of an own jump or none); probabilities are Poisson over
-the horizon, the last count carrying the rest. States are proposed with probabilities proportional to the square roots of
-their own, which is where rare jumps get scenarios, and a scenario weighs probability over proposal.
+A state is (number of common jumps 0..``COMMON_MAX``, the factor of an own jump or none); probabilities are Poisson
+over the horizon, the last count carrying the rest. States are proposed with probabilities proportional to the square
+roots of their own, which is where rare jumps get scenarios, and a scenario weighs probability over proposal.
 
 Source: Merton (1976); Glasserman, "Monte Carlo Methods in Financial Engineering" (2003), sections 3.5 and 4.6.
 """

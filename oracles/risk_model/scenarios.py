@@ -2,9 +2,9 @@
 
 Both are recorded as ``ScenarioSet`` of version 3 and drawn again from published integers alone, bit for bit.
 
-``joint-fhs-dcc``: the published ``ResidualBank`` holds N joint residuals, each whitened by the correlation known when it
-was forecast. They are recoloured by the present correlations, scaled by the present volatilities, and S of them are kept
-with weights (``kernels.vector_selection``); ``sampling_errors`` says what that costs against all N.
+``joint-fhs-dcc``: the published ``ResidualBank`` holds N joint residuals, each whitened by the correlation known when
+it was forecast. They are recoloured by the present correlations, scaled by the present volatilities, and S of them are
+kept with weights (``kernels.vector_selection``); ``sampling_errors`` says what that costs against all N.
 
 ``merton-jumps``: factors diffuse together and jump together (one common jump that hits all, each in its own measure) or
 alone (``kernels.jumps``). Sobol points, scrambled by the published inputs.
@@ -29,7 +29,12 @@ from kernels.sampling import factor_moves
 from kernels.vector_selection import select_vectors
 from kernels.weights import integer_weights
 from oracles.scenario_set import (
-    VERSION_WITH_SOURCE, FactorVolatilities, ScenarioSet, factor_limits, principal_directions, published_points,
+    VERSION_WITH_SOURCE,
+    FactorVolatilities,
+    ScenarioSet,
+    factor_limits,
+    principal_directions,
+    published_points,
     undrawn_set,
 )  # fmt: skip
 
@@ -166,7 +171,7 @@ class Jumps:
 
     def parameters_e9(self) -> npt.NDArray[np.int64]:
         """int64[1 + 5 D] as recorded."""
-        flat = [[self.common_per_year], self.own_per_year, self.mean.ravel(), self.stddev.ravel()]
+        flat = [np.array([self.common_per_year]), self.own_per_year, self.mean.ravel(), self.stddev.ravel()]
         return np.rint(np.concatenate(flat) * NANO).astype(np.int64)
 
 
@@ -203,7 +208,7 @@ def draw_jump_set(
 
 
 def _all_within(jumps: Jumps) -> bool:
-    values = np.concatenate([[jumps.common_per_year], jumps.own_per_year, jumps.stddev.ravel()])
+    values = np.concatenate([np.array([jumps.common_per_year]), jumps.own_per_year, jumps.stddev.ravel()])
     return bool(np.isfinite(values).all() and (values >= 0.0).all())
 
 

@@ -6,8 +6,8 @@ horizon is over, the move divided by that forecast and whitened by the correlati
 horizon, from which scenarios are drawn (``oracles.risk_model.inputs``).
 
 Bad input never enters: each finding is returned by name, the asset simply has no bar then. Names: ``missing``,
-``not_a_number``, ``non_positive``, ``range_excludes_close``, ``boundary_value`` (of a volatility), ``gap`` (the bar itself
-is used).
+``not_a_number``, ``non_positive``, ``range_excludes_close``, ``boundary_value`` (of a volatility), ``gap`` (the bar
+itself is used).
 """
 
 from __future__ import annotations
@@ -24,16 +24,25 @@ from numba import njit
 
 from kernels.dcc import DccSettings, DccState, empty_dcc, whiten
 from kernels.dcc import step as step_dcc
-from kernels.normal import logarithm
+from kernels.normal import exponential, logarithm
 from kernels.variance import VarianceState, garman_klass, season_of_horizon, seasonal_cell, smoothed
 from kernels.variance import step as step_variance
-from oracles.risk_model.variance_model import YEAR_HOURS, bars_of, default_settings, mixed, new_state, with_floor
+from oracles.risk_model.variance_model import (
+    YEAR_HOURS,
+    bars_of,
+    default_settings,
+    mixed,
+    new_state,
+    with_floor,
+    with_implied,
+)  # fmt: skip
 
 FloatArray = npt.NDArray[np.float64]
 
 STATE_MAGIC = b"DPMERMS1"
 DCC_NEWS, DCC_MEMORY, DCC_CLIP = 0.01, 0.988, 6.0
 VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS = (48.0, 720.0), (0.6, 0.4)
+IMPLIED_FROM_MS = 6 * 3_600_000
 WARM_UP_BARS = 24
 """Bars before an asset's first residual."""
 
@@ -111,6 +120,8 @@ class RiskModelState:
         self._dcc_settings = DccSettings(DCC_NEWS, DCC_MEMORY, DCC_CLIP, 0.5 ** (1.0 / year))
         self.variances: list[VarianceState] = [new_state() for _ in spec.underlyings]
         self.dcc: DccState = empty_dcc(factors)
+        position = {asset: len(spec.underlyings) + o for o, asset in enumerate(spec.option_underlyings)}
+        self._level_factor = [position.get(asset, -1) for asset in spec.underlyings]
         self.close = np.full(len(spec.underlyings), np.nan)
         self.value = np.full(factors, np.nan)
         """Log price of each spot, log implied volatility of each level: the last known."""
@@ -195,10 +206,17 @@ class RiskModelState:
         self.bar_stddev[factor] = self.level_stddev(o, 1)
 
     def spot_stddev(self, u: int, time_ms: int, horizon: int) -> float:
-        """Standard deviation of an asset's log return over ``horizon`` bars after the bar that starts at ``time_ms``."""
+        """Standard deviation of an asset's log return over ``horizon`` bars after the bar that starts at ``time_ms``.
+
+        From six hours on an option market has its say, where its volatility is at most six bars old.
+        """
         state, interval = self.variances[u], self.spec.interval_ms
-        variance = float(with_floor(mixed(state.speeds), state.floor[0]))
-        return math.sqrt(variance * season_of_horizon(state.factors, time_ms + interval, interval, horizon))
+        variance = mixed(state.speeds)
+        factor = self._level_factor[u]
+        if factor >= 0 and horizon * interval >= IMPLIED_FROM_MS and time_ms - self.value_ms[factor] <= 6 * interval:
+            variance = with_implied(variance, exponential_of(self.value[factor]), interval)
+        variance = with_floor(variance, state.floor[0])
+        return math.sqrt(float(variance) * season_of_horizon(state.factors, time_ms + interval, interval, horizon))
 
     def level_stddev(self, o: int, horizon: int) -> float:
         """Standard deviation of the move of a log volatility level over ``horizon`` bars."""
@@ -310,6 +328,12 @@ def volatility_finding(volatility: float | None) -> str:
 def logarithm_of(x: float) -> float:
     """The kernels' logarithm, callable from Python."""
     return logarithm(x)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def exponential_of(x: float) -> float:
+    """The kernels' exponential, callable from Python."""
+    return exponential(x)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
