@@ -20,6 +20,7 @@ SCENARIO_SETS = "scenario.sets"
 CHECKPOINTS = "checkpoints"
 CHECKPOINTS_SEQUENCER = "checkpoints.sequencer"
 CHECKPOINTS_ENFORCEMENT = "checkpoints.enforcement"
+CHECKPOINTS_MODEL = "checkpoints.model"
 
 INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS)
 RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE)
@@ -46,7 +47,8 @@ def topic_specs(risk_partitions: int) -> list[TopicSpec]:
     inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS)
     single = (MARKET_LOG, LIQUIDATIONS, QUARANTINE)
     spread = (ACCOUNT_LOG, *RISK_OUTPUTS)
-    compacted = {CHECKPOINTS: risk_partitions, CHECKPOINTS_SEQUENCER: 1, CHECKPOINTS_ENFORCEMENT: 1, SCENARIO_SETS: 1}
+    single_units = (CHECKPOINTS_SEQUENCER, CHECKPOINTS_ENFORCEMENT, CHECKPOINTS_MODEL, SCENARIO_SETS)
+    compacted = {CHECKPOINTS: risk_partitions, **dict.fromkeys(single_units, 1)}
     return [
         TopicSpec(ACCOUNT_FILLS, FILL_PARTITIONS, KEPT),
         *(TopicSpec(name, 1, KEPT) for name in inputs),

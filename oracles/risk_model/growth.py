@@ -31,7 +31,8 @@ def extended(state: RiskModelState, spec: ModelSpec) -> RiskModelState:
         getattr(grown, name)[factors] = getattr(state, name)
     grown.time_ms[:] = state.time_ms
     square = np.ix_(factors, factors)
-    grown.dcc = DccState(*(_padded(part, square, spec.factors) for part in state.dcc[:3]), state.dcc.bars)
+    q, target, root = (_padded(part, square, spec.factors) for part in state.dcc[:3])
+    grown.dcc = DccState(q, target, root, state.dcc.bars)
     grown.horizons = [_wider(part, factors, spec.factors) for part in state.horizons]
     return grown
 

@@ -18,7 +18,7 @@ from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
 
-ROLES = ("all", "topics", "sequencer", "risk", "enforcement", "sink", "gateway")
+ROLES = ("all", "topics", "sequencer", "risk", "enforcement", "model", "sink", "gateway")
 EXAMPLE = PipelineConfig(
     bootstrap="127.0.0.1:9092",
     prefix="dpme.",

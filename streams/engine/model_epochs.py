@@ -1,6 +1,7 @@
-"""Scenario sets that follow the market: account.log -> bars -> risk model -> a new set every epoch, named in-band.
+"""Scenario sets that follow the market: market.log -> bars -> risk model -> a new set every epoch, named in-band.
 
-It reads partition 0 of `account.log`, as a risk worker does. Blocks wait until they are final, then their prices make
+It reads the decisions of `market.log` by the sequencer's rule: the first record of a number wins, and none behind a
+fence that names another writer. Blocks wait until they are final, then their prices make
 bars of event time; every finished bar moves the risk model (`oracles.risk_model`); a bar that ends an epoch draws a
 set, whose bytes go to `scenario.sets` together with the residual bank it was drawn from, and `delay_blocks` blocks
 later its listing goes to `instruments`. The sequencer records where it takes effect. All of it is a function of the
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,7 +34,7 @@ from schemas.codec import encode
 from schemas.events import ScenarioSetListing
 from schemas.quantities import ONE_E6, ONE_E9
 from schemas.risk_parameters import RiskParameters, ScenarioModel, parameters_document, parse_parameters
-from schemas.topics import ACCOUNT_LOG, INSTRUMENTS
+from schemas.topics import INSTRUMENTS, MARKET_LOG
 from streams.engine.market import RecordedMarket
 from streams.engine.output import Fault, Output
 from streams.engine.scenario_records import set_records
@@ -48,7 +50,8 @@ class ModelEpochs:
     def __init__(self, checkpoint_every: int = 16) -> None:
         self.checkpoint_every = checkpoint_every
         self.next_offset = 0
-        self.number = 0  # of the last record taken
+        self.number = 0  # of the last decision taken
+        self.holder = b""  # token of the last fence read: only its decisions count
         self.block = -1
         self.parameters = RiskParameters()
         self.catalogue = Catalogue()
@@ -65,7 +68,7 @@ class ModelEpochs:
     # -- machine
 
     def positions(self) -> dict[tuple[str, int], int]:
-        return {(ACCOUNT_LOG, 0): self.next_offset}
+        return {(MARKET_LOG, 0): self.next_offset}
 
     def start(self) -> list[Output]:
         return []
@@ -80,11 +83,14 @@ class ModelEpochs:
     def steps(
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
-        """Apply one record of account.log/0."""
+        """Apply one record of market.log."""
         raw = value or b""
         header = records.read_header(raw)
         self.next_offset = offset + 1
-        if header.kind == records.EVENTS or header.number <= self.number:
+        if header.kind == records.FENCE:
+            self.holder = raw[records.HEADER.size :]
+            return
+        if dict(headers).get("token", self.holder) != self.holder or header.number <= self.number:
             return
         if header.number != self.number + 1:
             raise Fault(f"log number {header.number} after {self.number}")
@@ -211,16 +217,19 @@ class ModelEpochs:
         return FactorVolatilities(*parts)
 
     def _draw(self, inputs: ScenarioInputs, epoch: int, model: ScenarioModel) -> ScenarioSet:
-        arguments: Any = (inputs.underlyings, inputs.option_underlyings, inputs.volatilities, inputs.correlation)
-        how: Any = {
-            "seed": epoch,
-            "scenarios": model.scenarios,
-            "horizon_seconds": model.horizon_seconds,
-            "level_e6": self.parameters.expected_shortfall_level_e6,
-        }
-        if inputs.bank.whitened_e6.shape[1] < model.residuals_min:
-            return draw_scenario_set(*arguments, **how)
-        return draw_fhs_set(*arguments, inputs.bank, **how)
+        draw: Callable[..., ScenarioSet] = draw_scenario_set
+        if inputs.bank.whitened_e6.shape[1] >= model.residuals_min:
+            draw = partial(draw_fhs_set, bank=inputs.bank)
+        return draw(
+            inputs.underlyings,
+            inputs.option_underlyings,
+            inputs.volatilities,
+            inputs.correlation,
+            seed=epoch,
+            scenarios=model.scenarios,
+            horizon_seconds=model.horizon_seconds,
+            level_e6=self.parameters.expected_shortfall_level_e6,
+        )
 
     # -- checkpoint
 

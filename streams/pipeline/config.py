@@ -33,7 +33,8 @@ class ConfigError(Exception):
 class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every worker is started with.
 
-    folder: logs and pid files of the workers. store: the analytics store, a folder (chDB) or
+    folder: logs and pid files of the workers. model: a worker draws scenario sets as the market moves, where the risk
+    parameters ask for epochs (`scenario_model`). store: the analytics store, a folder (chDB) or
     clickhouse://user@host:port/database; "" for no sink. gateway_port: 0 for no gateway. metrics_port: /metrics,
     /healthz and /readyz of a worker started alone; under `dpme run all` the workers take this port and those above it,
     in their order; 0 for none. ready_lag_records: how far behind the end of a log a worker may be and still be ready.
@@ -47,6 +48,7 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     partitions: Count = 4
     risk_workers: Count = 1
     groups: Annotated[int, Meta(ge=1, le=4)] = 1
+    model: bool = False
     store: str = ""
     store_password_file: str = ""
     gateway_host: str = "127.0.0.1"

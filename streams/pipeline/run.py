@@ -60,6 +60,7 @@ class RunOptions:
     paced_ms: int | None = None
     sink: bool = True
     gateway: bool = True
+    model: bool = False
     session_s: float = 6.0
 
 
@@ -153,6 +154,7 @@ async def _prepare(world: World, options: RunOptions, bootstrap: str) -> Pipelin
         folder=str(run_folder / "workers"),
         partitions=options.partitions,
         risk_workers=options.risk_workers,
+        model=options.model,
         store=str(run_folder / "store") if options.sink else "",
         gateway_port=_gateway_port() if options.gateway else 0,
         session_s=options.session_s,

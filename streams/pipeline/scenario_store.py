@@ -10,13 +10,13 @@ import threading
 import orjson
 from aiokafka.errors import KafkaError
 
-from oracles.scenario_set import ScenarioSet
+from oracles.scenario_set import MAGIC, ScenarioSet
 from schemas.topics import SCENARIO_SETS
+from streams.engine.scenario_records import set_records
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 
-CHUNK_BYTES = 500_000
 FETCH_LIMIT_S = 15.0
 
 
@@ -26,22 +26,18 @@ class ScenarioSetMissing(Exception):
 
 async def publish_scenario_set(settings: RuntimeSettings, scenario_set: ScenarioSet) -> None:
     """Append the set; publishing it again changes nothing."""
-    raw, digest = scenario_set.to_bytes(), scenario_set.digest
-    chunks = [raw[at : at + CHUNK_BYTES] for at in range(0, len(raw), CHUNK_BYTES)]
     producer = new_producer(settings)
     await producer.start()
     try:
         topic = settings.topic(SCENARIO_SETS)
-        for number, chunk in enumerate(chunks):
-            await producer.send_and_wait(topic, chunk, key=f"{digest}/{number}".encode(), partition=0)
-        manifest = orjson.dumps({"chunks": len(chunks), "bytes": len(raw)})
-        await producer.send_and_wait(topic, manifest, key=f"{digest}/manifest".encode(), partition=0)
+        for record in set_records(scenario_set.to_bytes(), scenario_set.digest):
+            await producer.send_and_wait(topic, record.value, key=record.key, partition=0)
     finally:
         await producer.stop()
 
 
 async def load_scenario_sets(settings: RuntimeSettings) -> dict[str, ScenarioSet]:
-    """Every whole set on the topic, by digest."""
+    """Every whole set on the topic, by digest (residual banks that sets were drawn from lie there too)."""
     reader = LogReader(settings)
     await reader.start()
     try:
@@ -56,7 +52,7 @@ async def load_scenario_sets(settings: RuntimeSettings) -> dict[str, ScenarioSet
         if part == "manifest":
             count = orjson.loads(value)["chunks"]
             raw = b"".join(records.get(f"{digest}/{number}", b"") for number in range(count))
-            if hashlib.blake2b(raw, digest_size=32).hexdigest() == digest:
+            if raw.startswith(MAGIC) and hashlib.blake2b(raw, digest_size=32).hexdigest() == digest:
                 found[digest] = ScenarioSet.from_bytes(raw)
     return found
 

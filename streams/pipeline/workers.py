@@ -32,6 +32,8 @@ def worker_specs(config: PipelineConfig) -> list[WorkerSpec]:
     named = [Named("sequencer", "sequencer")]
     for group in range(config.groups):
         named += group_members(config, group)
+    if config.model:
+        named.append(Named("model", "model"))
     if config.store:
         named.append(Named("sink", "sink"))
     if config.gateway_port:

@@ -100,8 +100,9 @@ def _value_of(part: dict, named: dict) -> st.SearchStrategy:
         return st.from_regex(part["pattern"].replace("$", r"\Z")).filter(lambda text: len(text) <= limit)
     if "additionalProperties" in part and "properties" not in part and part["additionalProperties"]:
         values = _value_of(part["additionalProperties"], named)
-        return st.dictionaries(st.text(st.characters(min_codepoint=33, max_codepoint=122), min_size=1, max_size=9), values,
-                               min_size=part.get("minProperties", 0), max_size=part.get("maxProperties", 5))  # fmt: skip
+        names = st.text(st.characters(min_codepoint=33, max_codepoint=122), min_size=1, max_size=9)
+        size = {"min_size": part.get("minProperties", 0), "max_size": part.get("maxProperties", 5)}
+        return st.dictionaries(names, values, **size)
     return {"null": st.none(), "boolean": st.booleans()}.get(part["type"], st.text(min_size=1, max_size=64))
 
 
