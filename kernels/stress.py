@@ -2,7 +2,8 @@
 
 A row multiplies every spot (and with it every forward) of its scope, multiplies volatilities and shifts discount rates:
 
-    F_r = F * m_r,   v_r = sqrt(w(ln(K / F_r))) * n_r,   price_r = exp(-(rate + d_r) * T) * Black76(F_r, K, v_r)
+    F_r = F * m_r,   k_r = ln(K / F_r),   v_r = sqrt(w(k_r)) * n_r * (1 + skew_r * k_r),
+    price_r = exp(-(rate + d_r) * T) * Black76(F_r, K, v_r)
 
 (under Merton's model v_r is the diffusion's and the jumps stay)
 and counts with a weight of its own. The whole set is one row table that the parameter document carries; the kernel
@@ -19,6 +20,7 @@ from numba import njit
 from kernels.layout import (
     CALL,
     NANO,
+    PERPETUAL,
     SPOT,
     FloatArray,
     InstrumentTable,
@@ -39,11 +41,15 @@ class StressShocks(NamedTuple):
     vol_multiplier: FloatArray
     rate_shift: FloatArray
     weight_e6: Int64Array
+    skew: FloatArray
+    funding: FloatArray
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _stressed_prices(instruments, market, i, multiplier, log_multiplier, vol_multiplier, rate_shift, moved) -> None:  # type: ignore[no-untyped-def]
-    """Discounted prices of option i under every row; ``multiplier`` [R] of its underlying, no skew."""
+def _stressed_prices(  # type: ignore[no-untyped-def]
+    instruments, market, i, multiplier, log_multiplier, vol_multiplier, rate_shift, skew, moved
+) -> None:
+    """Discounted prices of option i under every row; ``multiplier`` [R] of its underlying."""
     u, e = instruments.underlying[i], instruments.expiry[i]
     strike, years, is_call = instruments.strike[i], market.years[e], instruments.kind[i] == CALL
     forward = market.forward[e] * multiplier
@@ -51,7 +57,7 @@ def _stressed_prices(instruments, market, i, multiplier, log_multiplier, vol_mul
     if years > 0.0:
         out_of_the_money_row(
             market.forward[e], strike, market.svi[e], years, market, u, log_multiplier, forward, vol_multiplier,
-            np.zeros(moved.shape[0]), value,
+            skew, value,
         )  # fmt: skip
     for r in range(moved.shape[0]):
         difference = forward[r] - strike if is_call else strike - forward[r]
@@ -61,7 +67,7 @@ def _stressed_prices(instruments, market, i, multiplier, log_multiplier, vol_mul
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fill_stress(  # type: ignore[no-untyped-def]
-    instruments, market, price, multiplier, vol_multiplier, rate_shift, out
+    instruments, market, price, multiplier, vol_multiplier, rate_shift, skew, funding, out
 ) -> int:
     """``multiplier`` [U,R]."""
     log_multiplier = np.empty(multiplier.shape)
@@ -77,10 +83,12 @@ def _fill_stress(  # type: ignore[no-untyped-def]
         scale = instruments.lot_size[i] * float(NANO) * (instruments.factor[i] if kind == SPOT else 1.0)
         if kind >= CALL:
             _stressed_prices(
-                instruments, market, i, multiplier[u], log_multiplier[u], vol_multiplier, rate_shift, moved
+                instruments, market, i, multiplier[u], log_multiplier[u], vol_multiplier, rate_shift, skew, moved
             )
         else:
             moved[:] = price[i] * multiplier[u]
+            if kind == PERPETUAL:
+                moved -= price[i] * funding
         for r in range(out.shape[1]):
             pnl = np.rint((moved[r] - price[i]) * scale)
             if abs(pnl) < _VALUE_LIMIT:
@@ -113,11 +121,15 @@ def stress_table(
     spot_multiplier: FloatArray,
     vol_multiplier: FloatArray,
     rate_shift: FloatArray,
+    skew: FloatArray | None = None,
+    funding: FloatArray | None = None,
 ) -> Int64Array:
     """Stress P&L per lot, int64[I,R] nano-USD, rounded half to even; SPOT rows with their collateral factor.
 
     Args:
         spot_multiplier: f64[R,U] > 0, ``vol_multiplier`` f64[R] > 0, ``rate_shift`` f64[R] absolute.
+        skew: f64[R], relative volatility change per unit of log-moneyness as in the scenarios; none without.
+        funding: f64[R], share of a perpetual's notional that who is long pays; none without.
 
     Raises:
         ValueError: an entry is not finite or reaches 2**61 nano-USD a lot (the market table is unusable).
@@ -125,7 +137,11 @@ def stress_table(
     out = np.empty((instruments.kind.shape[0], vol_multiplier.shape[0]), np.int64)
     price = price_now(instruments, market)
     multiplier = np.ascontiguousarray(spot_multiplier.T)
-    invalid = _fill_stress(instruments, market, price, multiplier, vol_multiplier, rate_shift, out)
+    invalid = _fill_stress(
+        instruments, market, price, multiplier, vol_multiplier, rate_shift,
+        np.zeros(len(vol_multiplier)) if skew is None else skew,
+        np.zeros(len(vol_multiplier)) if funding is None else funding, out,
+    )  # fmt: skip
     if invalid:
         raise ValueError(f"{invalid} stress values are not finite or out of range")
     return out

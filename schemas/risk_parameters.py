@@ -15,7 +15,11 @@ RatioE6 = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
 class StressRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One deterministic stress scenario. Its loss times its weight is a floor of the requirement."""
+    """One deterministic stress scenario. Its loss times its weight is a floor of the requirement.
+
+    `skew_e6`: relative change of volatility per unit of log-moneyness. `funding_e6`: of a perpetual's notional, paid by
+    who is long. `crowded`: an underlying's spot move is larger by its factor in `crowding`.
+    """
 
     name: str
     reason: str
@@ -23,11 +27,14 @@ class StressRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     spot_move_e6: Annotated[int, Meta(gt=-1_000_000, le=10_000_000)]
     volatility_move_e6: Annotated[int, Meta(gt=-1_000_000, le=10_000_000)] = 0
     rate_shift_e6: Annotated[int, Meta(ge=-100_000, le=100_000)] = 0
+    skew_e6: Annotated[int, Meta(ge=-2_000_000, le=2_000_000)] = 0
+    funding_e6: Annotated[int, Meta(ge=-1_000_000, le=1_000_000)] = 0
     scope: Literal["all", "stable"] = "all"
+    crowded: bool = False
 
 
 def default_stress_rows() -> tuple[StressRow, ...]:
-    """Spot x volatility x rate grid (54 shapes; an adverse rate is the worse of two rows) and four extremes."""
+    """Spot x volatility x rate grid (54 shapes; an adverse rate is the worse of two rows) and ten extremes."""
     grid = [
         StressRow(
             name=f"spot{spot:+d}% vol{vol:+d}% rate{rate:+d}bp",
@@ -50,6 +57,13 @@ def default_stress_rows() -> tuple[StressRow, ...]:
                   weight_e6=150_000, spot_move_e6=-350_000, volatility_move_e6=800_000),
         StressRow(name="stablecoins -10%", reason="extreme: depeg as in March 2023", weight_e6=150_000,
                   spot_move_e6=-100_000, scope="stable"),
+        *(StressRow(name=f"funding {sign:+d}%", reason="extreme: funding at its cap for a day; basis trades pay it",
+                    weight_e6=250_000, spot_move_e6=0, funding_e6=sign * 10_000) for sign in (2, -2)),
+        *(StressRow(name=f"surface twist {sign:+d}%", reason="extreme: the wings trade places at an unchanged spot",
+                    weight_e6=250_000, spot_move_e6=0, skew_e6=sign * 10_000) for sign in (50, -50)),
+        *(StressRow(name=f"crowded exit {sign:+d}%", reason="extreme: who holds too much of a market leaves it at once",
+                    weight_e6=250_000, spot_move_e6=sign * 10_000, volatility_move_e6=450_000, crowded=True)
+          for sign in (-20, 20)),
     ]  # fmt: skip
     return tuple(grid + extremes)
 
@@ -115,6 +129,13 @@ class ScenarioModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"horizon_seconds: {self.horizon_seconds} s are not whole bars of {self.bar_ms} ms")
 
 
+class Crowding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much further crowded rows move an underlying, e.g. by recorded open interest over volume a day."""
+
+    underlying: str
+    factor_e6: Annotated[int, Meta(ge=0, le=5_000_000)]
+
+
 class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Version document; the defaults are those of the design (margin section)."""
 
@@ -127,6 +148,7 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     short_option_minimum_e6: RatioE6 = 10_000
     gross_notional_charge_e6: RatioE6 = 500
     concentration: Annotated[tuple[Concentration, ...], Meta(max_length=1_000)] = ()
+    crowding: Annotated[tuple[Crowding, ...], Meta(max_length=1_000)] = ()
     collateral_factors: Annotated[tuple[CollateralFactor, ...], Meta(max_length=1_000)] = ()
     scenario_model: ScenarioModel = ScenarioModel()
     rearm_ratio_e6: Annotated[int, Meta(ge=1_000_000, le=10_000_000)] = 1_050_000
@@ -147,6 +169,7 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         _refuse_twice("concentration", [(rule.underlying, rule.scope) for rule in self.concentration])
+        _refuse_twice("crowding", [given.underlying for given in self.crowding])
         _refuse_twice("collateral_factors", [given.instrument for given in self.collateral_factors])
 
 

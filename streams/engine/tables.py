@@ -27,7 +27,7 @@ from kernels.stress import StressShocks, stress_table, weighted_products
 from oracles.scenario_set import ScenarioSet
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD
-from schemas.risk_parameters import COLLATERAL, RiskParameters, parameters_digest
+from schemas.risk_parameters import COLLATERAL, RiskParameters, StressRow, parameters_digest
 from streams.engine.market import RecordedMarket
 
 ScenarioLookup = Callable[[str], ScenarioSet]
@@ -66,8 +66,13 @@ def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> Stress
     rows = parameters.stress_rows
     stable = catalogue.columns().stable
     spot_multiplier = np.ones((len(rows), len(stable)))
+    crowding = np.zeros(len(stable), np.int64)
+    for given in parameters.crowding:
+        if given.underlying in catalogue.underlying_index:
+            crowding[catalogue.underlying_index[given.underlying]] = given.factor_e6
     for r, row in enumerate(rows):
-        spot_multiplier[r, stable == (row.scope == "stable")] = (ONE_E6 + row.spot_move_e6) / ONE_E6
+        moved = stable == (row.scope == "stable")
+        spot_multiplier[r, moved] = _multipliers(row, crowding[moved])
     for place, underlying in enumerate(catalogue.underlyings):
         if underlying.parts:
             spot_multiplier[:, place] = weighted_products(
@@ -79,7 +84,15 @@ def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> Stress
         np.array([(ONE_E6 + row.volatility_move_e6) / ONE_E6 for row in rows]),
         np.array([row.rate_shift_e6 / ONE_E6 for row in rows]),
         np.array([row.weight_e6 for row in rows], np.int64),
+        np.array([row.skew_e6 / ONE_E6 for row in rows]),
+        np.array([row.funding_e6 / ONE_E6 for row in rows]),
     )
+
+
+def _multipliers(row: StressRow, crowding_e6: np.ndarray) -> np.ndarray:
+    """What a row multiplies spots by; a crowded fall stops at a hundredth of the price."""
+    further_e6 = row.spot_move_e6 * crowding_e6 // ONE_E6 if row.crowded else 0
+    return np.maximum(ONE_E6 + row.spot_move_e6 + further_e6, ONE_E6 // 100) / ONE_E6
 
 
 def build_tables(
@@ -98,7 +111,7 @@ def build_tables(
     pnl = empty_pnl_table(count, len(scenarios.weights))
     pnl_table(instruments, market_table, scenarios, pnl)
     shocks = stress_shocks_of(parameters, catalogue)
-    stress = stress_table(instruments, market_table, shocks.spot_multiplier, shocks.vol_multiplier, shocks.rate_shift)
+    stress = stress_of(instruments, market_table, shocks)
     greeks = instrument_greeks(instruments, market_table)
     return Tables(
         instruments,
@@ -112,6 +125,19 @@ def build_tables(
         np.ascontiguousarray(np.stack(greeks[:4], axis=1)),
         np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32),
         rule_of_instrument(catalogue, instruments, parameters),
+    )
+
+
+def stress_of(instruments: InstrumentTable, market: MarketTable, shocks: StressShocks) -> np.ndarray:
+    """Stress P&L per lot of every row, int64[I,R]."""
+    return stress_table(
+        instruments,
+        market,
+        shocks.spot_multiplier,
+        shocks.vol_multiplier,
+        shocks.rate_shift,
+        shocks.skew,
+        shocks.funding,
     )
 
 

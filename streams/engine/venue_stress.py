@@ -21,14 +21,13 @@ from msgspec import Struct
 from kernels.expected_shortfall import INVALID
 from kernels.layout import WEIGHT_TOTAL, InstrumentTable, PnlTable, ScenarioTable, empty_pnl_table
 from kernels.reprice import pnl_table
-from kernels.stress import stress_table
 from kernels.venue_losses import NOBODY, VenueLosses, as_pnl_table, joined, venue_losses
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
 from streams.engine.margin import account_sums, compute, empty_margins
-from streams.engine.tables import Tables, stress_shocks_of
+from streams.engine.tables import Tables, stress_of, stress_shocks_of
 
 EQUITY, MARGIN = "equity", "margin"
 RESOURCE_LIMIT = 2**61
@@ -105,9 +104,7 @@ def venue_tables(tables: Tables, catalogue: Catalogue, parameters: RiskParameter
     """Tables of the market with every collateral factor at 1: a factor is prudence, not a loss."""
     instruments = tables.instruments._replace(factor=np.ones_like(tables.instruments.factor))
     shocks = stress_shocks_of(parameters, catalogue)
-    stress = stress_table(
-        instruments, tables.market, shocks.spot_multiplier, shocks.vol_multiplier, shocks.rate_shift
-    )  # fmt: skip
+    stress = stress_of(instruments, tables.market, shocks)
     return VenueTables(instruments, priced(instruments, tables, tables.scenarios), as_pnl_table(stress))
 
 
