@@ -1,0 +1,186 @@
+"""A case: one account's positions in one underlying, its market, and what is expected of it.
+
+The format is that of the published Derive PM2 portfolio cases (tests/reference/vectors/derive_pmrm2_portfolio_cases.json).
+Quantities are signed, long positive; prices USD; ratios plain numbers. Fields that no rule reads are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from oracles.presets.document import (
+    BasisRule,
+    MarginRule,
+    NotNegative,
+    OtherRule,
+    Positive,
+    SkewRule,
+    VolRule,
+    VolShock,
+)
+
+Seconds = Annotated[int, Meta(ge=0)]
+VOLATILITY_MAX = 100.0
+
+
+class CaseError(ValueError):
+    """A file of cases cannot be used; the message names the case and the field."""
+
+
+class Option(Struct, frozen=True, kw_only=True):
+    """An option position; its expiry stands in the case's `expiries`."""
+
+    seconds_to_expiry: Seconds
+    strike: Positive
+    type: Literal["call", "put"]
+    quantity: float
+    mark_vol: Annotated[float, Meta(ge=0, le=VOLATILITY_MAX)]
+
+
+class Future(Struct, frozen=True, kw_only=True):
+    """A dated future at its price; what it has gained since entry is `unrealised_pnl`."""
+
+    seconds_to_expiry: Seconds
+    quantity: float
+    price: Positive
+    unrealised_pnl: float = 0.0
+
+
+class Collateral(Struct, frozen=True, kw_only=True):
+    """A coin held. `offsets_risk`: it moves with the underlying in the scenarios."""
+
+    name: str
+    quantity: float
+    price: NotNegative
+    confidence: NotNegative = 1.0
+    offsets_risk: bool = False
+    mm_haircut: NotNegative = 0.0
+    im_extra_haircut: NotNegative = 0.0
+
+
+class Positions(Struct, frozen=True, kw_only=True):
+    """What the account holds. `other_initial_margin`: what the venue asks beside, for open orders and the like."""
+
+    cash: float = 0.0
+    perp_quantity: float = 0.0
+    perp_unrealised_pnl: float = 0.0
+    perp_unrealised_funding: float = 0.0
+    options: tuple[Option, ...] = ()
+    futures: tuple[Future, ...] = ()
+    collateral: tuple[Collateral, ...] = ()
+    other_initial_margin: NotNegative = 0.0
+
+
+class Market(Struct, frozen=True, kw_only=True):
+    """Prices of the underlying, its perpetual and the stablecoin that is the cash."""
+
+    spot: Positive
+    spot_confidence: NotNegative = 1.0
+    stable_price: Positive = 1.0
+    stable_confidence: NotNegative = 1.0
+    perp_price: NotNegative = 0.0
+    perp_confidence: NotNegative = 1.0
+
+
+class Expiry(Struct, frozen=True, kw_only=True):
+    """Forward and rate of one expiry."""
+
+    seconds_to_expiry: Seconds
+    forward: Positive
+    rate: float = 0.0
+    forward_confidence: NotNegative = 1.0
+    rate_confidence: NotNegative = 1.0
+    vol_confidence: NotNegative = 1.0
+
+
+class CaseRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A scenario that a case brings itself."""
+
+    spot_multiplier: Positive
+    vol_shock: VolShock
+    dampening: NotNegative = 1.0
+
+
+class CaseParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters that a case brings itself: all five groups."""
+
+    skew: SkewRule
+    vol: VolRule
+    margin: MarginRule
+    basis: BasisRule
+    other: OtherRule
+
+
+class Expected(Struct, frozen=True, kw_only=True):
+    """What the source of the case says."""
+
+    initial_margin_balance: float
+    maintenance_margin_balance: float
+    option_mtm: float | None = None
+    collateral_mtm: float | None = None
+    basis_contingency: float | None = None
+    scenario_pnl: tuple[float, ...] = ()
+
+
+class Case(Struct, frozen=True, kw_only=True):
+    """One account in one market."""
+
+    id: str
+    positions: Positions
+    market: Market
+    expiries: tuple[Expiry, ...] = ()
+    scenarios: tuple[CaseRow, ...] | None = None
+    parameters: CaseParameters | None = None
+    expected: Expected | None = None
+
+
+class CaseFile(Struct, frozen=True, kw_only=True):
+    """A file of cases."""
+
+    cases: Annotated[tuple[Case, ...], Meta(min_length=1)]
+
+
+def parse_cases(raw: bytes) -> tuple[Case, ...]:
+    """Raises CaseError naming the field that is missing or wrong."""
+    try:
+        cases = msgspec.json.decode(raw, type=CaseFile).cases
+    except msgspec.DecodeError as error:  # ValidationError is one
+        raise CaseError(str(error)) from error
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise CaseError(f"case {case.id}: id stands twice")
+        seen.add(case.id)
+        check_case(case)
+    return cases
+
+
+def check_case(case: Case) -> None:
+    """What types cannot say. Raises CaseError naming case and field."""
+    listed = [expiry.seconds_to_expiry for expiry in case.expiries]
+    if len(set(listed)) != len(listed):
+        raise CaseError(f"case {case.id}: expiries: one of seconds_to_expiry stands twice")
+    for place, option in enumerate(case.positions.options):
+        if option.seconds_to_expiry not in listed:
+            where = f"positions.options[{place}].seconds_to_expiry"
+            raise CaseError(f"case {case.id}: {where}: {option.seconds_to_expiry} is not among the expiries")
+    if case.positions.perp_quantity and not case.market.perp_price:
+        raise CaseError(f"case {case.id}: market.perp_price: a perpetual is held, so it must be above 0")
+    numbers = msgspec.to_builtins((case.positions, case.market, case.expiries))
+    for name, part in zip(("positions", "market", "expiries"), numbers, strict=True):
+        _check_finite(f"case {case.id}: {name}", part)
+
+
+def _check_finite(where: str, value: object) -> None:
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            _check_finite(f"{where}.{name}", entry)
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            _check_finite(f"{where}[{place}]", entry)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise CaseError(f"{where}: {value} is no number")
