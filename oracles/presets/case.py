@@ -1,6 +1,7 @@
 """A case: one account's positions in one underlying, its market, and what is expected of it.
 
-The format is that of the published Derive PM2 portfolio cases (tests/reference/vectors/derive_pmrm2_portfolio_cases.json).
+The format is that of the published Derive PM2 portfolio cases, as
+tests/reference/vectors/derive_pmrm2_portfolio_cases.json re-keys them.
 Quantities are signed, long positive; prices USD; ratios plain numbers. Fields that no rule reads are ignored.
 """
 
@@ -32,13 +33,13 @@ class CaseError(ValueError):
 
 
 class Option(Struct, frozen=True, kw_only=True):
-    """An option position; its expiry stands in the case's `expiries`."""
+    """An option position; its expiry stands in the case's `expiries`. Without a `mark_vol` that of the expiry's SVI."""
 
     seconds_to_expiry: Seconds
     strike: Positive
     type: Literal["call", "put"]
     quantity: float
-    mark_vol: Annotated[float, Meta(ge=0, le=VOLATILITY_MAX)]
+    mark_vol: Annotated[float, Meta(ge=0, le=VOLATILITY_MAX)] | None = None
 
 
 class Future(Struct, frozen=True, kw_only=True):
@@ -54,7 +55,7 @@ class Collateral(Struct, frozen=True, kw_only=True):
     """A coin held. `offsets_risk`: it moves with the underlying in the scenarios."""
 
     name: str
-    quantity: float
+    quantity: NotNegative
     price: NotNegative
     confidence: NotNegative = 1.0
     offsets_risk: bool = False
@@ -86,8 +87,21 @@ class Market(Struct, frozen=True, kw_only=True):
     perp_confidence: NotNegative = 1.0
 
 
+class SviRaw(Struct, frozen=True, kw_only=True):
+    """w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(K/ref_forward) within +-4 sqrt(a + b sigma);
+    vol = sqrt(w / ref_tau_years)."""
+
+    a: float
+    b: NotNegative
+    rho: Annotated[float, Meta(ge=-1, le=1)]
+    m: float
+    sigma: NotNegative
+    ref_forward: Positive
+    ref_tau_years: Positive
+
+
 class Expiry(Struct, frozen=True, kw_only=True):
-    """Forward and rate of one expiry."""
+    """Forward, rate and, for options without a mark vol, the volatility slice of one expiry."""
 
     seconds_to_expiry: Seconds
     forward: Positive
@@ -95,6 +109,7 @@ class Expiry(Struct, frozen=True, kw_only=True):
     forward_confidence: NotNegative = 1.0
     rate_confidence: NotNegative = 1.0
     vol_confidence: NotNegative = 1.0
+    svi_raw: SviRaw | None = None
 
 
 class CaseRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,10 +179,13 @@ def check_case(case: Case) -> None:
     listed = [expiry.seconds_to_expiry for expiry in case.expiries]
     if len(set(listed)) != len(listed):
         raise CaseError(f"case {case.id}: expiries: one of seconds_to_expiry stands twice")
+    with_svi = {expiry.seconds_to_expiry for expiry in case.expiries if expiry.svi_raw is not None}
     for place, option in enumerate(case.positions.options):
-        if option.seconds_to_expiry not in listed:
-            where = f"positions.options[{place}].seconds_to_expiry"
-            raise CaseError(f"case {case.id}: {where}: {option.seconds_to_expiry} is not among the expiries")
+        where, seconds = f"case {case.id}: positions.options[{place}]", option.seconds_to_expiry
+        if seconds not in listed:
+            raise CaseError(f"{where}.seconds_to_expiry: {seconds} is not among the expiries")
+        if option.mark_vol is None and seconds not in with_svi:
+            raise CaseError(f"{where}.mark_vol is missing, and the expiry has no svi_raw")
     if case.positions.perp_quantity and not case.market.perp_price:
         raise CaseError(f"case {case.id}: market.perp_price: a perpetual is held, so it must be above 0")
     numbers = msgspec.to_builtins((case.positions, case.market, case.expiries))

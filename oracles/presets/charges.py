@@ -107,11 +107,11 @@ def roll_charges(case: Case, legs: list[OptionLeg], p: Parameters) -> list[Charg
         delta[seconds] = delta.get(seconds, 0.0) + leg.option.quantity * leg.delta
     for future in held.futures:
         delta[future.seconds_to_expiry] = delta.get(future.seconds_to_expiry, 0.0) + future.quantity
-    rule = p.add_ons
-    return [
-        Charge(f"roll of {seconds} s", abs(net), spot, max(rule.roll_minimum, rule.roll_annualised * seconds / YEAR_SECONDS))
-        for seconds, net in delta.items()
-    ]  # fmt: skip
+    charges = []
+    for seconds, net in delta.items():
+        rate = max(p.add_ons.roll_minimum, p.add_ons.roll_annualised * seconds / YEAR_SECONDS)
+        charges.append(Charge(f"roll of {seconds} s", abs(net), spot, rate))
+    return charges
 
 
 def option_credit(leg: OptionLeg, p: Parameters) -> float:

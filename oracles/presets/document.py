@@ -106,7 +106,7 @@ class MarginRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BasisRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sum over expiries of min(P&L at spot_up, P&L at spot_down, 0) (add + mult T); one more candidate for the worst."""
+    """Sum over expiries of min(P&L at spot_up, P&L at spot_down, 0) (add + mult T): a candidate for the worst."""
 
     spot_up: Positive
     spot_down: Positive
@@ -115,7 +115,7 @@ class BasisRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class OtherRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Contingencies of maintenance (mm_*), what initial adds to them (im_extra_*), low confidence, a falling stablecoin.
+    """Contingencies of maintenance (mm_*), what initial adds (im_extra_*), low confidence, a falling stablecoin.
 
     Short options: naked ones per strike and expiry. Rates are of spot x quantity."""
 

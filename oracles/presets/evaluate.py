@@ -143,10 +143,15 @@ def _group_risk(rows: Rows, sets: list[NettingSet], p: Parameters) -> GroupRisk:
         return GroupRisk(shocks.group.name, 0.0, "", (0.0,) * len(shocks.group.rows))
     if shocks.group.draw is not None:
         return GroupRisk(shocks.group.name, max(0.0, weighted_shortfall(-pnl[0], shocks)), "", ())
-    risk = sum(max(0.0, -float(line.min())) for line in pnl)
+    risk = worst_loss(pnl)
     total = np.sum(pnl, axis=0)
     worst = shocks.name(int(total.argmin())) if len(pnl) == 1 else ""  # positions alone have a row each
     return GroupRisk(shocks.group.name, risk, worst, tuple(total.tolist()))
+
+
+def worst_loss(pnl: list[FloatArray]) -> float:
+    """Largest loss of a row, at least 0, summed over the lines that do not net."""
+    return sum(max(0.0, -float(line.min())) for line in pnl)
 
 
 def set_pnl(netted: NettingSet, rows: Rows) -> FloatArray:
@@ -212,5 +217,4 @@ def moved_value(leg: OptionLeg, multiplier: float, found: Valued) -> float:
     """Value of one unit at a moved forward, volatility unchanged."""
     window = found.document.settlement_window_seconds
     forward = float(shocked_forwards(leg, np.array([multiplier]), window)[0])
-    option = leg.option
-    return float(price(forward, option.strike, option.mark_vol, leg.years, leg.rate, leg.is_call))
+    return float(price(forward, leg.option.strike, leg.vol, leg.years, leg.rate, leg.is_call))

@@ -6,10 +6,11 @@ no more than `bound_usd6`:
 
     bound = (1 + F A W G) (3 u + 2**-42 gross) + F (3 L + 6) nano-USD + 2 micro-USD
 
-u = sum |quantity| x table unit (1 nano-USD; a drawn group's int32 table: 2**exponent of the leg), gross = sum |quantity|
-x largest value, F the larger loss factor, A = 1 + largest discount / smallest divisor, W the largest weight of a row or
-factor of the basis, G groups, L legs. 2**-44 of the gross is charged outright: it covers the float sums of the twin
-(500 legs), so that "never below" needs no tolerance. Expected shortfall is the kernels' own (`kernels.expected_shortfall`).
+u = sum |quantity| x table unit (1 nano-USD; a drawn group's int32 table: 2**exponent of the leg), gross = sum
+|quantity| x largest value, F the larger loss factor, A = 1 + largest discount / smallest divisor, W the largest weight
+of a row or factor of the basis, G groups, L legs. 2**-44 of the gross is charged outright: it covers the float sums of
+the twin (500 legs), so that "never below" needs no tolerance. Expected shortfall is the kernels' own
+(`kernels.expected_shortfall`).
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def outward(values: FloatArray) -> tuple[IntegerRow, IntegerRow]:
 
 
 def _integers(values: FloatArray) -> IntegerRow:
-    out = np.empty(values.shape, object)
-    out.flat = [int(value) for value in values.ravel().tolist()]
-    return out
+    out = np.empty(values.size, object)
+    out[:] = [int(value) for value in values.ravel().tolist()]
+    return out.reshape(values.shape)
 
 
 def quantised_down(pnl: FloatArray) -> PnlTable:

@@ -14,17 +14,19 @@ import numpy as np
 from kernels.black76 import greeks, price, prices
 from kernels.layout import YEAR_SECONDS
 from kernels.normal import exponential, logarithm
-from oracles.presets.case import Case, Expiry, Option
+from kernels.svi import raw_total_variance
+from oracles.presets.case import Case, Expiry, Option, SviRaw
 from oracles.presets.document import Parameters, PresetDocument
 from oracles.presets.scenarios import SKEW_SHOCKS, FloatArray, OptionMoments, Shocks, shocked_vols
 
 
 class OptionLeg(NamedTuple):
-    """One option position: its place among the expiries, market, value, vol and forward delta of one unit now."""
+    """One option position: its place among the expiries, market, vol, and value and forward delta of one unit now."""
 
     option: Option
     expiry: int
     market: Expiry
+    vol: float
     years: float
     rate: float
     value: float
@@ -58,9 +60,20 @@ def option_legs(case: Case) -> list[OptionLeg]:
 def _option_leg(option: Option, place: int, case: Case) -> OptionLeg:
     market = case.expiries[place]
     years, rate = option.seconds_to_expiry / YEAR_SECONDS, max(market.rate, 0.0)
-    arguments = (market.forward, option.strike, option.mark_vol, years, rate, option.type == "call")
+    vol = svi_vol(option.strike, market.svi_raw) if option.mark_vol is None else option.mark_vol
+    arguments = (market.forward, option.strike, vol, years, rate, option.type == "call")
     _, delta, _, vega, _, _ = greeks(*arguments)
-    return OptionLeg(option, place, market, years, rate, price(*arguments), delta, vega)
+    return OptionLeg(option, place, market, vol, years, rate, price(*arguments), delta, vega)
+
+
+def svi_vol(strike: float, slice_: SviRaw | None) -> float:
+    """Volatility of a strike on an expiry's slice; total variance below zero counts as zero."""
+    if slice_ is None:
+        raise ValueError("an option without mark_vol needs its expiry's svi_raw")
+    limit = 4.0 * float(np.sqrt(max(slice_.a + slice_.b * slice_.sigma, 0.0)))
+    k = min(max(float(logarithm(strike / slice_.ref_forward)), -limit), limit)
+    w = raw_total_variance(slice_.a, slice_.b, slice_.rho, slice_.m, slice_.sigma, k)
+    return float(np.sqrt(max(w, 0.0) / slice_.ref_tau_years))
 
 
 def linear_legs(case: Case, document: PresetDocument) -> list[LinearLeg]:
@@ -92,7 +105,7 @@ def shocked_values(leg: OptionLeg, shocks: Shocks, document: PresetDocument, p: 
     if document.repricing == "upper-bound":
         values = _upper_bounds(leg, moved, p)
     else:
-        moments = OptionMoments(leg.option.mark_vol, leg.years, leg.option.seconds_to_expiry, leg.log_moneyness)
+        moments = OptionMoments(leg.vol, leg.years, leg.option.seconds_to_expiry, leg.log_moneyness)
         vols = shocked_vols(moments, shocks, p)
         first_order = document.repricing == "greeks"
         values = _first_order(leg, moved, vols) if first_order else _black76(leg, moved, vols, shocks, document)
@@ -118,7 +131,7 @@ def _black76(
 
 
 def _first_order(leg: OptionLeg, moved: FloatArray, vols: FloatArray) -> FloatArray:
-    return leg.value + leg.delta * (moved - leg.market.forward) + leg.vega * (vols - leg.option.mark_vol)
+    return leg.value + leg.delta * (moved - leg.market.forward) + leg.vega * (vols - leg.vol)
 
 
 def _upper_bounds(leg: OptionLeg, moved: FloatArray, p: Parameters) -> FloatArray:

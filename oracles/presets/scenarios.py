@@ -119,7 +119,8 @@ def _written(group: Group) -> Shocks:
 
 def _drawn(group: Group, draw: Draw, horizon_seconds: int) -> Shocks:
     annual = (draw.spot_volatility, draw.level_volatility, draw.skew_volatility, draw.rate_volatility)
-    volatilities = FactorVolatilities.from_annual(*(np.array([v]) for v in annual), horizon_seconds)
+    spot, level, skew, rate = (np.array([volatility]) for volatility in annual)
+    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, horizon_seconds)
     correlation = default_correlation(np.eye(1), [0], level_to_own_spot=draw.level_to_spot_correlation)
     found = draw_scenario_set(
         ("X",), ("X",), volatilities, correlation, seed=draw.seed, scenarios=draw.scenarios,
