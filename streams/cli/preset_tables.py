@@ -10,7 +10,7 @@ from rich.table import Table
 
 from streams.cli.output import state_text, usd
 
-NAME_WIDTH = 34
+NAME_WIDTH = 30
 EQUAL = 1e-8
 
 
@@ -40,9 +40,7 @@ def show_cases(console: Console, view: dict[str, Any]) -> None:
         console.print(remark, style="dim")
     expects = any(case["expected"] for case in view["cases"])
     columns = [("Case", "left"), ("IM balance", "right"), ("MM balance", "right")]
-    columns += (
-        [("Expected IM", "right"), ("MM", "right"), ("Difference", "right")] if expects else [("Binding", "left")]
-    )
+    columns += [("Expected IM", "right"), ("MM", "right"), ("Off by", "right")] if expects else [("Binding", "left")]
     table = _table(*columns)
     for case in view["cases"]:
         cells = [_short(case["id"]), amount(case["initial_margin_balance"]), amount(case["maintenance_margin_balance"])]
