@@ -55,11 +55,14 @@ class Draw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rows that are aggregated together: the worst loss, or the expected shortfall at `level` of drawn rows."""
+    """Rows that are aggregated together: the worst loss, or the expected shortfall at `level` of drawn rows.
+
+    Options are repriced with the time to expiry that is left after `horizon_seconds`."""
 
     name: str
     aggregation: Literal["worst", "expected-shortfall"] = "worst"
     level: Annotated[float, Meta(ge=0.5, lt=1)] | None = None
+    horizon_seconds: Annotated[int, Meta(ge=0)] = 0
     rows: tuple[Row, ...] = ()
     draw: Draw | None = None
 
@@ -181,7 +184,6 @@ class PresetDocument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     netting: Literal["account", "position"] = "account"
     combine: Literal["max", "sum"] = "max"
     numeraire: Literal["usd", "coin"] = "usd"
-    horizon_seconds: Annotated[int, Meta(ge=0)] = 0
     settlement_window_seconds: Annotated[int, Meta(ge=0)] = 0
     case_rules: bool = False
 

@@ -27,14 +27,14 @@ from oracles.presets.netting import NettingSet, Rows, Valued, ValuedExpiry, valu
 from oracles.presets.repricing import OptionLeg, shocked_forwards
 from oracles.presets.scenarios import FloatArray, Shocks
 
-BASIS, SHORT_OPTION_MINIMUM = "basis contingency", "short-option minimum"
+BASIS, SHORT_OPTION_MINIMUM, NOTHING = "basis contingency", "short-option minimum", "nothing"
 
 
 class Assessment(Struct, frozen=True, kw_only=True):
     """A margin and its terms, USD. `equity`: what counts; the requirements are what cash, marks and collateral at their
     price must reach. `scenario_pnl`: of the rows in the document's order (drawn rows are left out).
 
-    `risks`: each candidate of the risk; `binding`: the largest (with its row where it has one).
+    `risks`: each candidate of the risk; `binding`: the largest, with its row where it has one, or "nothing".
     """
 
     id: str
@@ -83,6 +83,7 @@ def evaluate(case: Case, document: PresetDocument) -> Assessment:
     equity = equity_of(found, full=False)
     not_counted = equity_of(found, full=True) - equity
     row = next((group.row for group in groups if group.name == binding), "")
+    told = f"{binding}: {row}" if row else binding
     return Assessment(
         id=case.id,
         initial_margin_balance=equity - initial_requirement,
@@ -97,7 +98,7 @@ def evaluate(case: Case, document: PresetDocument) -> Assessment:
         risks=risks,
         risk=risk,
         roll=roll,
-        binding=f"{binding}: {row}" if row else binding,
+        binding=told if risk > 0.0 else NOTHING,
     )
 
 

@@ -4,12 +4,12 @@ Values of one unit are rounded outward to nano-USD; every step after (signed qua
 an integer or a ratio of integers and is rounded against the account. Hence the balances are at most the twin's, and by
 no more than `bound_usd6`:
 
-    bound = (1 + F A W G) (3 u + 2**-42 gross) + F (3 L + 6) nano-USD + 2 micro-USD
+    bound = 3 (1 + X) u + 3 X 2**-43 gross + F (3 L + 6) nano-USD + 2 micro-USD,    X = F A W G
 
 u = sum |quantity| x table unit (1 nano-USD; a drawn group's int32 table: 2**exponent of the leg), gross = sum
 |quantity| x largest value, F the larger loss factor, A = 1 + largest discount / smallest divisor, W the largest weight
-of a row or factor of the basis, G groups, L legs. 2**-44 of the gross is charged outright: it covers the float sums of
-the twin (500 legs), so that "never below" needs no tolerance. Expected shortfall is the kernels' own
+of a row or factor of the basis, G groups, L legs. X 2**-44 of the gross is charged outright: it covers the float sums
+of the twin (500 legs), so that "never below" needs no tolerance. Expected shortfall is the kernels' own
 (`kernels.expected_shortfall`).
 """
 

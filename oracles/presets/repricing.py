@@ -108,7 +108,7 @@ def shocked_values(leg: OptionLeg, shocks: Shocks, document: PresetDocument, p: 
         moments = OptionMoments(leg.vol, leg.years, leg.option.seconds_to_expiry, leg.log_moneyness)
         vols = shocked_vols(moments, shocks, p)
         first_order = document.repricing == "greeks"
-        values = _first_order(leg, moved, vols) if first_order else _black76(leg, moved, vols, shocks, document)
+        values = _first_order(leg, moved, vols) if first_order else _black76(leg, moved, vols, shocks)
     return np.where(in_scope(shocks, leg.option.type), values, leg.value)
 
 
@@ -117,11 +117,9 @@ def in_scope(shocks: Shocks, kind: str) -> np.ndarray:
     return np.array([scope in ("all", kind) for scope in shocks.scope])
 
 
-def _black76(
-    leg: OptionLeg, moved: FloatArray, vols: FloatArray, shocks: Shocks, document: PresetDocument
-) -> FloatArray:
+def _black76(leg: OptionLeg, moved: FloatArray, vols: FloatArray, shocks: Shocks) -> FloatArray:
     size = shocks.size
-    years = max(leg.option.seconds_to_expiry - document.horizon_seconds, 0) / YEAR_SECONDS
+    years = max(leg.option.seconds_to_expiry - shocks.group.horizon_seconds, 0) / YEAR_SECONDS
     out = np.empty(size)
     prices(
         moved, np.full(size, leg.option.strike), vols, np.full(size, years), leg.rate + shocks.rate_shift,

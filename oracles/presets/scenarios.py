@@ -79,7 +79,7 @@ def shocks_for(case: Case, document: PresetDocument) -> list[Shocks]:
         DocumentError: a row of the case names a rule that is not there.
     """
     if case.scenarios is None or not document.case_rules:
-        return [group_shocks(group, document.horizon_seconds) for group in document.groups]
+        return [group_shocks(group) for group in document.groups]
     rows = tuple(
         Row(
             name=f"scenarios[{place}] spot x{row.spot_multiplier:g} vol {row.vol_shock}",
@@ -96,9 +96,9 @@ def shocks_for(case: Case, document: PresetDocument) -> list[Shocks]:
 
 
 @cache
-def group_shocks(group: Group, horizon_seconds: int) -> Shocks:
+def group_shocks(group: Group) -> Shocks:
     """The group's rows as arrays."""
-    return _written(group) if group.draw is None else _drawn(group, group.draw, horizon_seconds)
+    return _written(group) if group.draw is None else _drawn(group, group.draw)
 
 
 def _written(group: Group) -> Shocks:
@@ -117,14 +117,14 @@ def _written(group: Group) -> Shocks:
     )
 
 
-def _drawn(group: Group, draw: Draw, horizon_seconds: int) -> Shocks:
+def _drawn(group: Group, draw: Draw) -> Shocks:
     annual = (draw.spot_volatility, draw.level_volatility, draw.skew_volatility, draw.rate_volatility)
     spot, level, skew, rate = (np.array([volatility]) for volatility in annual)
-    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, horizon_seconds)
+    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, group.horizon_seconds)
     correlation = default_correlation(np.eye(1), [0], level_to_own_spot=draw.level_to_spot_correlation)
     found = draw_scenario_set(
         ("X",), ("X",), volatilities, correlation, seed=draw.seed, scenarios=draw.scenarios,
-        horizon_seconds=max(horizon_seconds, 1),
+        horizon_seconds=max(group.horizon_seconds, 1),
     )  # fmt: skip
     size, log_return = found.size, found.spot_log_return[0] / float(NANO)
     return Shocks(

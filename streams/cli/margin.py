@@ -77,6 +77,8 @@ def show(
     """
     if (account is None) == (cases is None):
         raise CommandError("give either ACCOUNT or --cases FILE; `dpme margin show --help` shows both")
+    if integers and cases is None:
+        raise CommandError("--integers goes with --cases FILE: the run's own margin is an integer anyway")
     if cases is not None:
         _show_cases(name, document, cases, integers, as_json)
     elif name is not None or document is not None:
