@@ -7,25 +7,30 @@ Quantities are signed, long positive; prices USD; ratios plain numbers. Fields t
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from kernels.layout import YEAR_SECONDS
 from oracles.presets.document import (
     BasisRule,
     MarginRule,
-    NotNegative,
+    Multiplier,
     OtherRule,
-    Positive,
     SkewRule,
     VolRule,
     VolShock,
 )
 
-Seconds = Annotated[int, Meta(ge=0)]
-VOLATILITY_MAX = 100.0
+AMOUNT_MAX, YEARS_MAX, RATE_MAX, VOLATILITY_MAX = 1e12, 20, 5.0, 100.0
+"""Beyond these a figure is a mistake; within them no margin can overflow."""
+
+Seconds = Annotated[int, Meta(ge=0, le=YEARS_MAX * YEAR_SECONDS)]
+Amount = Annotated[float, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
+Price = Annotated[float, Meta(gt=0, le=AMOUNT_MAX)]
+NotNegativeAmount = Annotated[float, Meta(ge=0, le=AMOUNT_MAX)]
+Factor = Annotated[float, Meta(ge=0, le=1_000)]
 
 
 class CaseError(ValueError):
@@ -36,9 +41,9 @@ class Option(Struct, frozen=True, kw_only=True):
     """An option position; its expiry stands in the case's `expiries`. Without a `mark_vol` that of the expiry's SVI."""
 
     seconds_to_expiry: Seconds
-    strike: Positive
+    strike: Price
     type: Literal["call", "put"]
-    quantity: float
+    quantity: Amount
     mark_vol: Annotated[float, Meta(ge=0, le=VOLATILITY_MAX)] | None = None
 
 
@@ -46,78 +51,78 @@ class Future(Struct, frozen=True, kw_only=True):
     """A dated future at its price; what it has gained since entry is `unrealised_pnl`."""
 
     seconds_to_expiry: Seconds
-    quantity: float
-    price: Positive
-    unrealised_pnl: float = 0.0
+    quantity: Amount
+    price: Price
+    unrealised_pnl: Amount = 0.0
 
 
 class Collateral(Struct, frozen=True, kw_only=True):
     """A coin held. `offsets_risk`: it moves with the underlying in the scenarios."""
 
     name: str
-    quantity: NotNegative
-    price: NotNegative
-    confidence: NotNegative = 1.0
+    quantity: NotNegativeAmount
+    price: NotNegativeAmount
+    confidence: Factor = 1.0
     offsets_risk: bool = False
-    mm_haircut: NotNegative = 0.0
-    im_extra_haircut: NotNegative = 0.0
+    mm_haircut: Factor = 0.0
+    im_extra_haircut: Factor = 0.0
 
 
 class Positions(Struct, frozen=True, kw_only=True):
     """What the account holds. `other_initial_margin`: what the venue asks beside, for open orders and the like."""
 
-    cash: float = 0.0
-    perp_quantity: float = 0.0
-    perp_unrealised_pnl: float = 0.0
-    perp_unrealised_funding: float = 0.0
+    cash: Amount = 0.0
+    perp_quantity: Amount = 0.0
+    perp_unrealised_pnl: Amount = 0.0
+    perp_unrealised_funding: Amount = 0.0
     options: tuple[Option, ...] = ()
     futures: tuple[Future, ...] = ()
     collateral: tuple[Collateral, ...] = ()
-    other_initial_margin: NotNegative = 0.0
+    other_initial_margin: NotNegativeAmount = 0.0
 
 
 class Market(Struct, frozen=True, kw_only=True):
     """Prices of the underlying, its perpetual and the stablecoin that is the cash."""
 
-    spot: Positive
-    spot_confidence: NotNegative = 1.0
-    stable_price: Positive = 1.0
-    stable_confidence: NotNegative = 1.0
-    perp_price: NotNegative = 0.0
-    perp_confidence: NotNegative = 1.0
+    spot: Price
+    spot_confidence: Factor = 1.0
+    stable_price: Annotated[float, Meta(ge=1e-6, le=1e6)] = 1.0
+    stable_confidence: Factor = 1.0
+    perp_price: NotNegativeAmount = 0.0
+    perp_confidence: Factor = 1.0
 
 
 class SviRaw(Struct, frozen=True, kw_only=True):
     """w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(K/ref_forward) within +-4 sqrt(a + b sigma);
     vol = sqrt(w / ref_tau_years)."""
 
-    a: float
-    b: NotNegative
+    a: Annotated[float, Meta(ge=-1_000, le=1_000)]
+    b: Factor
     rho: Annotated[float, Meta(ge=-1, le=1)]
-    m: float
-    sigma: NotNegative
-    ref_forward: Positive
-    ref_tau_years: Positive
+    m: Annotated[float, Meta(ge=-1_000, le=1_000)]
+    sigma: Factor
+    ref_forward: Price
+    ref_tau_years: Annotated[float, Meta(ge=1e-6, le=YEARS_MAX)]
 
 
 class Expiry(Struct, frozen=True, kw_only=True):
     """Forward, rate and, for options without a mark vol, the volatility slice of one expiry."""
 
     seconds_to_expiry: Seconds
-    forward: Positive
-    rate: float = 0.0
-    forward_confidence: NotNegative = 1.0
-    rate_confidence: NotNegative = 1.0
-    vol_confidence: NotNegative = 1.0
+    forward: Price
+    rate: Annotated[float, Meta(ge=-RATE_MAX, le=RATE_MAX)] = 0.0
+    forward_confidence: Factor = 1.0
+    rate_confidence: Factor = 1.0
+    vol_confidence: Factor = 1.0
     svi_raw: SviRaw | None = None
 
 
 class CaseRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A scenario that a case brings itself."""
 
-    spot_multiplier: Positive
+    spot_multiplier: Multiplier
     vol_shock: VolShock
-    dampening: NotNegative = 1.0
+    dampening: Factor = 1.0
 
 
 class CaseParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,17 +193,3 @@ def check_case(case: Case) -> None:
             raise CaseError(f"{where}.mark_vol is missing, and the expiry has no svi_raw")
     if case.positions.perp_quantity and not case.market.perp_price:
         raise CaseError(f"case {case.id}: market.perp_price: a perpetual is held, so it must be above 0")
-    numbers = msgspec.to_builtins((case.positions, case.market, case.expiries))
-    for name, part in zip(("positions", "market", "expiries"), numbers, strict=True):
-        _check_finite(f"case {case.id}: {name}", part)
-
-
-def _check_finite(where: str, value: object) -> None:
-    if isinstance(value, dict):
-        for name, entry in value.items():
-            _check_finite(f"{where}.{name}", entry)
-    elif isinstance(value, list | tuple):
-        for place, entry in enumerate(value):
-            _check_finite(f"{where}[{place}]", entry)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise CaseError(f"{where}: {value} is no number")

@@ -19,6 +19,7 @@ NAMES = ("es", "stress", "derive-pm2", "deribit-pm", "span-scan", "greeks", "iso
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
+Multiplier = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 VolShock = Literal["none", "up", "down", "linear", "abs"]
 Scope = Literal["all", "call", "put", "linear"]
@@ -34,11 +35,11 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     reason: str
-    spot_multiplier: Positive = 1.0
+    spot_multiplier: Multiplier = 1.0
     vol_shock: VolShock = "none"
-    vol_multiplier: NotNegative = 1.0
-    rate_shift: float = 0.0
-    weight: NotNegative = 1.0
+    vol_multiplier: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
+    rate_shift: Annotated[float, Meta(ge=-1, le=1)] = 0.0
+    weight: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
     scope: Scope = "all"
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracles.presets.case import Case
+from oracles.presets.case import Case, CaseError
 from oracles.presets.document import Parameters, PresetDocument
 from oracles.presets.repricing import (
     LinearLeg,
@@ -59,13 +59,27 @@ class Valued(NamedTuple):
 
 
 def valued(case: Case, document: PresetDocument) -> Valued:
-    """Reprice a case. Raises DocumentError: the case's own rows name a rule that is not there."""
+    """Reprice a case.
+
+    Raises:
+        DocumentError: the case's own rows name a rule that is not there.
+        CaseError: a value is not finite: parameters are out of any use.
+    """
     p, options, linear = rules_for(case, document), option_legs(case), linear_legs(case, document)
     groups = []
     for shocks in shocks_for(case, document):
         values = [shocked_values(leg, shocks, document, p) for leg in options]
+        _check_finite(case, options, values, shocks)
         groups.append((_rows(shocks, document), _sets(options, values, linear, document, p)))
     return Valued(case, document, p, options, linear, groups)
+
+
+def _check_finite(case: Case, options: list[OptionLeg], values: list[FloatArray], shocks: Shocks) -> None:
+    for place, (leg, shocked) in enumerate(zip(options, values, strict=True)):
+        finite = np.isfinite(shocked)
+        if not (finite.all() and np.isfinite((leg.value, leg.delta, leg.vega)).all()):
+            row = shocks.name(int(np.argmin(finite)))
+            raise CaseError(f"case {case.id}: positions.options[{place}] has no finite value in row {row!r}")
 
 
 def _rows(shocks: Shocks, document: PresetDocument) -> Rows:

@@ -116,7 +116,7 @@ def explained(document: PresetDocument, case: Case, rule: Any) -> Any:
     """Apply a rule; what cannot be applied names the case."""
     try:
         return rule(case, document)
-    except DocumentError as error:
+    except (DocumentError, CaseError) as error:
         raise CommandError(f"--cases: {error}") from error
 
 

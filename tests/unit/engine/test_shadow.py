@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from portfolio_worlds import account_of, market_and_tables
 
 from kernels.layout import SPOT
@@ -60,22 +62,16 @@ def test_coins_move_unless_they_are_stable_and_factors_become_haircuts() -> None
 
 
 def test_what_has_no_price_is_refused() -> None:
-    tables = TABLES
-    dead = replace_alive(tables)
+    nothing_alive = TABLES.instruments._replace(alive=np.zeros(COUNT, np.bool_))
+    dead = replace(TABLES, instruments=nothing_alive)
     with pytest.raises(Refused, match="no price"):
         shadow_cases(account_of(CATALOGUE, {PERPETUALS[0]: 1}, 0), CATALOGUE, dead)
-    assert shadow_cases(account_of(CATALOGUE, {}, 5), CATALOGUE, tables) == []
-
-
-def replace_alive(tables):  # type: ignore[no-untyped-def]
-    import dataclasses
-
-    return dataclasses.replace(tables, instruments=tables.instruments._replace(alive=tables.instruments.alive & False))
+    assert shadow_cases(account_of(CATALOGUE, {}, 5), CATALOGUE, TABLES) == []
 
 
 def test_a_case_of_a_run_takes_any_preset() -> None:
     lots = {i: (-1) ** i * 40 for i in range(COUNT) if CATALOGUE.instruments[i].kind != "spot"}
     for case in shadow_cases(account_of(CATALOGUE, lots, 0), CATALOGUE, TABLES):
         for name in ("derive-pm2", "deribit-pm", "span-scan", "greeks", "isolated"):
-            found = evaluate(replace(case), preset(name))
+            found = evaluate(case, preset(name))
             assert found.initial_requirement > 0

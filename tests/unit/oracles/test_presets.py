@@ -20,6 +20,7 @@ from oracles.presets.charges import maintenance_charges, short_option_minimum
 from oracles.presets.document import (
     NAMES,
     DocumentError,
+    VolRule,
     document_digest,
     parse_document,
     preset,
@@ -134,6 +135,10 @@ def test_a_bad_document_is_refused_by_field(document: dict, path: str, to: Any, 
     [
         ("market.spot", 0, r"\$.cases\[0\].market.spot"),
         ("market.spot", "high", r"\$.cases\[0\].market.spot"),
+        ("market.spot", 1e300, r"\$.cases\[0\].market.spot"),
+        ("positions.options.0.quantity", 1e13, r"options\[0\].quantity"),
+        ("positions.cash", -1e13, r"positions.cash"),
+        ("expiries.0.rate", 50, r"expiries\[0\].rate"),
         ("market.perp_price", None, "case a: market.perp_price: a perpetual is held"),
         ("market", None, "missing required field `market`"),
         ("positions.options.0.strike", -1, r"positions.options\[0\].strike"),
@@ -173,6 +178,21 @@ def test_an_account_of_cash_alone_asks_nothing() -> None:
         found = evaluate(case, preset(name))
         assert (found.initial_margin_balance, found.maintenance_margin_balance) == (5.0, 5.0)
         assert evaluate_exactly(case, preset(name)).initial_margin_balance_usd6 in (4_999_999, 5_000_000)
+
+
+@pytest.mark.parametrize("rule", [evaluate, evaluate_exactly])
+def test_what_has_no_finite_value_is_refused(rule: Any) -> None:
+    (case,) = parse_cases(json.dumps({"cases": [CASE]}).encode())
+    greeks = preset("greeks")
+    rows = tuple(replace(row, vol_shock="up") for row in greeks.groups[1].rows)
+    vol = VolRule(range_up=1e300, range_down=0, short_term_power=400, long_term_power=0, dte_floor_days=1)
+    document = replace(
+        greeks,
+        groups=(greeks.groups[0], replace(greeks.groups[1], rows=rows)),
+        parameters=replace(greeks.parameters, vol=vol),
+    )
+    with pytest.raises(CaseError, match=r"case a: positions.options\[0\] has no finite value in row 'vol \+25 %'"):
+        rule(case, document)
 
 
 def test_only_some_presets_take_a_cases_own_rules() -> None:
