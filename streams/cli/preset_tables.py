@@ -98,8 +98,8 @@ def show_comparison(console: Console, view: dict[str, Any]) -> None:
         table.add_row(f"  ratio to {view['reference']}", *(_ratio(row["ratio"][name]) for name in names), style="dim")
     console.print(table)
     console.print(
-        "These ratios are NOT at equal coverage: a preset that asks less may simply cover less. Capital efficiency at\n"
-        "equal coverage is a question for the backtest."
+        "These ratios are NOT at equal coverage: a preset that asks less may simply cover less. "
+        "Capital efficiency at equal coverage is a question for the backtest."
     )
 
 
