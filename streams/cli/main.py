@@ -35,7 +35,10 @@ COMMANDS = {
     "trace": Entry(
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
-    "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
+    "margin": Entry(
+        "streams.cli.margin",
+        "One account's margin as of a block: show, explain, what if; and what other venues' presets ask.",
+    ),
     "stress": Entry("streams.cli.stress", "The whole venue under stress: what its insurance fund would have to pay."),
     "parameters": Entry("streams.cli.parameters", "Risk parameters: the document, and what recorded markets suggest."),
     "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),

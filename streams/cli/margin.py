@@ -1,10 +1,11 @@
-"""`dpme margin`: one account's margin as of a block, why it is what it is, and what it would be."""
+"""`dpme margin`: one account's margin as of a block, why it is what it is, what it would be, and by whose rules."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from streams.sink.current_run import CurrentRun
 
 app = typer.Typer(
-    help="An account's margin as of a block: the numbers (show), why (explain), and what it would be (what-if).",
+    help="An account's margin as of a block: the numbers (show), why (explain), and what it would be (what-if); "
+    "and other venues' rules: which there are (presets), what they ask (show --preset), side by side (compare).",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -33,23 +35,142 @@ BlockOption = Annotated[int | None, typer.Option("--block", "-b", min=0, help="A
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")]
 
 
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="By the rules of a preset: `dpme margin presets`.")
+]
+DocumentOption = Annotated[
+    Path | None,
+    typer.Option("--document", metavar="FILE", help="By a preset's document of your own, in place of NAME."),
+]
+
+
 @app.command()
 def show(
-    account: AccountArgument, block: BlockOption = None, data: DataOption = Path(".dpme"), as_json: JsonOption = False
+    account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="Account of the run.")] = None,
+    name: PresetOption = None,
+    document: DocumentOption = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", metavar="FILE", help="Value the portfolios of a file, in place of ACCOUNT."),
+    ] = None,
+    integers: Annotated[
+        bool, typer.Option("--integers", help="Cases by the integer path: never above the float balances.")
+    ] = False,
+    block: BlockOption = None,
+    data: DataOption = Path(".dpme"),
+    as_json: JsonOption = False,
 ) -> None:
     """The margin of ACCOUNT as of a block: NLV, IM, MM, their terms, positions and Greeks, and the cure of a call.
 
-    Example: `dpme margin show retail-0012 --block 20`.
+    With --preset it is valued by the rules of another margin model, beside the run's own; with --cases FILE the
+    portfolios of a file are, without any run.
+
+    Examples: `dpme margin show retail-0012 --block 20`; `dpme margin show retail-0012 --preset derive-pm2`;
+    `dpme margin show --preset derive-pm2 --cases portfolios.json --json`.
+
+    A file of cases has one object a portfolio, in one underlying: `{"cases": [{"id": "short put", "market": {"spot":
+    60000}, "expiries": [{"seconds_to_expiry": 2592000, "forward": 60100, "rate": 0.05}], "positions": {"cash": 1000,
+    "options": [{"seconds_to_expiry": 2592000, "strike": 54000, "type": "put", "quantity": -1, "mark_vol": 0.6}]}}]}`.
+    Positions may also hold perp_quantity (with market.perp_price), futures and collateral; a balance of 0 or more means
+    that the margin is met. With `"expected": {"initial_margin_balance", "maintenance_margin_balance"}` the difference
+    is shown. A case may bring `scenarios` and `parameters` of its own (derive-pm2 takes them).
     """
-    found = _as_of(data, block, account)
+    if (account is None) == (cases is None):
+        raise CommandError("give either ACCOUNT or --cases FILE; `dpme margin show --help` shows both")
+    if integers and cases is None:
+        raise CommandError("--integers goes with --cases FILE: the run's own margin is an integer anyway")
+    if cases is not None:
+        _show_cases(name, document, cases, integers, as_json)
+    elif name is not None or document is not None:
+        _show_shadow(account or "", name, document, _Where(data, block), as_json)
+    else:
+        _show_account(account or "", _Where(data, block), as_json)
+
+
+class _Where(NamedTuple):
+    """Folder of a run, and as of which block."""
+
+    data: Path
+    block: int | None
+
+
+def _show_account(account: str, where: _Where, as_json: bool) -> None:
+    found = _as_of(where.data, where.block, account)
     from streams.cli.margin_tables import show_margin
     from streams.cli.margin_views import margin_view
 
-    view = margin_view(found, account)
+    _say(margin_view(found, account), as_json, show_margin)
+
+
+def _show_shadow(account: str, name: str | None, document: Path | None, where: _Where, as_json: bool) -> None:
+    from streams.cli.margin_presets import read_document, shadow_view
+    from streams.cli.preset_tables import show_shadow
+
+    rules = read_document(name, document)
+    _say(shadow_view(_as_of(where.data, where.block, account), account, rules), as_json, show_shadow)
+
+
+def _show_cases(name: str | None, document: Path | None, cases: Path, integers: bool, as_json: bool) -> None:
+    from streams.cli.margin_presets import cases_view, details_view, read_cases, read_document
+    from streams.cli.preset_tables import show_cases
+
+    rules, found = read_document(name, document), read_cases(cases)
+    if as_json:
+        emit_json(cases_view(rules, found, integers))
+    else:
+        show_cases(Console(highlight=False), details_view(rules, found, integers))
+
+
+def _say(view: dict[str, Any], as_json: bool, show_to_people: Callable[[Console, dict[str, Any]], None]) -> None:
     if as_json:
         emit_json(plain(view))
     else:
-        show_margin(Console(highlight=False), view)
+        show_to_people(Console(highlight=False), view)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this preset's document.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The margin presets, one line each; with NAME its document: scenario rows, rules and parameters, to read or edit.
+
+    Example: `dpme margin presets derive-pm2 > mine.json`, edit, `dpme margin show --document mine.json --cases FILE`.
+    """
+    from streams.cli.margin_presets import document_text, presets_view
+    from streams.cli.preset_tables import show_presets
+
+    if name is not None:
+        print(document_text(name).decode(), end="")
+    elif as_json:
+        emit_json({"presets": presets_view()})
+    else:
+        show_presets(Console(highlight=False), presets_view())
+
+
+@app.command()
+def compare(
+    cases: Annotated[
+        Path | None, typer.Option("--cases", metavar="FILE", help="Portfolios of a file, in place of the named ones.")
+    ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--preset", metavar="NAME", help="Only these, the first is the reference; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What each preset asks of named portfolios (long call, covered call, ... market maker), and the ratio to `es`.
+
+    The ratios are not at equal coverage: a rule that asks less may simply cover less.
+
+    Example: `dpme margin compare --preset es --preset derive-pm2 --preset isolated`.
+    """
+    from oracles.presets.document import NAMES
+    from streams.cli.margin_presets import comparison_view, read_cases, read_document
+    from streams.cli.preset_tables import show_comparison
+
+    documents = [read_document(name, None) for name in names or NAMES]
+    _say(comparison_view(documents, read_cases(cases)), as_json, show_comparison)
 
 
 @app.command()
