@@ -44,9 +44,9 @@ def joint_forecasts(
     tails = np.full((len(books), at.size, len(options.levels), 4), np.nan)
     values = np.stack(list(books.values()))
     whole = np.isfinite(whitened).all(axis=1)
-    residuals, before = np.ascontiguousarray(whitened[whole]), np.concatenate([[0], np.cumsum(whole)])
-    scored = np.isfinite(stddev).all(axis=1) & np.isfinite(realised).all(axis=1)
-    for row, t in enumerate(at):
+    residuals, before = np.ascontiguousarray(whitened[whole]), [0, *np.cumsum(whole).tolist()]
+    scored: list[bool] = np.isfinite(stddev + realised).all(axis=1).tolist()
+    for row, t in enumerate(at.tolist()):
         known = residuals[before[max(t - horizon - window + 1, 0)] : before[max(t - horizon + 1, 0)]]
         if len(known) >= options.residuals_min and scored[t]:
             tails[:, row] = projected_tails(known, (values * stddev[t]) @ roots[t], options.tails)
