@@ -12,13 +12,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.normal import fma
+from kernels.normal import exponential, fma
 
 LOG_MONEYNESS_LIMIT = 8.0
 """|ln(K/F)| beyond which the slice is continued flat: a strike 2981 times the forward (or the inverse)."""
 
 TOTAL_VARIANCE_MINIMUM = 1e-12
 """Floor of w: a volatility of 0.0001 % over one year."""
+
+BUTTERFLY_POINTS = 64
+_GOLDEN = 0.6180339887498949
 
 FloatArray = NDArray[np.float64]
 
@@ -77,3 +80,53 @@ def durrleman_minimum(parameters: FloatArray, lowest: float, highest: float, poi
         if g < best:
             best, best_k = g, k
     return best, best_k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
+    """``BUTTERFLY_POINTS`` log-moneynesses, ascending, at which g of this slice can be smallest.
+
+    Half follow the hyperbola, m + sigma*sinh(u), half the forward, in units of sqrt(w(0)): g bends on these two scales
+    only. Beyond +-8 the slice is continued flat (``total_variance``), so nothing is looked at there.
+    """
+    m, sigma = parameters[3], parameters[4]
+    at_forward = raw_total_variance(parameters[0], parameters[1], parameters[2], m, sigma, 0.0)
+    scale = np.sqrt(max(at_forward, TOTAL_VARIANCE_MINIMUM))
+    half = BUTTERFLY_POINTS // 2
+    for i in range(half):
+        u = -5.0 + 10.0 * i / (half - 1)
+        growth = exponential(u)
+        out[i] = m + sigma * 0.5 * (growth - 1.0 / growth)
+        out[half + i] = scale * (-8.0 + 16.0 * i / (half - 1))
+    for i in range(out.shape[0]):
+        out[i] = min(max(out[i], -LOG_MONEYNESS_LIMIT), LOG_MONEYNESS_LIMIT)
+    out.sort()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
+    """(smallest g, its log-moneyness) over |k| <= 8; the slice is free of butterfly arbitrage where it is >= 0.
+
+    The smallest of ``butterfly_points``, refined by golden section between its neighbours; ``parameters`` =
+    (a, b, rho, m, sigma). A slice that touches zero variance gives -inf: it has an arbitrage there.
+    """
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    points = np.empty(BUTTERFLY_POINTS)
+    butterfly_points(parameters, points)
+    if a + b * sigma * np.sqrt(1.0 - rho * rho) <= 0.0:
+        return -np.inf, m
+    place, best = 0, np.inf
+    for i in range(BUTTERFLY_POINTS):
+        g = durrleman_g(a, b, rho, m, sigma, points[i])
+        if g < best:
+            place, best = i, g
+    low, high = points[max(place - 1, 0)], points[min(place + 1, BUTTERFLY_POINTS - 1)]
+    for _ in range(60):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if durrleman_g(a, b, rho, m, sigma, left) < durrleman_g(a, b, rho, m, sigma, right):
+            high = right
+        else:
+            low = left
+    k = 0.5 * (low + high)
+    refined = durrleman_g(a, b, rho, m, sigma, k)
+    return (refined, k) if refined < best else (best, points[place])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles.surface_fit import Quote, Slice, fit_slice, volatility_level_e9
+from oracles.option_quotes import Quote
+from oracles.surface_fit import Slice, fit_slice, volatility_level_e9
 from schemas import refusals
 from schemas.catalogue import Catalogue, Expiry, Instrument
 from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
