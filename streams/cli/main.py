@@ -36,6 +36,7 @@ COMMANDS = {
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
     "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
+    "surface": Entry("streams.cli.surface", "A volatility surface drawn: slices, arbitrage verdicts, bid and ask."),
     "quarantine": Entry(
         "streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."
     ),
