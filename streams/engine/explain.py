@@ -221,8 +221,11 @@ def _contributions(
     _, sums = sums_of([account], tables, p)
     add_ons = sums.exact[0][3] if 0 in sums.exact else int(sums.add_ons_usd9[0])
     charge = divide_up(add_ons, USD9_PER_USD6)
+    degraded = _degraded_usd9(account, tables) // USD9_PER_USD6
     rows = [_row(part, p.initial_margin_multiplier_e6) for part in parts]
-    rows.append(Contribution(ADD_ON, "charge on gross notional", charge, charge))
+    rows.append(Contribution(ADD_ON, "charge on gross notional", charge - degraded, charge - degraded))
+    if degraded:
+        rows.append(Contribution(ADD_ON, "degraded volatility surface", degraded, degraded))
     maintenance, initial = _unsaturated(parts, add_ons, p)
     rest = (maintenance - sum(r.maintenance_usd6 for r in rows), initial - sum(r.initial_usd6 for r in rows))
     rows.append(Contribution(ROUNDING, "rounding, against the account", *rest))
@@ -231,6 +234,14 @@ def _contributions(
     if any(beyond):
         rows.append(Contribution(SATURATION, "beyond what can be shown", *beyond))
     return tuple(rows)
+
+
+def _degraded_usd9(account: Book, tables: Tables) -> int:
+    """The part of the add-ons that options with a degraded surface bring."""
+    if tables.degraded_usd9 is None:
+        return 0
+    legs = zip(account.keys.tolist(), account.lots.tolist(), strict=True)
+    return sum(abs(lots) * int(tables.degraded_usd9[i]) for i, lots in legs)
 
 
 def _row(part: _Part, multiplier_e6: int) -> Contribution:
