@@ -49,6 +49,7 @@ class Defect(StrEnum):
     NEAR_EXPIRY = "expiry within minutes"  # flat at the highest of the nearest strikes
     NO_QUOTES = "no usable quote"  # the last slice stays
     NO_FORWARD = "no forward"  # the last slice stays
+    HELD = "held back"  # moved too far, or its quotes gave none: degraded, the last slice stays
     NOT_REPAIRED = "no arbitrage-free slice"  # the last slice stays
 
 

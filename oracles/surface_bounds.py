@@ -15,7 +15,7 @@ from kernels.svi import total_variances
 from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9
 
 STANDARD_MONEYNESS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
-ALLOWANCE_MAX_E6 = 10**12
+MOVE_MAX_E6 = 10**12
 
 SliceE9 = tuple[int, int, int, int, int]
 
@@ -28,8 +28,8 @@ def surface_move_e6(before: SliceE9, before_ms: int, after: SliceE9, after_ms: i
     """
     first, second = _volatilities(before, before_ms), _volatilities(after, after_ms)
     if not (first > 0).all():
-        return ALLOWANCE_MAX_E6
-    return min(math.ceil(float(np.abs(second / first - 1.0).max()) * ONE_E6), ALLOWANCE_MAX_E6)
+        return MOVE_MAX_E6
+    return min(math.ceil(float(np.abs(second / first - 1.0).max()) * ONE_E6), MOVE_MAX_E6)
 
 
 def is_within(move_e6: int, allowed_e6: int, held: int) -> bool:

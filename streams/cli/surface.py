@@ -113,7 +113,7 @@ def show(console: Console, title: str, found: Surface, chosen: FittedExpiry) -> 
         table.add_column(name, justify="left" if name in ("Expiry", "Verdict") else "right", no_wrap=True)
     for expiry in found.expiries:
         *cells, verdict = cells_of(expiry)
-        style = "green" if expiry.verdict is not None and expiry.verdict.free else "red"
+        style = "green" if expiry.verdict is not None and expiry.verdict.free and verdict != "degraded" else "red"
         table.add_row(*cells, Text(verdict, style))
     console.print(table)
     console.print(f"\n[bold]{expiry_name(chosen)}[/bold]: volatility in %, over strike. ⠒ slice, │ bid to ask, · mark")

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
+from oracles.option_quotes import Defect, Finding
 from oracles.surface import Chain, FittedExpiry, fit_surface, judged
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
@@ -49,8 +50,12 @@ def of_run(data: Path, underlying: str | None, block: int | None) -> Surface:
     chosen = [e for e in _living(market) if catalogue.underlyings[catalogue.expiries[e].underlying].symbol == wanted]
     slices = [(catalogue.expiries[e].expiry_ms, tuple(int(v) for v in market.expiries[e, 2:7])) for e in chosen]
     forwards = {catalogue.expiries[e].expiry_ms: int(market.expiries[e, 0]) for e in chosen}
+    degraded = {catalogue.expiries[e].expiry_ms for e in chosen if market.degraded[e]}
     found = [
-        e._replace(chain=Chain(e.chain.expiry_ms, forwards[e.chain.expiry_ms], 0, []))
+        e._replace(
+            chain=Chain(e.chain.expiry_ms, forwards[e.chain.expiry_ms], 0, []),
+            smile=e.smile._replace(findings=[Finding(Defect.HELD, 0)] if e.chain.expiry_ms in degraded else []),
+        )
         for e in judged(slices, market.time_ms)  # type: ignore[arg-type]
     ]
     return Surface(wanted, market.time_ms, f"recorded at block {at}", found)

@@ -49,7 +49,9 @@ class _Frame:
             parts.append(f'<line class="grid" x1="{self.x + LEFT}" x2="{self.x + PANEL_WIDTH - RIGHT}" '
                          f'y1="{y:.1f}" y2="{y:.1f}"/>')  # fmt: skip
             parts.append(_text(self.x + LEFT - 5, y + 4, text, "sub", "end"))
-        parts += [_text(self.across(k), self.y + PANEL_HEIGHT - 10, label, "sub", "middle") for k, label in labels]
+        for n, (k, label) in enumerate(labels):
+            anchor = "end" if n == len(labels) - 1 else "middle"
+            parts.append(_text(self.across(k), self.y + PANEL_HEIGHT - 10, label, "sub", anchor))
         return parts
 
 

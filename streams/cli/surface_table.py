@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from oracles.option_quotes import Defect
 from oracles.surface import FittedExpiry, findings_by_name, volatilities
 from oracles.surface_fit import Method
 
@@ -31,6 +32,8 @@ def verdict_text(expiry: FittedExpiry) -> str:
     )
     if wrong:
         return f"ARBITRAGE: {', '.join(wrong)}"
+    if any(finding.defect is Defect.HELD for finding in expiry.smile.findings):
+        return "degraded"
     if expiry.smile.repaired:
         return "repaired"
     made = expiry.smile.method
@@ -73,6 +76,7 @@ def plain(expiry: FittedExpiry) -> dict[str, Any]:
         "atm_volatility": level_of(expiry),
         "method": str(smile.method),
         "repaired": smile.repaired,
+        "degraded": any(finding.defect is Defect.HELD for finding in smile.findings),
         "arbitrage_free": verdict is not None and verdict.free,
         "butterfly_g_min": None if verdict is None else _finite(verdict.butterfly_g),
         "butterfly_k": None if verdict is None else _finite(verdict.butterfly_k),

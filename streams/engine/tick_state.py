@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles.option_quotes import Quote
-from oracles.surface_bounds import is_within, surface_move_e6
-from oracles.surface_fit import Slice, fit_slice, volatility_level_e9
+from oracles.option_quotes import Quote, Terms
+from oracles.surface_bounds import MOVE_MAX_E6, is_within, surface_move_e6
+from oracles.surface_fit import NO_FLOOR, FloorCurve, Slice, SliceE9, fit_smile, floor_of, volatility_level_e9
 from schemas import refusals
 from schemas.catalogue import Catalogue, Expiry, Instrument
 from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
@@ -34,9 +34,9 @@ class TickState:
         self.volatility_e9: dict[int, int] = {}
         self.carry_e9: dict[int, int] = {}
         self.rate_e9: dict[int, int] = {}
-        self.surface: dict[int, tuple[int, int, int, int, int]] = {}
+        self.surface: dict[int, SliceE9] = {}
         self.surface_ms: dict[int, int] = {}  # when the slice was recorded as it is
-        self.told: dict[int, tuple[int, int, int, int, int]] = {}  # slices of surface ticks, not yet recorded
+        self.told: dict[int, SliceE9] = {}  # slices of surface ticks, not yet recorded
         self.held: dict[int, int] = {}  # expiry -> slices held back in a row for moving too far
         self.quotes: dict[int, dict[int, tuple[int, int, int]]] = {}  # expiry -> instrument -> mark, bid, ask
         self.unfitted: set[int] = set()
@@ -134,11 +134,12 @@ class TickState:
     def fitted(self, catalogue: Catalogue, time_ms: int, move_max_e6: int = 0) -> None:
         """Take the slices told, fit those whose quotes changed, and restate the volatility level of each underlying.
 
-        A slice that moved by more than `move_max_e6` is held back (oracles/surface_bounds.py).
+        A slice that moved by more than `move_max_e6` is held back (oracles/surface_bounds.py), and so is an expiry whose
+        quotes give none.
         """
-        for expiry in sorted(self.unfitted | self.told.keys()):
+        for expiry in sorted(self.unfitted | self.told.keys(), key=lambda e: (catalogue.expiries[e].expiry_ms, e)):
             found = self.told.get(expiry) or self._fit(expiry, catalogue, time_ms)
-            if found is not None:
+            if found is not None or expiry in self.quotes:
                 self._take(expiry, found, catalogue.expiries[expiry].expiry_ms, time_ms, move_max_e6)
         self.unfitted.clear()
         self.told.clear()
@@ -153,20 +154,21 @@ class TickState:
                 self.volatility_e9[underlying] = level
 
     def _take(
-        self, expiry: int, found: tuple[int, int, int, int, int], expiry_ms: int, time_ms: int, move_max_e6: int
+        self, expiry: int, found: SliceE9 | None, expiry_ms: int, time_ms: int, move_max_e6: int
     ) -> None:
+        """A slice found for an expiry (None: its quotes give none) becomes its surface, or the last good one stays."""
         last, held = self.surface.get(expiry), self.held.get(expiry, 0)
         if last is not None and any(last[:2]) and time_ms < expiry_ms:
             last_ms = expiry_ms - self.surface_ms.get(expiry, time_ms)
-            move_e6 = surface_move_e6(last, last_ms, found, expiry_ms - time_ms)
-            if not is_within(move_e6, move_max_e6, held):
+            move_e6 = MOVE_MAX_E6 if found is None else surface_move_e6(last, last_ms, found, expiry_ms - time_ms)
+            if found is None or not is_within(move_e6, move_max_e6, held):
                 self.held[expiry] = min(held + 1, HELD_MAX)
                 return
-        self.surface[expiry] = found
-        self.surface_ms[expiry] = time_ms
-        self.held.pop(expiry, None)
+        if found is not None:
+            self.surface[expiry], self.surface_ms[expiry] = found, time_ms
+            self.held.pop(expiry, None)
 
-    def _fit(self, expiry: int, catalogue: Catalogue, time_ms: int) -> tuple[int, int, int, int, int] | None:
+    def _fit(self, expiry: int, catalogue: Catalogue, time_ms: int) -> SliceE9 | None:
         forward = self.forward_usd9(expiry, catalogue)
         quotes = self.quotes.get(expiry, {})
         if not forward or not quotes or catalogue.expiries[expiry].expiry_ms <= time_ms:
@@ -177,7 +179,18 @@ class TickState:
         ]
         listed = catalogue.expiries[expiry]
         jumps = catalogue.underlyings[listed.underlying].jumps
-        return fit_slice(rows, forward, self.rate_e9.get(expiry, 0), listed.expiry_ms - time_ms, jumps)
+        terms = Terms(forward, self.rate_e9.get(expiry, 0), listed.expiry_ms - time_ms, jumps)
+        return fit_smile(rows, terms, self._floor(listed, catalogue, time_ms)).slice_e9
+
+    def _floor(self, listed: Expiry, catalogue: Catalogue, time_ms: int) -> FloorCurve:
+        """Total variance of the expiry before, if its slice is of the same moment: below it would be an arbitrage."""
+        before = [
+            (other.expiry_ms, self.surface[e])
+            for e, other in enumerate(catalogue.expiries)
+            if other.underlying == listed.underlying and other.expiry_ms < listed.expiry_ms
+            if self.surface_ms.get(e) == time_ms and any(self.surface[e][:2])
+        ]
+        return floor_of(max(before)[1]) if before else NO_FLOOR
 
     # -- rows
 
