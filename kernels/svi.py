@@ -22,6 +22,7 @@ TOTAL_VARIANCE_MINIMUM = 1e-12
 
 BUTTERFLY_POINTS = 64
 _GOLDEN = 0.6180339887498949
+_NEAR_ZERO = 0.1  # a local minimum of g above it cannot hide an arbitrage between two points
 
 FloatArray = NDArray[np.float64]
 
@@ -101,32 +102,43 @@ def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
     for i in range(out.shape[0]):
         out[i] = min(max(out[i], -LOG_MONEYNESS_LIMIT), LOG_MONEYNESS_LIMIT)
     out.sort()
+    out[0], out[-1] = -LOG_MONEYNESS_LIMIT, LOG_MONEYNESS_LIMIT
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
-    """(smallest g, its log-moneyness) over |k| <= 8; the slice is free of butterfly arbitrage where it is >= 0.
-
-    The smallest of ``butterfly_points``, refined by golden section between its neighbours; ``parameters`` =
-    (a, b, rho, m, sigma). A slice that touches zero variance gives -inf: it has an arbitrage there.
-    """
+def _refined_minimum(parameters: FloatArray, low: float, high: float) -> tuple[float, float]:
+    """(g, its log-moneyness) at the end of a golden-section search between two log-moneynesses."""
     a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
-    points = np.empty(BUTTERFLY_POINTS)
-    butterfly_points(parameters, points)
-    if a + b * sigma * np.sqrt(1.0 - rho * rho) <= 0.0:
-        return -np.inf, m
-    place, best = 0, np.inf
-    for i in range(BUTTERFLY_POINTS):
-        g = durrleman_g(a, b, rho, m, sigma, points[i])
-        if g < best:
-            place, best = i, g
-    low, high = points[max(place - 1, 0)], points[min(place + 1, BUTTERFLY_POINTS - 1)]
-    for _ in range(60):
+    for _ in range(40):
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         if durrleman_g(a, b, rho, m, sigma, left) < durrleman_g(a, b, rho, m, sigma, right):
             high = right
         else:
             low = left
     k = 0.5 * (low + high)
-    refined = durrleman_g(a, b, rho, m, sigma, k)
-    return (refined, k) if refined < best else (best, points[place])
+    return durrleman_g(a, b, rho, m, sigma, k), k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
+    """(smallest g, its log-moneyness) over |k| <= 8; the slice is free of butterfly arbitrage where it is >= 0.
+
+    The smallest of ``butterfly_points``, the low ones among their local minima refined between their neighbours;
+    ``parameters`` = (a, b, rho, m, sigma). A slice that touches zero variance gives -inf: it has an arbitrage there.
+    """
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    if not a + b * sigma * np.sqrt(1.0 - rho * rho) > 0.0:
+        return -np.inf, m
+    points, values = np.empty(BUTTERFLY_POINTS), np.empty(BUTTERFLY_POINTS)
+    butterfly_points(parameters, points)
+    for i in range(BUTTERFLY_POINTS):
+        values[i] = durrleman_g(a, b, rho, m, sigma, points[i])
+    place = values.argmin()
+    best, best_k = values[place], points[place]
+    for i in range(BUTTERFLY_POINTS):
+        below, above = max(i - 1, 0), min(i + 1, BUTTERFLY_POINTS - 1)
+        if values[i] < max(_NEAR_ZERO, 2.0 * best) and values[i] <= values[below] and values[i] <= values[above]:
+            g, k = _refined_minimum(parameters, points[below], points[above])
+            if g < best:
+                best, best_k = g, k
+    return best, best_k

@@ -142,7 +142,7 @@ def _of_expiry(points: Points, terms: Terms) -> list[Defect]:
     k = points.log_moneyness
     found = [Defect.NEAR_EXPIRY] if terms.remaining_ms < NEAR_EXPIRY_MS else []
     found += [Defect.TOO_FEW_STRIKES] if len(k) < MINIMUM_POINTS else []
-    return found + ([Defect.ONE_WING] if k[0] > 0.0 or k[-1] < 0.0 else [])
+    return found + ([Defect.ONE_WING] if k[0] >= 0.0 or k[-1] <= 0.0 else [])
 
 
 def _fallback(points: Points, terms: Terms) -> tuple[Method, np.ndarray]:
