@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.normal import exponential, fma
+from kernels.normal import fma
 
 LOG_MONEYNESS_LIMIT = 8.0
 """|ln(K/F)| beyond which the slice is continued flat: a strike 2981 times the forward (or the inverse)."""
@@ -21,6 +21,7 @@ TOTAL_VARIANCE_MINIMUM = 1e-12
 """Floor of w: a volatility of 0.0001 % over one year."""
 
 BUTTERFLY_POINTS = 64
+_GROWTH_FIRST, _GROWTH = 0.006737946999085467, 1.3806862320338231  # exp(-5), exp(10/31): 32 values of u to 5
 _GOLDEN = 0.6180339887498949
 _NEAR_ZERO = 0.1  # a local minimum of g above it cannot hide an arbitrage between two points
 
@@ -85,7 +86,7 @@ def durrleman_minimum(parameters: FloatArray, lowest: float, highest: float, poi
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
-    """``BUTTERFLY_POINTS`` log-moneynesses, ascending, at which g of this slice can be smallest.
+    """``BUTTERFLY_POINTS`` log-moneynesses, in no order, at which g of this slice can be smallest.
 
     Half follow the hyperbola, m + sigma*sinh(u), half the forward, in units of sqrt(w(0)): g bends on these two scales
     only. Beyond +-8 the slice is continued flat (``total_variance``), so nothing is looked at there.
@@ -93,16 +94,14 @@ def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
     m, sigma = parameters[3], parameters[4]
     at_forward = raw_total_variance(parameters[0], parameters[1], parameters[2], m, sigma, 0.0)
     scale = np.sqrt(max(at_forward, TOTAL_VARIANCE_MINIMUM))
-    half = BUTTERFLY_POINTS // 2
+    half, growth = BUTTERFLY_POINTS // 2, _GROWTH_FIRST
     for i in range(half):
-        u = -5.0 + 10.0 * i / (half - 1)
-        growth = exponential(u)
         out[i] = m + sigma * 0.5 * (growth - 1.0 / growth)
         out[half + i] = scale * (-8.0 + 16.0 * i / (half - 1))
+        growth *= _GROWTH
     for i in range(out.shape[0]):
         out[i] = min(max(out[i], -LOG_MONEYNESS_LIMIT), LOG_MONEYNESS_LIMIT)
-    out.sort()
-    out[0], out[-1] = -LOG_MONEYNESS_LIMIT, LOG_MONEYNESS_LIMIT
+    out[0], out[half - 1] = -LOG_MONEYNESS_LIMIT, LOG_MONEYNESS_LIMIT
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -131,6 +130,7 @@ def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
         return -np.inf, m
     points, values = np.empty(BUTTERFLY_POINTS), np.empty(BUTTERFLY_POINTS)
     butterfly_points(parameters, points)
+    points.sort()
     for i in range(BUTTERFLY_POINTS):
         values[i] = durrleman_g(a, b, rho, m, sigma, points[i])
     place = values.argmin()

@@ -43,7 +43,7 @@ BUTTERFLY_MARGIN = 1e-3
 _STEPS = 120
 _DAMPING_START, _DAMPING_LEAST, _DAMPING_MOST = 1e-3, 1e-14, 1e8
 _RELATIVE_TOLERANCE = 1e-9
-_PENALTY_ROUNDS = 8
+_PENALTY_ROUNDS, _PENALTY_STEPS, _PENALTY_GROWTH = 5, 15, 20.0  # the last bits are not worth their time there
 _DIFFERENCE = 1e-6  # relative step of the derivatives of g
 
 FloatArray = NDArray[np.float64]
@@ -261,16 +261,17 @@ def _solve(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _descend(
-    point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, quotes: int, penalty: float, least: float
-) -> float:
-    """Levenberg-Marquardt from ``point`` (moved in place) to a minimum; the sum of squares there."""
+    point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, quotes: int, penalty: float, least: float,
+    steps: int,
+) -> float:  # fmt: skip
+    """Levenberg-Marquardt from ``point`` (moved in place), at most so many ``steps``; the sum of squares there."""
     k_low, k_high = k[:quotes].min(), k[:quotes].max()
     matrix, new_matrix, slope, new_slope = np.empty((5, 5)), np.empty((5, 5)), np.empty(5), np.empty(5)
     root, step, trial, free = np.zeros((5, 5)), np.zeros(5), np.empty(5), np.empty(5, np.bool_)
     _constrain(point, k_low, k_high, least)
     loss = _normal_equations(point, k, w, weight, quotes, penalty, matrix, slope)
     damping, small = _DAMPING_START, 0
-    for _ in range(_STEPS):
+    for _ in range(steps):
         _free_parameters(point, slope, k_low, k_high, least, free)
         if _solve(matrix, slope, free, damping, root, step):
             trial[:4] = point[:4] + step[:4]
@@ -340,7 +341,7 @@ def fit_slice(
     k, w, q = log_moneyness[used], total_variance[used], weight[used]
     point = np.empty(5)
     _grid_start(k, w, q, point)
-    _descend(point, k, w, q, k.shape[0], 0.0, 0.0)
+    _descend(point, k, w, q, k.shape[0], 0.0, 0.0, _STEPS)
     parameters[:] = _raw(point)
     return parameters, _error(parameters, k, w, q), FITTED
 
@@ -400,11 +401,11 @@ def _penalised(
     all_weight = np.concatenate((weight, np.full(floor_k.shape[0], scale / square)))
     penalty, least, parameters = 1e-3 * square, 1e-3 * np.sqrt(square / scale), np.empty(5)
     for _ in range(_PENALTY_ROUNDS):
-        _descend(point, all_k, all_w, all_weight, quotes, penalty, least)
+        _descend(point, all_k, all_w, all_weight, quotes, penalty, least, _PENALTY_STEPS)
         parameters[:] = _raw(point)
         if is_free(parameters, floor_k, floor_w):
             break
-        penalty *= 10.0
+        penalty *= _PENALTY_GROWTH
     return parameters
 
 
