@@ -5,15 +5,16 @@ The slice is written with its minimum variance instead of a,
     w(k) = minimum + b*(rho*(k-m) + sqrt((k-m)**2 + sigma**2) - sigma*sqrt(1-rho**2)),
 
 so that the constraints (no negative variance, Lee's bound on the wings) are bounds of single parameters. The search
-starts at the best point of a fixed grid over (m, sigma, rho), where minimum and b are linear and found exactly (De Marco
-and Martini, "Quasi-explicit calibration of Gatheral's SVI model", Zeliade, 2009), and goes on with Levenberg-Marquardt
-steps in (minimum, b, rho, m, ln sigma), parameters at a bound held there (More, "The Levenberg-Marquardt algorithm",
-1978, with his scaling). ``sigma`` is at most twice the width of the quotes: beyond, the hyperbola is a parabola over the
-quotes, nothing tells its parameters apart, and its wings run away.
+starts at the best point of a fixed grid over (m, sigma, rho), where minimum and b are linear and found exactly (De
+Marco and Martini, "Quasi-explicit calibration of Gatheral's SVI model", Zeliade, 2009), and goes on with
+Levenberg-Marquardt steps in (minimum, b, rho, m, ln sigma), parameters at a bound held there (More, "The
+Levenberg-Marquardt algorithm", 1978, with his scaling). ``sigma`` is at most twice the width of the quotes: beyond, the
+hyperbola is a parabola over the quotes, nothing tells its parameters apart, and its wings run away.
 
-``fit_free_slice`` adds one-sided squares, what g (``kernels.svi.durrleman_g``) lacks to zero and what w lacks to a floor,
-with a weight that rises until both hold; what is left is removed by flattening towards the variance at the forward, a
-flat slice being free of butterfly arbitrage, and by lifting the slice. No randomness: equal quotes give equal bits.
+``fit_free_slice`` adds one-sided squares, what g (``kernels.svi.durrleman_g``) lacks to zero and what w lacks to a
+floor, with a weight that rises until both hold; what is left is removed by flattening towards the variance at the
+forward, a flat slice being free of butterfly arbitrage, and by lifting the slice. No randomness: equal quotes give
+equal bits.
 """
 
 import numpy as np
@@ -391,7 +392,7 @@ def is_free(parameters: FloatArray, floor_k: FloatArray, floor_w: FloatArray) ->
 def _penalised(
     point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, floor_k: FloatArray, floor_w: FloatArray
 ) -> FloatArray:
-    """Parameters after rounds of rising penalties, from ``point``; the first that are free of arbitrage, or the last."""
+    """Parameters after rounds of rising penalties, from ``point``; the first free of arbitrage, or the last."""
     quotes, scale, square = k.shape[0], 0.0, 1e-300
     for i in range(quotes):
         scale += weight[i]
@@ -416,8 +417,8 @@ def fit_free_slice(
     """(parameters, error, status, repaired): as ``fit_slice``, without butterfly arbitrage and nowhere below the floor.
 
     ``floor_w`` is the total variance of the expiry before at log-moneynesses ``floor_k`` (equally long, maybe empty):
-    w may not fall below it (calendar arbitrage; Gatheral and Jacquier, 2014, lemma 2.1). ``repaired``: the closest slice
-    had an arbitrage, this one is the closest found without. ``NOT_REPAIRED`` (parameters NaN): none was found.
+    w may not fall below it (calendar arbitrage; Gatheral and Jacquier, 2014, lemma 2.1). ``repaired``: the closest
+    slice had an arbitrage, this one is the closest found without. ``NOT_REPAIRED`` (parameters NaN): none was found.
     """
     parameters, error, status = fit_slice(log_moneyness, total_variance, weight)
     if status != FITTED or is_free(parameters, floor_k, floor_w):

@@ -118,13 +118,14 @@ def judge(slice_e9: SliceE9, floor: tuple[np.ndarray, np.ndarray] = NO_FLOOR) ->
 
 def _root(values: np.ndarray, inside: float, direction: float) -> float:
     """The end of the interval around `inside` where g < 0: steps outwards, then bisection. 8 where there is none."""
+    a, b, rho, m, sigma = values.tolist()
     step = direction * 8.0 / ROOT_STEPS
     low = high = inside
-    while abs(high) < 8.0 and durrleman_g(*values, high) < 0.0:
+    while abs(high) < 8.0 and durrleman_g(a, b, rho, m, sigma, high) < 0.0:
         low, high = high, high + step
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if durrleman_g(*values, middle) < 0.0 else (low, middle)
+        low, high = (middle, high) if durrleman_g(a, b, rho, m, sigma, middle) < 0.0 else (low, middle)
     return max(-8.0, min(8.0, high))
 
 

@@ -104,7 +104,8 @@ def fit_smile(quotes: list[Quote], terms: Terms, floor: FloorCurve = NO_FLOOR) -
 def floor_of(slice_e9: SliceE9) -> FloorCurve:
     """Total variance of a slice as the next expiry's floor: 33 points over +-4 standard deviations at the forward."""
     values = parameters_of(slice_e9)
-    reach = FLOOR_STDDEVS * math.sqrt(max(total_variance(*values.tolist(), 0.0), 0.0))
+    a, b, rho, m, sigma = values.tolist()
+    reach = FLOOR_STDDEVS * math.sqrt(max(total_variance(a, b, rho, m, sigma, 0.0), 0.0))
     log_moneyness = np.linspace(-1.0, 1.0, FLOOR_POINTS) * min(reach, LOG_MONEYNESS_LIMIT)
     variance = np.empty(FLOOR_POINTS)
     total_variances(values, log_moneyness, variance)

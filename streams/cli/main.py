@@ -37,9 +37,7 @@ COMMANDS = {
     ),
     "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
     "surface": Entry("streams.cli.surface", "A volatility surface drawn: slices, arbitrage verdicts, bid and ask."),
-    "quarantine": Entry(
-        "streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."
-    ),
+    "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),

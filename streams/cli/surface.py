@@ -34,7 +34,8 @@ def surface(
     block: Annotated[int | None, typer.Option("--block", min=0, help="With --run: as of this block.")] = None,
     underlying: Annotated[str | None, typer.Option("--underlying", "-u", help="Of several; else the first.")] = None,
     expiry: Annotated[
-        str | None, typer.Option("--expiry", help="Expiry to plot, as the table names it; else the one nearest 30 days.")
+        str | None,
+        typer.Option("--expiry", help="Expiry to plot, as the table names it; else the one nearest 30 days."),
     ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained page.")] = None,
     svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the picture alone.")] = None,
@@ -123,6 +124,6 @@ def show(console: Console, title: str, found: Surface, chosen: FittedExpiry) -> 
     if names:
         said = ", ".join(f"{name} {count}" for name, count in list(names.items())[:FINDINGS_SHOWN])
         console.print(f"found in the quotes: {said}", style="dim")
-    console.print("RMS of slice against marks (core: within 1.5 standard deviations) and median half spread in vol points, "
+    console.print("RMS of slice against marks (core: within 1.5 standard deviations), median half spread: vol points, "
                   "0.01 of volatility. Inside: share of two-sided quotes within 2.5 standard deviations that hold the "
                   "slice between bid and ask.", style="dim")  # fmt: skip

@@ -47,7 +47,8 @@ def cells_of(expiry: FittedExpiry) -> list[str]:
     level = level_of(expiry)
     inside = f"{100 * quality.inside_share:.0f} %" if math.isfinite(quality.inside_share) else "-"
     return [
-        expiry_name(expiry), f"{expiry.years * 365:.1f}", f"{forward:,.{0 if forward >= 10_000 else 2}f}" if forward else "-",
+        expiry_name(expiry), f"{expiry.years * 365:.1f}",
+        f"{forward:,.{0 if forward >= 10_000 else 2}f}" if forward else "-",
         "-" if level is None else f"{100 * level:.1f}", _points(quality.core_points), _points(quality.rms_points),
         _points(quality.half_spread_points), inside, "-" if verdict is None else f"{verdict.butterfly_g:.2f}",
         str(len(expiry.smile.points.weight)), verdict_text(expiry),

@@ -134,10 +134,11 @@ class TickState:
     def fitted(self, catalogue: Catalogue, time_ms: int, move_max_e6: int = 0) -> None:
         """Take the slices told, fit those whose quotes changed, and restate the volatility level of each underlying.
 
-        A slice that moved by more than `move_max_e6` is held back (oracles/surface_bounds.py), and so is an expiry whose
+        A slice that moved by more than `move_max_e6` is held back (oracles/surface_bounds.py); so is an expiry whose
         quotes give none.
         """
-        for expiry in sorted(self.unfitted | self.told.keys(), key=lambda e: (catalogue.expiries[e].expiry_ms, e)):
+        changed = self.unfitted | self.told.keys()
+        for expiry in sorted(changed, key=lambda e: (catalogue.expiries[e].expiry_ms, e)):
             found = self.told.get(expiry) or self._fit(expiry, catalogue, time_ms)
             if found is not None or expiry in self.quotes:
                 self._take(expiry, found, catalogue.expiries[expiry].expiry_ms, time_ms, move_max_e6)
@@ -153,9 +154,7 @@ class TickState:
             if level:
                 self.volatility_e9[underlying] = level
 
-    def _take(
-        self, expiry: int, found: SliceE9 | None, expiry_ms: int, time_ms: int, move_max_e6: int
-    ) -> None:
+    def _take(self, expiry: int, found: SliceE9 | None, expiry_ms: int, time_ms: int, move_max_e6: int) -> None:
         """A slice found for an expiry (None: its quotes give none) becomes its surface, or the last good one stays."""
         last, held = self.surface.get(expiry), self.held.get(expiry, 0)
         if last is not None and any(last[:2]) and time_ms < expiry_ms:

@@ -45,7 +45,7 @@ class Market(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One option of a source; prices in the unit of its contract, `forward_usd` as the source has it (0: it does not)."""
+    """One option of a source; prices in the unit of its contract, `forward_usd` as the source has it (0: none)."""
 
     underlying: str
     expiry_ms: int

@@ -1,4 +1,4 @@
-"""fit_free_slice: no butterfly arbitrage on a dense grid, never below the floor, no further from the quotes than needed."""
+"""fit_free_slice: no butterfly arbitrage on a dense grid, never below the floor, near the quotes."""
 
 import math
 

@@ -80,7 +80,7 @@ def test_few_strikes_give_a_slice_above_every_quote(strikes: list[float], method
 
 def test_minutes_to_expiry_are_flat_at_the_highest_of_the_nearest_strikes() -> None:
     minutes = Terms(TERMS.forward_usd9, 0, 10 * 60_000)
-    raw = tuple(v * minutes.years / YEARS for v in (KNOWN[0], 0.0)) + (0.0, 0.0, 0.1)
+    raw = (KNOWN[0] * minutes.years / YEARS, 0.0, 0.0, 0.0, 0.1)
     smile = fit_smile(chain(raw, [99.0, 99.5, 100.0, 100.5, 101.0, 101.5]), minutes)
     assert smile.method is Method.FLAT
     assert Defect.NEAR_EXPIRY in [finding.defect for finding in smile.findings]

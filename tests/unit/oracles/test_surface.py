@@ -30,7 +30,11 @@ def scaled(factor: float) -> tuple[float, ...]:
 def test_a_cheaper_later_expiry_is_lifted_above_the_one_before() -> None:
     chains = [Chain(NOW + 60 * DAY_MS, FORWARD, 0, chain(scaled(0.9))), Chain(NOW + 30 * DAY_MS, FORWARD, 0, chain())]
     near, late = fit_surface(chains, NOW)
-    assert (near.chain.expiry_ms < late.chain.expiry_ms, near.smile.repaired, late.smile.repaired) == (True, False, True)
+    assert (near.chain.expiry_ms < late.chain.expiry_ms, near.smile.repaired, late.smile.repaired) == (
+        True,
+        False,
+        True,
+    )
     assert near.verdict is not None
     assert late.verdict is not None
     assert near.verdict.free
