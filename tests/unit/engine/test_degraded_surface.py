@@ -15,6 +15,8 @@ from schemas.catalogue import Catalogue
 from schemas.quantities import divide_up
 from schemas.risk_parameters import RiskParameters
 from schemas.topics import MARKET_LOG
+from streams.engine.book import Legs
+from streams.engine.margin import _degraded_charge
 from streams.engine.market import RecordedMarket
 from streams.engine.tables import degraded_add_ons
 from streams.engine.tick_state import TickState
@@ -108,3 +110,13 @@ def test_the_add_on_of_a_lot() -> None:
     assert found is not None
     assert found.tolist() == [0, 0, divide_up(11, 10), divide_up(11, 10)]
     assert degraded_add_ons(expiry, np.array([False, False]), vega, RiskParameters()) is None
+
+
+def test_the_charge_is_exact_while_an_account_fits_though_all_together_do_not() -> None:
+    legs = Legs(np.array([0, 2, 2, 5]), np.array([0, 1, 0, 1, 1], np.int32), np.array([3, -(2**40), 1, -2, 5]))
+    column = np.array([7, 2**22 + 1], np.int64)
+    charge, magnitude = _degraded_charge(legs, column)
+    assert charge.tolist() == [21 + 2**40 * (2**22 + 1), 0, 7 + 7 * (2**22 + 1)]
+    assert magnitude == pytest.approx(charge.astype(float))
+    many = Legs(np.arange(9), np.ones(8, np.int32), np.full(8, 2**39))
+    assert _degraded_charge(many, np.array([0, 2**22], np.int64))[0].tolist() == [2**61] * 8
