@@ -60,7 +60,7 @@ def test_shipped_chain_is_free_of_arbitrage_and_near_its_market(shipped: Surface
 
 def test_pictures_are_well_formed_and_hold_every_expiry(shipped: Surface) -> None:
     root = ElementTree.fromstring(svg_of("a <title>", shipped.expiries))
-    curves = [e for e in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    curves = list(root.iter("{http://www.w3.org/2000/svg}polyline"))
     assert len(curves) == 2 * len(shipped.expiries)
     page = page_of("a <title>", shipped.expiries)
     assert "a &lt;title&gt;" in page
@@ -89,8 +89,8 @@ def test_a_quotes_file_in_usd_with_its_forward_from_parity(tmp_path: Path) -> No
 
 
 def test_bad_quotes_of_a_file_are_told_and_cost_nothing_else(tmp_path: Path) -> None:
-    rows = chain_rows() + [row(70, "put", "", "0.2", "0.1"), row(120, "call", "3", "2", "2"),
-                           row(130, "call", "", "", "-1")]  # fmt: skip
+    bad = (row(70, "put", "", "0.2", "0.1"), row(120, "call", "3", "2", "2"), row(130, "call", "", "", "-1"))
+    rows = [*chain_rows(), *bad]
     (expiry,) = of_file(quotes_file(tmp_path, *rows), None).expiries
     names = {str(f.defect) for f in expiry.smile.findings}
     assert names == {"one side only", "bid above ask", "mark not above zero"}
