@@ -20,6 +20,11 @@ LOG_MONEYNESS_LIMIT = 8.0
 TOTAL_VARIANCE_MINIMUM = 1e-12
 """Floor of w: a volatility of 0.0001 % over one year."""
 
+BUTTERFLY_POINTS = 64
+_GROWTH_FIRST, _GROWTH = 0.006737946999085467, 1.3806862320338231  # exp(-5), exp(10/31): 32 values of u to 5
+_GOLDEN = 0.6180339887498949
+_NEAR_ZERO = 0.1  # a local minimum of g above it cannot hide an arbitrage between two points
+
 FloatArray = NDArray[np.float64]
 
 
@@ -76,4 +81,64 @@ def durrleman_minimum(parameters: FloatArray, lowest: float, highest: float, poi
         g = durrleman_g(a, b, rho, m, sigma, k)
         if g < best:
             best, best_k = g, k
+    return best, best_k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
+    """``BUTTERFLY_POINTS`` log-moneynesses, in no order, at which g of this slice can be smallest.
+
+    Half follow the hyperbola, m + sigma*sinh(u), half the forward, in units of sqrt(w(0)): g bends on these two scales
+    only. Beyond +-8 the slice is continued flat (``total_variance``), so nothing is looked at there.
+    """
+    m, sigma = parameters[3], parameters[4]
+    at_forward = raw_total_variance(parameters[0], parameters[1], parameters[2], m, sigma, 0.0)
+    scale = np.sqrt(max(at_forward, TOTAL_VARIANCE_MINIMUM))
+    half, growth = BUTTERFLY_POINTS // 2, _GROWTH_FIRST
+    for i in range(half):
+        out[i] = m + sigma * 0.5 * (growth - 1.0 / growth)
+        out[half + i] = scale * (-8.0 + 16.0 * i / (half - 1))
+        growth *= _GROWTH
+    for i in range(out.shape[0]):
+        out[i] = min(max(out[i], -LOG_MONEYNESS_LIMIT), LOG_MONEYNESS_LIMIT)
+    out[0], out[half - 1] = -LOG_MONEYNESS_LIMIT, LOG_MONEYNESS_LIMIT
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _refined_minimum(parameters: FloatArray, low: float, high: float) -> tuple[float, float]:
+    """(g, its log-moneyness) at the end of a golden-section search between two log-moneynesses."""
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    for _ in range(40):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if durrleman_g(a, b, rho, m, sigma, left) < durrleman_g(a, b, rho, m, sigma, right):
+            high = right
+        else:
+            low = left
+    k = 0.5 * (low + high)
+    return durrleman_g(a, b, rho, m, sigma, k), k
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
+    """(smallest g, its log-moneyness) over |k| <= 8; the slice is free of butterfly arbitrage where it is >= 0.
+
+    The smallest of ``butterfly_points``, the low ones among their local minima refined between their neighbours;
+    ``parameters`` = (a, b, rho, m, sigma). A slice that touches zero variance gives -inf: it has an arbitrage there.
+    """
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    if not a + b * sigma * np.sqrt(1.0 - rho * rho) > 0.0:
+        return -np.inf, m
+    points, values = np.empty(BUTTERFLY_POINTS), np.empty(BUTTERFLY_POINTS)
+    butterfly_points(parameters, points)
+    points.sort()
+    for i in range(BUTTERFLY_POINTS):
+        values[i] = durrleman_g(a, b, rho, m, sigma, points[i])
+    place = values.argmin()
+    best, best_k = values[place], points[place]
+    for i in range(BUTTERFLY_POINTS):
+        below, above = max(i - 1, 0), min(i + 1, BUTTERFLY_POINTS - 1)
+        if values[i] < max(_NEAR_ZERO, 2.0 * best) and values[i] <= values[below] and values[i] <= values[above]:
+            g, k = _refined_minimum(parameters, points[below], points[above])
+            if g < best:
+                best, best_k = g, k
     return best, best_k

@@ -1,25 +1,33 @@
-"""Least-squares fit of one raw SVI slice to the quotes of one expiry.
+"""Least-squares fit of one raw SVI slice to the quotes of one expiry, free of arbitrage where asked.
 
-For given (m, sigma, rho) the slice is linear in its minimum variance and its slope,
+The slice is written with its minimum variance instead of a,
 
-    w(k) = minimum + b * shape(k),   shape(k) = rho*(k-m) + sqrt((k-m)**2 + sigma**2) - sigma*sqrt(1-rho**2) >= 0,
+    w(k) = minimum + b*(rho*(k-m) + sqrt((k-m)**2 + sigma**2) - sigma*sqrt(1-rho**2)),
 
-and the constraints minimum >= 0 (no negative variance) and 0 <= b <= 2/(1+|rho|) (Lee's bound on the wings) are a box,
-so the inner problem is solved exactly by looking at its edges. The outer search over (m, ln sigma, artanh rho) is a
-Nelder-Mead simplex started at the best point of a fixed grid. The split follows De Marco and Martini, "Quasi-explicit
-calibration of Gatheral's SVI model" (Zeliade, 2009), with rho moved to the outer problem to make the constraints
-linear. No randomness: the same quotes give the same bits.
+so that the constraints (no negative variance, Lee's bound on the wings) are bounds of single parameters. The search
+starts at the best point of a fixed grid over (m, sigma, rho), where minimum and b are linear and found exactly (De
+Marco and Martini, "Quasi-explicit calibration of Gatheral's SVI model", Zeliade, 2009), and goes on with
+Levenberg-Marquardt steps in (minimum, b, rho, m, ln sigma), parameters at a bound held there (More, "The
+Levenberg-Marquardt algorithm", 1978, with his scaling). ``sigma`` is at most twice the width of the quotes: beyond, the
+hyperbola is a parabola over the quotes, nothing tells its parameters apart, and its wings run away.
+
+``fit_free_slice`` adds one-sided squares, what g (``kernels.svi.durrleman_g``) lacks to zero and what w lacks to a
+floor, with a weight that rises until both hold; what is left is removed by flattening towards the variance at the
+forward, a flat slice being free of butterfly arbitrage, and by lifting the slice. No randomness: equal quotes give
+equal bits.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.normal import exponential, logarithm
+from kernels.normal import exponential
+from kernels.svi import BUTTERFLY_POINTS, butterfly_minimum, butterfly_points, durrleman_g, raw_total_variance
 
 FITTED = 0
 TOO_FEW_POINTS = 1
 INVALID_INPUT = 2
+NOT_REPAIRED = 3
 
 MINIMUM_POINTS = 5
 """A slice has five parameters; fewer distinct quotes cannot determine it."""
@@ -28,12 +36,19 @@ WING_SLOPE_MAXIMUM = 2.0
 RHO_MAXIMUM = 0.999
 SIGMA_MINIMUM = 1e-4
 SIGMA_MAXIMUM = 10.0
+SIGMA_PER_WIDTH = 2.0
 
-_SIMPLEX_STEPS = 400
-_SIMPLEX_ROUNDS = 3  # a collapsed simplex restarts around its best point
+BUTTERFLY_MARGIN = 1e-3
+"""g that a repaired slice is drawn to, so that rounding to recorded integers cannot take it below zero."""
+
+_STEPS = 120
+_DAMPING_START, _DAMPING_LEAST, _DAMPING_MOST = 1e-3, 1e-14, 1e8
 _RELATIVE_TOLERANCE = 1e-9
+_PENALTY_ROUNDS, _PENALTY_STEPS, _PENALTY_GROWTH = 5, 15, 20.0  # the last bits are not worth their time there
+_DIFFERENCE = 1e-6  # relative step of the derivatives of g
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -61,7 +76,7 @@ def _minimum_and_slope(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fit_inner(
+def fit_minimum_and_slope(
     k: FloatArray, w: FloatArray, weight: FloatArray, m: float, sigma: float, rho: float, shape: FloatArray
 ) -> tuple[float, float, float]:
     """(squared error, minimum, b) of the best slice with the given m, sigma, rho; ``shape`` is scratch of length k."""
@@ -89,100 +104,194 @@ def _fit_inner(
     return error, minimum, b
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
-def _constrained(point: FloatArray, k_low: float, k_high: float) -> tuple[float, float, float]:
-    """(m, sigma, rho) of a simplex point (m, ln sigma, artanh rho), moved into the bounds."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def _grid_start(k: FloatArray, w: FloatArray, weight: FloatArray, point: FloatArray) -> None:
+    """Best of 3 centres x 3 widths x 3 slopes, the first two in units of the quotes' range, into ``point``."""
+    low, width, shape, best = k.min(), k.max() - k.min(), np.empty(k.shape[0]), np.inf
+    for relative_m in (0.25, 0.5, 0.75):
+        for relative_sigma in (0.05, 0.2, 0.8):
+            for rho in (-0.5, 0.0, 0.5):
+                m, sigma = low + relative_m * width, min(max(relative_sigma * width, SIGMA_MINIMUM), SIGMA_MAXIMUM)
+                error, minimum, b = fit_minimum_and_slope(k, w, weight, m, sigma, rho, shape)
+                if error < best:
+                    best = error
+                    point[:] = (minimum, b, rho, m, sigma)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sigma_maximum(width: float) -> float:
+    return min(max(SIGMA_PER_WIDTH * width, SIGMA_MINIMUM), SIGMA_MAXIMUM)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _constrain(point: FloatArray, k_low: float, k_high: float, least: float) -> None:
+    """Move (minimum, b, rho, m, sigma) into the bounds; ``least`` is the lowest minimum allowed."""
     width = k_high - k_low
-    m = min(max(point[0], k_low - width), k_high + width)
-    sigma = min(max(exponential(point[1]), SIGMA_MINIMUM), SIGMA_MAXIMUM)
-    decay = exponential(-2.0 * abs(point[2]))
-    magnitude = min((1.0 - decay) / (1.0 + decay), RHO_MAXIMUM)
-    return m, sigma, magnitude if point[2] >= 0.0 else -magnitude
+    point[0] = max(point[0], least)
+    point[2] = min(max(point[2], -RHO_MAXIMUM), RHO_MAXIMUM)
+    point[1] = min(max(point[1], 0.0), WING_SLOPE_MAXIMUM / (1.0 + abs(point[2])))
+    point[3] = min(max(point[3], k_low - width), k_high + width)
+    point[4] = min(max(point[4], SIGMA_MINIMUM), _sigma_maximum(width))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _loss(point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, shape: FloatArray) -> float:
-    m, sigma, rho = _constrained(point, k.min(), k.max())
-    return _fit_inner(k, w, weight, m, sigma, rho, shape)[0]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _grid_start(k: FloatArray, w: FloatArray, weight: FloatArray, shape: FloatArray) -> FloatArray:
-    """Best point of a fixed grid: 5 centres x 4 widths x 5 slopes, the first two in units of the quotes' range."""
-    width = k.max() - k.min()
-    point, best_point = np.empty(3), np.zeros(3)
-    best = np.inf
-    for centre in range(5):
-        for relative_sigma in (0.03, 0.1, 0.3, 0.8):
-            for slope in (-0.9, -0.4, 0.0, 0.4, 0.9):
-                point[0] = k.min() + width * (0.1 + 0.2 * centre)
-                point[1] = logarithm(relative_sigma * width)
-                point[2] = slope
-                loss = _loss(point, k, w, weight, shape)
-                if loss < best:
-                    best = loss
-                    best_point[:] = point
-    return best_point
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sort_simplex(simplex: FloatArray, loss: FloatArray) -> None:
-    """Insertion sort of the four corners by loss, ties in place."""
-    for i in range(1, 4):
-        for j in range(i, 0, -1):
-            if loss[j] >= loss[j - 1]:
-                break
-            loss[j], loss[j - 1] = loss[j - 1], loss[j]
-            for axis in range(3):
-                simplex[j, axis], simplex[j - 1, axis] = simplex[j - 1, axis], simplex[j, axis]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _simplex_step(
-    simplex: FloatArray, loss: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, shape: FloatArray
+def _free_parameters(
+    point: FloatArray, slope: FloatArray, k_low: float, k_high: float, least: float, free: BoolArray
 ) -> None:
-    """One Nelder-Mead step on a sorted simplex (coefficients 1, 2, 1/2, 1/2; Nelder and Mead, 1965)."""
-    centre = (simplex[0] + simplex[1] + simplex[2]) / 3.0
-    trial = centre + (centre - simplex[3])
-    trial_loss = _loss(trial, k, w, weight, shape)
-    if trial_loss < loss[0]:
-        further = centre + 2.0 * (centre - simplex[3])
-        further_loss = _loss(further, k, w, weight, shape)
-        if further_loss < trial_loss:
-            trial, trial_loss = further, further_loss
-    elif trial_loss >= loss[2]:
-        inner = centre + 0.5 * ((trial if trial_loss < loss[3] else simplex[3]) - centre)
-        inner_loss = _loss(inner, k, w, weight, shape)
-        if inner_loss >= min(trial_loss, loss[3]):
-            for corner in range(1, 4):
-                simplex[corner] = simplex[0] + 0.5 * (simplex[corner] - simplex[0])
-                loss[corner] = _loss(simplex[corner], k, w, weight, shape)
-            return
-        trial, trial_loss = inner, inner_loss
-    simplex[3] = trial
-    loss[3] = trial_loss
+    """Which parameters may move: not those at a bound whose descent points outside."""
+    width = k_high - k_low
+    b_maximum = WING_SLOPE_MAXIMUM / (1.0 + abs(point[2]))
+    bounds = (
+        (least, np.inf), (0.0, b_maximum), (-RHO_MAXIMUM, RHO_MAXIMUM), (k_low - width, k_high + width),
+        (SIGMA_MINIMUM, _sigma_maximum(width)),
+    )  # fmt: skip
+    for n in range(5):
+        low, high = bounds[n]
+        free[n] = not ((point[n] <= low and slope[n] > 0.0) or (point[n] >= high and slope[n] < 0.0))
+
+
+@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+def _add_square(weight: float, residual: float, row: FloatArray, matrix: FloatArray, slope: FloatArray) -> None:
+    """One squared residual into the lower half of the normal matrix and half the gradient."""
+    for n in range(5):
+        scaled = weight * row[n]
+        slope[n] += scaled * residual
+        for other in range(n + 1):
+            matrix[n, other] += scaled * row[other]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _search(start: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, shape: FloatArray) -> FloatArray:
-    """Nelder-Mead from ``start``, restarted around its best point."""
-    best = start.copy()
-    simplex, loss = np.empty((4, 3)), np.empty(4)
-    step = (0.1 * (k.max() - k.min()), 0.4, 0.25)
-    for _ in range(_SIMPLEX_ROUNDS):
-        for corner in range(4):
-            simplex[corner] = best
-            if corner > 0:
-                simplex[corner, corner - 1] += step[corner - 1]
-            loss[corner] = _loss(simplex[corner], k, w, weight, shape)
-        _sort_simplex(simplex, loss)
-        for _step in range(_SIMPLEX_STEPS):
-            if loss[3] - loss[0] <= _RELATIVE_TOLERANCE * loss[0]:
-                break
-            _simplex_step(simplex, loss, k, w, weight, shape)
-            _sort_simplex(simplex, loss)
-        best = simplex[0].copy()
-    return best
+def _raw(point: FloatArray) -> tuple[float, float, float, float, float]:
+    """(a, b, rho, m, sigma) of (minimum, b, rho, m, sigma)."""
+    b, rho, sigma = point[1], point[2], point[4]
+    return point[0] - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, point[3], sigma
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _butterfly_squares(
+    point: FloatArray, penalty: float, row: FloatArray, matrix: FloatArray, slope: FloatArray
+) -> float:
+    """Penalised squares of what g lacks to ``BUTTERFLY_MARGIN``, added to the normal equations; their sum."""
+    a, b, rho, m, sigma = _raw(point)
+    where, moved, loss = np.empty(BUTTERFLY_POINTS), np.empty(5), 0.0
+    raw = np.array([a, b, rho, m, sigma])
+    butterfly_points(raw, where)
+    for i in range(BUTTERFLY_POINTS):
+        lack = BUTTERFLY_MARGIN - durrleman_g(a, b, rho, m, sigma, where[i])
+        if not lack > 0.0:
+            continue
+        for n in range(5):
+            moved[:] = point
+            step = _DIFFERENCE * (1.0 if n in (2, 3) else point[n] + 1e-12)
+            moved[n] += step
+            p, q, r, s, t = _raw(moved)
+            derivative = (BUTTERFLY_MARGIN - durrleman_g(p, q, r, s, t, where[i]) - lack) / step
+            row[n] = derivative * point[4] if n == 4 else derivative
+        loss += penalty * lack * lack
+        _add_square(penalty, lack, row, matrix, slope)
+    return loss
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _normal_equations(
+    point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, quotes: int, penalty: float,
+    matrix: FloatArray, slope: FloatArray,
+) -> float:  # fmt: skip
+    """Sum of squares at ``point``, its normal matrix (lower half) and half its gradient in (.., m, ln sigma).
+
+    From the ``quotes``-th on the points are floors: they count, times ``penalty``, only where w lies below them.
+    """
+    matrix[:] = 0.0
+    slope[:] = 0.0
+    minimum, b, rho, m, sigma = point[0], point[1], point[2], point[3], point[4]
+    loss, complement, row = 0.0, np.sqrt(1.0 - rho * rho), np.empty(5)
+    row[0] = 1.0
+    for i in range(k.shape[0]):
+        x = k[i] - m
+        root = np.sqrt(x * x + sigma * sigma)
+        row[1] = rho * x + root - sigma * complement
+        residual = minimum + b * row[1] - w[i]
+        q = weight[i]
+        if i >= quotes:
+            if residual >= 0.0:
+                continue
+            q *= penalty
+        row[2] = b * (x + sigma * rho / complement)
+        row[3] = -b * (rho + x / root)
+        row[4] = b * sigma * (sigma / root - complement)
+        loss += q * residual * residual
+        _add_square(q, residual, row, matrix, slope)
+    if penalty > 0.0:
+        loss += _butterfly_squares(point, penalty, row, matrix, slope)
+    return loss
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _solve(
+    matrix: FloatArray, slope: FloatArray, free: BoolArray, damping: float, root: FloatArray, step: FloatArray
+) -> bool:
+    """Marquardt's step: (M + damping*diag(M)) step = -slope over the free parameters, by Cholesky; False: singular."""
+    step[:] = 0.0
+    for n in range(5):
+        if not free[n]:
+            continue
+        for other in range(n + 1):
+            if not free[other]:
+                continue
+            value = matrix[n, other] * (1.0 + damping if n == other else 1.0)
+            for inner in range(other):
+                if free[inner]:
+                    value -= root[n, inner] * root[other, inner]
+            if n == other and not value > 0.0:
+                return False
+            root[n, other] = np.sqrt(value) if n == other else value / root[other, other]
+    for n in range(5):
+        if free[n]:
+            value = -slope[n]
+            for other in range(n):
+                value -= root[n, other] * step[other] if free[other] else 0.0
+            step[n] = value / root[n, n]
+    for n in range(4, -1, -1):
+        if free[n]:
+            value = step[n]
+            for other in range(n + 1, 5):
+                value -= root[other, n] * step[other] if free[other] else 0.0
+            step[n] = value / root[n, n]
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _descend(
+    point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, quotes: int, penalty: float, least: float,
+    steps: int,
+) -> float:  # fmt: skip
+    """Levenberg-Marquardt from ``point`` (moved in place), at most so many ``steps``; the sum of squares there."""
+    k_low, k_high = k[:quotes].min(), k[:quotes].max()
+    matrix, new_matrix, slope, new_slope = np.empty((5, 5)), np.empty((5, 5)), np.empty(5), np.empty(5)
+    root, step, trial, free = np.zeros((5, 5)), np.zeros(5), np.empty(5), np.empty(5, np.bool_)
+    _constrain(point, k_low, k_high, least)
+    loss = _normal_equations(point, k, w, weight, quotes, penalty, matrix, slope)
+    damping, small = _DAMPING_START, 0
+    for _ in range(steps):
+        _free_parameters(point, slope, k_low, k_high, least, free)
+        if _solve(matrix, slope, free, damping, root, step):
+            trial[:4] = point[:4] + step[:4]
+            trial[4] = point[4] * exponential(min(max(step[4], -1.0), 1.0))
+            _constrain(trial, k_low, k_high, least)
+            new_loss = _normal_equations(trial, k, w, weight, quotes, penalty, new_matrix, new_slope)
+            if new_loss < loss:
+                small = small + 1 if loss - new_loss <= _RELATIVE_TOLERANCE * loss else 0
+                point[:], matrix[:], slope[:], loss = trial, new_matrix, new_slope, new_loss
+                damping = max(0.1 * damping, _DAMPING_LEAST)
+                if small >= 2:
+                    break
+                continue
+            damping *= 4.0
+        else:
+            damping *= 100.0
+        if damping > _DAMPING_MOST:
+            break
+    return loss
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -202,6 +311,17 @@ def _input_status(k: FloatArray, w: FloatArray, weight: FloatArray) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _error(parameters: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray) -> float:
+    """Weighted root mean square of w(k) - w."""
+    total, weight_sum = 0.0, 0.0
+    for i in range(k.shape[0]):
+        fitted = raw_total_variance(parameters[0], parameters[1], parameters[2], parameters[3], parameters[4], k[i])
+        total += weight[i] * (fitted - w[i]) ** 2
+        weight_sum += weight[i]
+    return np.sqrt(total / weight_sum)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def fit_slice(
     log_moneyness: FloatArray, total_variance: FloatArray, weight: FloatArray
 ) -> tuple[FloatArray, float, int]:
@@ -209,10 +329,10 @@ def fit_slice(
 
     ``log_moneyness`` = ln(strike/forward), ``total_variance`` = vol**2 * years >= 0, ``weight`` >= 0 of the squared
     errors; equally long. ``parameters`` = (a, b, rho, m, sigma) of ``kernels.svi`` with b >= 0, |rho| <= 0.999,
-    1e-4 <= sigma <= 10, b*(1+|rho|) <= 2 and a + b*sigma*sqrt(1-rho**2) >= 0 (to one rounding). The error is in
-    units of total variance, weighted. Unless status is ``FITTED`` parameters and error are NaN: ``TOO_FEW_POINTS``
-    (fewer than five distinct log-moneynesses of positive weight) or ``INVALID_INPUT`` (not finite, negative, or of
-    different lengths). Freedom from butterfly arbitrage is not imposed: see ``kernels.svi.durrleman_minimum``.
+    1e-4 <= sigma <= 10 and at most twice the quotes' range, b*(1+|rho|) <= 2 and a + b*sigma*sqrt(1-rho**2) >= 0 (to
+    one rounding). The error is in units of total variance, weighted. Unless status is ``FITTED`` parameters and error
+    are NaN: ``TOO_FEW_POINTS`` (fewer than five distinct log-moneynesses of positive weight) or ``INVALID_INPUT`` (not
+    finite, negative, or of different lengths). Freedom from butterfly arbitrage is not imposed: ``fit_free_slice``.
     """
     parameters = np.full(5, np.nan)
     status = _input_status(log_moneyness, total_variance, weight)
@@ -220,12 +340,100 @@ def fit_slice(
         return parameters, np.nan, status
     used = weight > 0.0
     k, w, q = log_moneyness[used], total_variance[used], weight[used]
-    shape = np.empty(k.shape[0])
-    point = _search(_grid_start(k, w, q, shape), k, w, q, shape)
-    m, sigma, rho = _constrained(point, k.min(), k.max())
-    error, minimum, b = _fit_inner(k, w, q, m, sigma, rho, shape)
-    weight_sum = 0.0
-    for i in range(q.shape[0]):
-        weight_sum += q[i]
-    parameters[:] = (minimum - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, m, sigma)
-    return parameters, np.sqrt(error / weight_sum), FITTED
+    point = np.empty(5)
+    _grid_start(k, w, q, point)
+    _descend(point, k, w, q, k.shape[0], 0.0, 0.0, _STEPS)
+    parameters[:] = _raw(point)
+    return parameters, _error(parameters, k, w, q), FITTED
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def lowest_above(parameters: FloatArray, floor_k: FloatArray, floor_w: FloatArray) -> float:
+    """Smallest w(k) - floor over the floor's points; infinite without any."""
+    lowest = np.inf
+    for i in range(floor_k.shape[0]):
+        w = raw_total_variance(
+            parameters[0], parameters[1], parameters[2], parameters[3], parameters[4], floor_k[i]
+        )  # fmt: skip
+        lowest = min(lowest, w - floor_w[i])
+    return lowest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def flatten(parameters: FloatArray) -> bool:
+    """Shrink b, the variance at the forward held, until g >= ``BUTTERFLY_MARGIN``/2 everywhere; False: no variance.
+
+    Bisection for the largest share of b: a flat slice has g = 1.
+    """
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    at_forward = raw_total_variance(a, b, rho, m, sigma, 0.0)
+    if not at_forward > 0.0:
+        return False
+    low, high, trial = 0.0, 1.0, parameters.copy()
+    for _ in range(40):
+        share = 0.5 * (low + high)
+        trial[1] = share * b
+        trial[0] = at_forward - share * (at_forward - a)
+        if butterfly_minimum(trial)[0] >= 0.5 * BUTTERFLY_MARGIN:
+            low = share
+        else:
+            high = share
+    parameters[1], parameters[0] = low * b, at_forward - low * (at_forward - a)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def is_free(parameters: FloatArray, floor_k: FloatArray, floor_w: FloatArray) -> bool:
+    """No butterfly arbitrage, and never below the floor."""
+    return butterfly_minimum(parameters)[0] >= 0.0 and lowest_above(parameters, floor_k, floor_w) >= 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _penalised(
+    point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, floor_k: FloatArray, floor_w: FloatArray
+) -> FloatArray:
+    """Parameters after rounds of rising penalties, from ``point``; the first free of arbitrage, or the last."""
+    quotes, scale, square = k.shape[0], 0.0, 1e-300
+    for i in range(quotes):
+        scale += weight[i]
+        square += weight[i] * w[i] * w[i]
+    all_k, all_w = np.concatenate((k, floor_k)), np.concatenate((w, floor_w))
+    # g has no unit: a floor's lack counts in units of the quotes' variance
+    all_weight = np.concatenate((weight, np.full(floor_k.shape[0], scale / square)))
+    penalty, least, parameters = 1e-3 * square, 1e-3 * np.sqrt(square / scale), np.empty(5)
+    for _ in range(_PENALTY_ROUNDS):
+        _descend(point, all_k, all_w, all_weight, quotes, penalty, least, _PENALTY_STEPS)
+        parameters[:] = _raw(point)
+        if is_free(parameters, floor_k, floor_w):
+            break
+        penalty *= _PENALTY_GROWTH
+    return parameters
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fit_free_slice(
+    log_moneyness: FloatArray, total_variance: FloatArray, weight: FloatArray, floor_k: FloatArray, floor_w: FloatArray
+) -> tuple[FloatArray, float, int, bool]:
+    """(parameters, error, status, repaired): as ``fit_slice``, without butterfly arbitrage and nowhere below the floor.
+
+    ``floor_w`` is the total variance of the expiry before at log-moneynesses ``floor_k`` (equally long, maybe empty):
+    w may not fall below it (calendar arbitrage; Gatheral and Jacquier, 2014, lemma 2.1). ``repaired``: the closest
+    slice had an arbitrage, this one is the closest found without. ``NOT_REPAIRED`` (parameters NaN): none was found.
+    """
+    parameters, error, status = fit_slice(log_moneyness, total_variance, weight)
+    if status != FITTED or is_free(parameters, floor_k, floor_w):
+        return parameters, error, status, False
+    used = weight > 0.0
+    k, w, q = log_moneyness[used], total_variance[used], weight[used]
+    a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
+    point = np.array([a + b * sigma * np.sqrt(1.0 - rho * rho), b, rho, m, sigma])
+    parameters = _penalised(point, k, w, q, floor_k, floor_w)
+    for _ in range(3):  # lifting may cost the butterfly what flattening has won
+        if is_free(parameters, floor_k, floor_w):
+            return parameters, _error(parameters, k, w, q), FITTED, True
+        if butterfly_minimum(parameters)[0] < 0.0 and not flatten(parameters):
+            break
+        parameters[0] += max(-lowest_above(parameters, floor_k, floor_w), 0.0) * (1.0 + 1e-9)
+    if is_free(parameters, floor_k, floor_w):
+        return parameters, _error(parameters, k, w, q), FITTED, True
+    return np.full(5, np.nan), np.nan, NOT_REPAIRED, True

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 
-from kernels.implied_vol import CONVERGED, implied_vol, merton_implied_vol
-from kernels.svi import total_variance
-from kernels.svi_fit import FITTED
-from kernels.svi_fit import fit_slice as fit_slice_kernel
-from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
+from kernels.svi import LOG_MONEYNESS_LIMIT, total_variance, total_variances
+from kernels.svi_fit import (
+    FITTED,
+    MINIMUM_POINTS,
+    fit_free_slice,
+    fit_minimum_and_slope,
+    flatten,
+    is_free,
+    lowest_above,
+)
+from oracles.option_quotes import NO_JUMPS, Defect, Finding, JumpsE, Points, Quote, Terms, examine
+from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9
 
 SliceE9 = tuple[int, int, int, int, int]
-JumpsE = tuple[int, int, int]
-NO_JUMPS: JumpsE = (0, 0, 0)
 LEVEL_HORIZON_MS = 30 * 86_400_000
-VOLATILITY_MIN, VOLATILITY_MAX = 0.01, 5.0  # beyond these a quote is a boundary value of its source
-SPREAD_FLOOR = 0.01  # of the price: weight of a quote without bid and ask, and bound of a locked market's weight
+NEAR_EXPIRY_MS = 30 * 60_000
+NEAREST_STRIKES = 3
+WING_POINTS = 3
+FLAT_SIGMA_E9 = ONE_E9 // 10
+FLOOR_POINTS = 33
+FLOOR_STDDEVS = 4.0
+NO_FLOOR = (np.empty(0), np.empty(0))
+
+FloorCurve = tuple[np.ndarray, np.ndarray]
 
 
-class Quote(NamedTuple):
-    """One option's mark, with bid and ask where there are any (0: none); nano-USD."""
+class Method(StrEnum):
+    """How a slice came about."""
 
-    is_call: bool
-    strike_usd9: int
-    mark_usd9: int
-    bid_usd9: int
-    ask_usd9: int
+    SVI = "svi"
+    WING = "level and wings"  # three or four strikes: symmetric, above every quote
+    FLAT = "flat"  # one or two strikes, or minutes to expiry: at the highest quote
+    RECORDED = "recorded"  # not fitted here
+    NONE = "none"  # the last slice stays
 
 
 class Slice(NamedTuple):
@@ -42,48 +55,110 @@ class Slice(NamedTuple):
     sigma_e9: int
 
 
+class Smile(NamedTuple):
+    """A fitted expiry: its slice (None: nothing to record), how it was made, and what was wrong on the way.
+
+    `repaired`: the closest slice had an arbitrage, this one is the closest found without.
+    """
+
+    slice_e9: SliceE9 | None
+    method: Method
+    repaired: bool
+    points: Points
+    findings: list[Finding]
+
+
 def fit_slice(
     quotes: list[Quote], forward_usd9: int, rate_e9: int, remaining_ms: int, jumps: JumpsE = NO_JUMPS
 ) -> SliceE9 | None:
-    """SVI slice of total variance fitted to out-of-the-money quotes, weighted by vega over spread.
+    """The slice of `fit_smile` alone; None: keep the last one."""
+    return fit_smile(quotes, Terms(forward_usd9, rate_e9, remaining_ms, jumps)).slice_e9
 
-    With `jumps` (as a listing has them) each quote is inverted to the volatility that Merton's diffusion must have
-    beside them, and the slice is that of the diffusion; quotes that the jumps alone exceed say nothing.
-    Too few usable strikes give a flat slice at their weighted mean; none at all give None (keep the last slice).
+
+def fit_smile(quotes: list[Quote], terms: Terms, floor: FloorCurve = NO_FLOOR) -> Smile:
+    """SVI slice of total variance fitted to out-of-the-money quotes, each weighted by its spread, free of arbitrage.
+
+    With jumps (as a listing has them) each quote is inverted to the volatility that Merton's diffusion must have
+    beside them, and the slice is that of the diffusion; quotes that the jumps alone exceed say nothing. `floor`: total
+    variance of the expiry before (`floor_of`), below which no slice goes. Where the quotes cannot carry five parameters
+    the slice has two, or one, and lies above every quote it is made of: more variance is more margin of the short side.
     """
-    points = [p for q in quotes if (p := _point(q, forward_usd9, rate_e9, remaining_ms, jumps)) is not None]
-    if not points:
-        return None
-    log_moneyness, variance, weight = (np.array(column) for column in zip(*sorted(points), strict=True))
-    parameters, _, status = fit_slice_kernel(log_moneyness, variance, weight)
-    if status != FITTED:
-        flat = float((variance * weight).sum() / weight.sum())
-        return (round(flat * ONE_E9), 0, 0, 0, ONE_E9 // 10)
+    if terms.forward_usd9 <= 0 or terms.remaining_ms <= 0:
+        empty, _ = examine([], terms)
+        return Smile(None, Method.NONE, False, empty, [Finding(Defect.NO_FORWARD, 0)])
+    points, findings = examine(quotes, terms)
+    strikes = len(points.log_moneyness)
+    if strikes == 0:
+        return Smile(None, Method.NONE, False, points, [*findings, Finding(Defect.NO_QUOTES, 0)])
+    findings += [Finding(defect, 0) for defect in _of_expiry(points, terms)]
+    if terms.remaining_ms < NEAR_EXPIRY_MS or strikes < MINIMUM_POINTS:
+        method, parameters = _fallback(points, terms)
+        return Smile(recorded(parameters, floor), method, False, points, findings)
+    parameters, _, status, repaired = fit_free_slice(*points, *floor)
+    slice_e9 = recorded(parameters, floor) if status == FITTED else None
+    if slice_e9 is None:
+        return Smile(None, Method.NONE, False, points, [*findings, Finding(Defect.NOT_REPAIRED, 0)])
+    return Smile(slice_e9, Method.SVI, repaired, points, findings)
+
+
+def floor_of(slice_e9: SliceE9) -> FloorCurve:
+    """Total variance of a slice as the next expiry's floor: 33 points over +-4 standard deviations at the forward."""
+    values = parameters_of(slice_e9)
+    a, b, rho, m, sigma = values.tolist()
+    reach = FLOOR_STDDEVS * math.sqrt(max(total_variance(a, b, rho, m, sigma, 0.0), 0.0))
+    log_moneyness = np.linspace(-1.0, 1.0, FLOOR_POINTS) * min(reach, LOG_MONEYNESS_LIMIT)
+    variance = np.empty(FLOOR_POINTS)
+    total_variances(values, log_moneyness, variance)
+    return log_moneyness, variance
+
+
+def parameters_of(slice_e9: SliceE9) -> np.ndarray:
+    """(a, b, rho, m, sigma) as the kernels take them."""
+    return np.array(slice_e9, np.float64) / ONE_E9
+
+
+def recorded(parameters: np.ndarray, floor: FloorCurve = NO_FLOOR) -> SliceE9 | None:
+    """Parameters as integers, free of arbitrage as integers too; None where that cannot be had."""
+    found = _rounded(parameters)
+    for _ in range(3):
+        values = parameters_of(found)
+        if is_free(values, *floor):
+            return found
+        if not flatten(values):
+            return None
+        found = _rounded(values)
+        lack = -lowest_above(parameters_of(found), *floor)
+        if lack > 0:
+            found = (found[0] + math.ceil(lack * ONE_E9) + 1, *found[1:])
+    return found if is_free(parameters_of(found), *floor) else None
+
+
+def _rounded(parameters: np.ndarray) -> SliceE9:
     a, b, rho, m, sigma = (round(float(value) * ONE_E9) for value in parameters)
     return (a, max(b, 0), rho, m, max(sigma, 1))
 
 
-def _point(
-    quote: Quote, forward_usd9: int, rate_e9: int, remaining_ms: int, jumps: JumpsE
-) -> tuple[float, float, float] | None:
-    """(log-moneyness, total variance, weight) of an out-of-the-money quote, None where it says nothing."""
-    forward, strike = forward_usd9 / USD9_PER_USD, quote.strike_usd9 / USD9_PER_USD
-    if strike <= 0 or quote.is_call != (strike >= forward):
-        return None
-    years = remaining_ms / MILLISECONDS_PER_YEAR
-    undiscounted = quote.mark_usd9 / USD9_PER_USD * math.exp(rate_e9 / ONE_E9 * years)
-    option = (undiscounted, forward, strike, years, quote.is_call)
-    if jumps[0]:
-        volatility, status = merton_implied_vol(*option, jumps[0] / ONE_E6, jumps[1] / ONE_E9, jumps[2] / ONE_E9)
-    else:
-        volatility, status = implied_vol(*option)
-    if status != CONVERGED or not VOLATILITY_MIN < volatility < VOLATILITY_MAX:
-        return None
-    log_moneyness, stddev = math.log(strike / forward), volatility * math.sqrt(years)
-    distance = -log_moneyness / stddev + stddev / 2
-    vega = math.exp(-distance * distance / 2)
-    spread = max((quote.ask_usd9 - quote.bid_usd9) / quote.mark_usd9, SPREAD_FLOOR) if quote.bid_usd9 else 1.0
-    return log_moneyness, stddev * stddev, vega / max(spread * undiscounted / forward, 1e-9) ** 0.5
+def _of_expiry(points: Points, terms: Terms) -> list[Defect]:
+    """Defects of the expiry as a whole."""
+    k = points.log_moneyness
+    found = [Defect.NEAR_EXPIRY] if terms.remaining_ms < NEAR_EXPIRY_MS else []
+    found += [Defect.TOO_FEW_STRIKES] if len(k) < MINIMUM_POINTS else []
+    return found + ([Defect.ONE_WING] if k[0] >= 0.0 or k[-1] <= 0.0 else [])
+
+
+def _fallback(points: Points, terms: Terms) -> tuple[Method, np.ndarray]:
+    """Two parameters or one, above every quote: level and wings of a symmetric slice, or the highest variance."""
+    k, w = points.log_moneyness, points.total_variance
+    if terms.remaining_ms < NEAR_EXPIRY_MS or len(k) < WING_POINTS:
+        nearest = np.argsort(np.abs(k), kind="stable")[:NEAREST_STRIKES]
+        return Method.FLAT, np.array([w[nearest].max(), 0.0, 0.0, 0.0, FLAT_SIGMA_E9 / ONE_E9])
+    sigma = max(float(np.sqrt(w.mean())), 1e-4)
+    _, minimum, b = fit_minimum_and_slope(k, w, points.weight, 0.0, sigma, 0.0, np.empty(len(k)))
+    parameters = np.array([minimum - b * sigma, b, 0.0, 0.0, sigma])
+    curve = np.empty(len(k))
+    total_variances(parameters, k, curve)
+    parameters[0] += max(float((w - curve).max()), 0.0)
+    return Method.WING, parameters
 
 
 def volatility_level_e9(slices: list[Slice], time_ms: int) -> int:

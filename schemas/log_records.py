@@ -5,7 +5,8 @@ entries u32, number u64 (of the decision in market.log that this record belongs 
 block hash 32 bytes, reserved u64. Payloads by kind:
 
 - LISTINGS: JSON array of listings in the order in which they count; entries = events of `instruments` it settles.
-- MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW).
+- MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW). `held`: how
+  many surfaces in a row were held back for moving too far; above 0 the expiry is degraded.
 - BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
   rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.
 - EVENTS: `entries` rows; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW. An
@@ -36,7 +37,7 @@ HEADER = struct.Struct("<BBHIQQq32sQ")
 SPOT_ROW = np.dtype([("underlying", "<i4"), ("reserved", "<i4"), ("spot_usd9", "<i8"), ("volatility_e9", "<i8")])
 EXPIRY_ROW = np.dtype(
     [
-        ("expiry", "<i4"), ("reserved", "<i4"), ("forward_usd9", "<i8"), ("rate_e9", "<i8"),
+        ("expiry", "<i4"), ("held", "<i4"), ("forward_usd9", "<i8"), ("rate_e9", "<i8"),
         ("a_e9", "<i8"), ("b_e9", "<i8"), ("rho_e9", "<i8"), ("m_e9", "<i8"), ("sigma_e9", "<i8"),
     ]
 )  # fmt: skip

@@ -166,6 +166,10 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unrealised_gain_share_e6: RatioE6 = 1_000_000
     finality_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 64
     liquidation_depth_blocks: Annotated[int, Meta(ge=0, le=FINALITY_DEPTH_MAX)] = 0
+    surface_move_max_e6: Annotated[int, Meta(ge=0, le=10_000_000)] = 500_000
+    """Relative change of volatility beyond which a new surface is held back and its expiry degraded; 0: none is."""
+    degraded_volatility_e6: Annotated[int, Meta(ge=0, le=10_000_000)] = 100_000
+    """Add-on of options of a degraded expiry: so much volatility (0.10: ten vol points) on the gross vega."""
 
     def __post_init__(self) -> None:
         _refuse_twice("concentration", [(rule.underlying, rule.scope) for rule in self.concentration])

@@ -94,6 +94,8 @@ def margin(book: TwinBook, account: str, tables: Tables, p: RiskParameters) -> d
     short = _up(sum(max(0, -v) for v in net.values()) * p.short_option_minimum_e6, 1_000_000)
     charge = _up(sum(abs(q) * notional[i] for i, q in lots.items()) * p.gross_notional_charge_e6, 1_000_000)
     charge += sum(concentration(rule, lots, book.catalogue, tables) for rule in p.concentration)
+    if tables.degraded_usd9 is not None:
+        charge += sum(abs(q) * int(tables.degraded_usd9[i]) for i, q in lots.items())
     risk = max(shortfall, stress, short)
     maintenance = _up(risk + charge, 1_000)
     initial = _up(_up(risk * p.initial_margin_multiplier_e6, 1_000_000) + charge, 1_000)

@@ -41,6 +41,7 @@ COMMANDS = {
     ),
     "stress": Entry("streams.cli.stress", "The whole venue under stress: what its insurance fund would have to pay."),
     "parameters": Entry("streams.cli.parameters", "Risk parameters: the document, and what recorded markets suggest."),
+    "surface": Entry("streams.cli.surface", "A volatility surface drawn: slices, arbitrage verdicts, bid and ask."),
     "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),

@@ -20,7 +20,7 @@ from kernels.layout import SPOT
 from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_up
 from schemas.risk_parameters import COLLATERAL, Concentration, RiskParameters
 from streams.engine.book import Legs
-from streams.engine.tables import Tables
+from streams.engine.tables import Tables, ratio_up_usd9
 
 _BEYOND = 2**62  # no size of an account on the fast path reaches it
 
@@ -38,7 +38,7 @@ def concentration_usd9(legs: Legs, tables: Tables, p: RiskParameters) -> np.ndar
         size = np.zeros(count, np.int64)
         np.add.at(size, account[at], _sizes(legs.leg_lots[at], legs.leg_instrument[at], tables, rule))
         for above_usd9, rate_e6 in _increments(rule):
-            charge += _ratio_up(np.maximum(size - min(above_usd9, _BEYOND), 0), rate_e6)
+            charge += ratio_up_usd9(np.maximum(size - min(above_usd9, _BEYOND), 0), rate_e6)
     return charge
 
 
@@ -78,9 +78,3 @@ def _increments(rule: Concentration) -> list[tuple[int, int]]:
         (tier.above_usd6 * USD9_PER_USD6, rate - before)
         for tier, rate, before in zip(rule.tiers, rates[1:], rates, strict=False)
     ]
-
-
-def _ratio_up(values: np.ndarray, ratio_e6: int) -> np.ndarray:
-    """ceil(values * ratio / 1e6) without overflow: whole millions and the rest apart."""
-    millions, rest = np.divmod(values, ONE_E6)
-    return np.asarray(millions * ratio_e6 - (-(rest * ratio_e6) // ONE_E6))

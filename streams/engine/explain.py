@@ -25,7 +25,7 @@ from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_half_even, divide_u
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Book, Legs
 from streams.engine.concentration import concentration_of
-from streams.engine.margin import EXPECTED_SHORTFALL, STRESS, Margins
+from streams.engine.margin import EXPECTED_SHORTFALL, STRESS, Margins, degraded_charge_of
 from streams.engine.portfolio import Assessment, alone, assessment_of, margins_of, sums_of
 from streams.engine.tables import Tables
 
@@ -234,11 +234,14 @@ def _contributions(
 
 
 def _add_on_rows(legs: Legs, add_ons_usd9: int, tables: Tables, p: RiskParameters) -> list[Contribution]:
-    """The charge on gross notional, and every concentration rule that asks for something."""
-    concentration = concentration_of(legs, 0, tables, p)
-    named = [("charge on gross notional", add_ons_usd9 - sum(charge for _, charge in concentration))]
-    named += [(f"concentration: {rule.underlying} {rule.scope}", charge) for rule, charge in concentration if charge]
-    return [Contribution(ADD_ON, name, *[divide_up(charge, USD9_PER_USD6)] * 2) for name, charge in named]
+    """The charge on gross notional, and every other add-on that asks for something."""
+    others = [
+        (f"concentration: {rule.underlying} {rule.scope}", usd9) for rule, usd9 in concentration_of(legs, 0, tables, p)
+    ]
+    others.append(("degraded volatility surface", degraded_charge_of(legs, 0, tables)))
+    rows = [("charge on gross notional", add_ons_usd9 - sum(usd9 for _, usd9 in others))]
+    rows += [(name, usd9) for name, usd9 in others if usd9]
+    return [Contribution(ADD_ON, name, *[divide_up(usd9, USD9_PER_USD6)] * 2) for name, usd9 in rows]
 
 
 def _row(part: _Part, multiplier_e6: int) -> Contribution:

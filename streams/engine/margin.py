@@ -5,6 +5,7 @@ NLV    = cash + marks of positions + collateral at price x factor  (open gains b
 risk   = max(expected shortfall, worst weighted stress loss, short-option minimum)
 MM     = risk + add-ons,   IM = multiplier x risk + add-ons           (rounded up: against the account)
 add-ons = charge on gross notional + concentration charge (streams/engine/concentration.py)
+          + governed volatility x gross vega of options whose surface is degraded
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from streams.engine.book import Legs
 from streams.engine.concentration import concentration_of, concentration_usd9
 from streams.engine.gains import uncounted_gain_usd6, uncounted_gains_usd6
 from streams.engine.output import Fault
-from streams.engine.tables import Tables
+from streams.engine.tables import Tables, ratio_up_usd9
 
 EXPECTED_SHORTFALL, STRESS, SHORT_OPTION_MINIMUM = range(len(BINDING_TERMS))
 SUM_LIMIT = 2.0**61
@@ -76,8 +77,11 @@ def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tabl
     base = cash_usd6 - entry_usd6
     equity = base + out[:, 0] // USD9_PER_USD6
     nlv = base + out[:, 1] // USD9_PER_USD6 - uncounted_gains_usd6(legs, entry_usd6, tables, p)
-    short = _ratio_up(out[:, 3], p.short_option_minimum_e6)
-    charge = _ratio_up(out[:, 2], p.gross_notional_charge_e6) + concentration_usd9(legs, tables, p)
+    short = ratio_up_usd9(out[:, 3], p.short_option_minimum_e6)
+    charge = ratio_up_usd9(out[:, 2], p.gross_notional_charge_e6) + concentration_usd9(legs, tables, p)
+    if tables.degraded_usd9 is not None:
+        degraded, size = _degraded_charge(legs, tables.degraded_usd9)
+        charge, magnitude = charge + degraded, magnitude + size
     wide = magnitude >= SUM_LIMIT
     exact = {a: _wide_sums(legs, a, int(base[a]), int(entry_usd6[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
     for a, values in exact.items():
@@ -107,15 +111,28 @@ def _wide_sums(
         base_usd6 + totals[0] // USD9_PER_USD6,
         divide_up(short * p.short_option_minimum_e6, ONE_E6),
         divide_up(totals[2] * p.gross_notional_charge_e6, ONE_E6)
-        + sum(charge for _, charge in concentration_of(legs, account, tables, p)),
+        + sum(charge for _, charge in concentration_of(legs, account, tables, p))
+        + degraded_charge_of(legs, account, tables),
     )
 
 
-def _ratio_up(values_usd9: np.ndarray, ratio_e6: int) -> np.ndarray:
-    """ceil(values * ratio / 1e6) without overflow: whole millions and the rest apart."""
-    millions = values_usd9 // ONE_E6
-    rest = values_usd9 - millions * ONE_E6
-    return millions * ratio_e6 - (-(rest * ratio_e6) // ONE_E6)
+def degraded_charge_of(legs: Legs, account: int, tables: Tables) -> int:
+    """What options with a degraded surface add for one account of any size, nano-USD."""
+    if tables.degraded_usd9 is None:
+        return 0
+    leg = slice(int(legs.account_ptr[account]), int(legs.account_ptr[account + 1]))
+    per_lot = tables.degraded_usd9[legs.leg_instrument[leg]].tolist()
+    return sum(abs(lots) * add_on for lots, add_on in zip(legs.leg_lots[leg].tolist(), per_lot, strict=True))
+
+
+def _degraded_charge(legs: Legs, degraded_usd9: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[A]: sum of |lots| x add-on of a lot, int64 (exact while it fits) and as float."""
+    lots, per_lot = np.abs(legs.leg_lots), degraded_usd9[legs.leg_instrument]
+    cumulated = np.concatenate((np.zeros(1, np.int64), np.cumsum(lots * per_lot)))  # wraps, differences do not care
+    count = len(legs.account_ptr) - 1
+    account = np.repeat(np.arange(count), np.diff(legs.account_ptr))
+    magnitude = np.bincount(account, lots.astype(np.float64) * per_lot, count)
+    return np.diff(cumulated[legs.account_ptr]), magnitude
 
 
 def plain_terms(sums: Sums) -> PlainTerms:

@@ -26,11 +26,12 @@ class RecordedMarket:
         self.volatility_e9 = np.zeros(0, np.int64)
         self.expiries = np.zeros((0, len(EXPIRY_FIELDS)), np.int64)
         self.settled = np.zeros(0, np.bool_)
+        self.degraded = np.zeros(0, np.bool_)  # surfaces held back: the slice is the last good one
 
     def copy(self) -> RecordedMarket:
         twin = RecordedMarket()
         twin.time_ms = self.time_ms
-        for name in ("spot_usd9", "volatility_e9", "expiries", "settled"):
+        for name in ("spot_usd9", "volatility_e9", "expiries", "settled", "degraded"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -44,6 +45,7 @@ class RecordedMarket:
         if missing > 0:
             self.expiries = np.vstack([self.expiries, np.zeros((missing, len(EXPIRY_FIELDS)), np.int64)])
             self.settled = np.append(self.settled, np.zeros(missing, np.bool_))
+            self.degraded = np.append(self.degraded, np.zeros(missing, np.bool_))
 
     def record(self, market: Market, time_ms: int) -> None:
         """Take the rows of a market tick or barrier."""
@@ -52,6 +54,7 @@ class RecordedMarket:
         self.volatility_e9[market.spots["underlying"]] = market.spots["volatility_e9"]
         for column, name in enumerate(EXPIRY_FIELDS):
             self.expiries[market.expiries["expiry"], column] = market.expiries[name]
+        self.degraded[market.expiries["expiry"]] = market.expiries["held"] > 0
 
     def digest(self, catalogue: Catalogue) -> bytes:
         """Identity of this market with what is listed: equal digests give equal tables."""
@@ -59,6 +62,8 @@ class RecordedMarket:
         h.update(np.array([self.time_ms, len(catalogue.instruments)], np.int64).tobytes())
         for part in (self.spot_usd9, self.expiries, self.settled):
             h.update(part.tobytes())
+        if self.degraded.any():
+            h.update(self.degraded.tobytes())
         return h.digest()
 
     # -- tables
@@ -107,6 +112,7 @@ class RecordedMarket:
             "volatility_e9": self.volatility_e9.tobytes(),
             "expiries": self.expiries.tobytes(),
             "settled": self.settled.tobytes(),
+            "degraded": self.degraded.tobytes(),
         }
 
     @classmethod
@@ -117,4 +123,5 @@ class RecordedMarket:
         market.volatility_e9 = np.frombuffer(plain["volatility_e9"], np.int64).copy()
         market.expiries = np.frombuffer(plain["expiries"], np.int64).reshape(-1, len(EXPIRY_FIELDS)).copy()
         market.settled = np.frombuffer(plain["settled"], np.bool_).copy()
+        market.degraded = np.frombuffer(plain.get("degraded", bytes(len(market.settled))), np.bool_).copy()
         return market

@@ -61,7 +61,7 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
             continue  # before the first barrier there is nothing to warn of; nor is there behind the close
         if not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
             continue
-        ticks.fitted(state.catalogue, group_ms)
+        ticks.fitted(state.catalogue, group_ms, state.parameters.surface_move_max_e6)
         rows = ticks.rows(state.catalogue)
         changed = _changed(last, rows)
         if not len(changed.spots) and not len(changed.expiries):
@@ -69,7 +69,7 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
         steps.append(Step(records.MARKET, number, group_ms, block_hash, len(changed.spots), changed))
         tally.take(group_ms, ticks)
         last, last_tick_ms = rows, group_ms
-    ticks.fitted(state.catalogue, time_ms)
+    ticks.fitted(state.catalogue, time_ms, state.parameters.surface_move_max_e6)
     tally.take(None, ticks)
     settlements = ticks.settlements(state.catalogue, time_ms, window_ms)
     barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), settlements, True)
@@ -147,7 +147,7 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     time_ms = max(candidates[-1].event["time_ms"], state.last_tick_ms)
     if not _due(state, last, ticks.spot_usd9, time_ms, state.last_tick_ms):
         return []
-    ticks.fitted(state.catalogue, time_ms)
+    ticks.fitted(state.catalogue, time_ms, state.parameters.surface_move_max_e6)
     changed = _changed(last, ticks.rows(state.catalogue))
     return [Step(records.MARKET, state.intake.closed + 1, time_ms, records.NO_HASH, len(changed.spots), changed)]
 

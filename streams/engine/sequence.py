@@ -260,11 +260,11 @@ class Sequencer:
                 out.append(self._refuse(candidate, refusal))
         self.last_tick_ms = header.time_ms
         if not closing:
-            self.ticks.record(records.read_market(raw, header))
+            self.ticks.record(records.read_market(raw, header), header.time_ms)
             self.begun = _hash_of(header) or self.begun
             return out + self._flush(header, header.time_ms)
         barrier = records.read_barrier(raw, header)
-        self.ticks.record(barrier.market)
+        self.ticks.record(barrier.market, header.time_ms)
         out += self._flush(header, None)
         self.ticks.settle(barrier.settlements)
         return out + self._close(header)

@@ -30,6 +30,8 @@ from schemas.quantities import ONE_E6, USD9_PER_USD
 from schemas.risk_parameters import COLLATERAL, RiskParameters, StressRow, parameters_digest
 from streams.engine.market import RecordedMarket
 
+VEGA = 2
+
 ScenarioLookup = Callable[[str], ScenarioSet]
 
 
@@ -38,6 +40,7 @@ class Tables:
     """Per-lot tables of one market; I instruments, R stress rows. `columns_usd9` int64[3,I]: mark, mark after the
     collateral factor, notional (0 for collateral coins). `greeks_usd9` int64[I,4]: delta, gamma, vega, theta.
     `concentration_rule` int32[I]: place of an instrument's rule in the parameters, -1 for none.
+    `degraded_usd9` int64[I]: add-on of a lot, long or short, while its surface is degraded; None while none is.
     """
 
     instruments: InstrumentTable
@@ -51,6 +54,7 @@ class Tables:
     greeks_usd9: np.ndarray
     option_expiry: np.ndarray
     concentration_rule: np.ndarray
+    degraded_usd9: np.ndarray | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -112,7 +116,8 @@ def build_tables(
     pnl_table(instruments, market_table, scenarios, pnl)
     shocks = stress_shocks_of(parameters, catalogue)
     stress = stress_of(instruments, market_table, shocks)
-    greeks = instrument_greeks(instruments, market_table)
+    greeks = np.ascontiguousarray(np.stack(instrument_greeks(instruments, market_table)[:4], axis=1))
+    option_expiry = np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32)
     return Tables(
         instruments,
         market_table,
@@ -122,9 +127,10 @@ def build_tables(
         stress,
         shocks.weight_e6,
         _columns(instruments, market_table),
-        np.ascontiguousarray(np.stack(greeks[:4], axis=1)),
-        np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32),
+        greeks,
+        option_expiry,
         rule_of_instrument(catalogue, instruments, parameters),
+        degraded_add_ons(option_expiry, market.degraded, greeks[:, VEGA], parameters),
     )
 
 
@@ -161,6 +167,23 @@ def rule_of_instrument(catalogue: Catalogue, instruments: InstrumentTable, param
         underlying = catalogue.underlying_index.get(rule.underlying, -1)
         found[(instruments.underlying == underlying) & (is_coin == (rule.scope == COLLATERAL))] = place
     return found
+
+
+def degraded_add_ons(
+    option_expiry: np.ndarray, degraded: np.ndarray, vega_usd9: np.ndarray, p: RiskParameters
+) -> np.ndarray | None:
+    """int64[I], rounded up: the governed volatility on the vega of one lot of an option with a degraded surface."""
+    is_degraded = (option_expiry >= 0) & degraded[option_expiry] if degraded.any() else np.zeros(0, np.bool_)
+    if not is_degraded.any():
+        return None
+    return np.where(is_degraded, ratio_up_usd9(np.abs(vega_usd9), p.degraded_volatility_e6), 0)
+
+
+def ratio_up_usd9(values_usd9: np.ndarray, ratio_e6: int) -> np.ndarray:
+    """ceil(values * ratio / 1e6) without overflow: whole millions and the rest apart."""
+    millions = values_usd9 // ONE_E6
+    rest = values_usd9 - millions * ONE_E6
+    return millions * ratio_e6 - (-(rest * ratio_e6) // ONE_E6)
 
 
 def scenario_table_of(scenario_set: ScenarioSet, catalogue: Catalogue) -> ScenarioTable:

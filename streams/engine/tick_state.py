@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from oracles.surface_fit import Quote, Slice, fit_slice, volatility_level_e9
+from oracles.option_quotes import Quote, Terms
+from oracles.surface_bounds import MOVE_MAX_E6, is_within, surface_move_e6
+from oracles.surface_fit import NO_FLOOR, FloorCurve, Slice, SliceE9, fit_smile, floor_of, volatility_level_e9
 from schemas import refusals
 from schemas.catalogue import Catalogue, Expiry, Instrument
 from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
@@ -20,6 +22,7 @@ OPTION_KINDS = ("call", "put")
 TENOR_MAX_MS = 10 * MILLISECONDS_PER_YEAR
 CARRY_MAX = 10
 DISCOUNT_MAX_E9 = ONE_E9 // 2
+HELD_MAX = 1_000_000
 
 
 class TickState:
@@ -31,7 +34,10 @@ class TickState:
         self.volatility_e9: dict[int, int] = {}
         self.carry_e9: dict[int, int] = {}
         self.rate_e9: dict[int, int] = {}
-        self.surface: dict[int, tuple[int, int, int, int, int]] = {}
+        self.surface: dict[int, SliceE9] = {}
+        self.surface_ms: dict[int, int] = {}  # when the slice was recorded as it is
+        self.told: dict[int, SliceE9] = {}  # slices of surface ticks, not yet recorded
+        self.held: dict[int, int] = {}  # expiry -> slices held back in a row for moving too far
         self.quotes: dict[int, dict[int, tuple[int, int, int]]] = {}  # expiry -> instrument -> mark, bid, ask
         self.unfitted: set[int] = set()
         self.frozen_usd9: dict[int, int] = {}  # expiry -> last index at or before its expiry, once a later one came
@@ -68,7 +74,7 @@ class TickState:
             return Refusal(refusals.OUT_OF_RANGE, "more than ten years to expiry", "expiry_ms")
         if kind == "forward":
             return self._forward(tick, underlying, expiry)
-        self.surface[expiry] = (tick["a_e9"], tick["b_e9"], tick["rho_e9"], tick["m_e9"], tick["sigma_e9"])
+        self.told[expiry] = (tick["a_e9"], tick["b_e9"], tick["rho_e9"], tick["m_e9"], tick["sigma_e9"])
         self.unfitted.discard(expiry)
         return None
 
@@ -125,11 +131,19 @@ class TickState:
 
     # -- fitting (proposals only)
 
-    def fitted(self, catalogue: Catalogue, time_ms: int) -> None:
-        """Fit the slices whose quotes changed, and restate the volatility level of each underlying."""
-        for expiry in sorted(self.unfitted):
-            self._fit(expiry, catalogue, time_ms)
+    def fitted(self, catalogue: Catalogue, time_ms: int, move_max_e6: int = 0) -> None:
+        """Take the slices told, fit those whose quotes changed, and restate the volatility level of each underlying.
+
+        A slice that moved by more than `move_max_e6` is held back (oracles/surface_bounds.py); so is an expiry whose
+        quotes give none.
+        """
+        changed = self.unfitted | self.told.keys()
+        for expiry in sorted(changed, key=lambda e: (catalogue.expiries[e].expiry_ms, e)):
+            found = self.told.get(expiry) or self._fit(expiry, catalogue, time_ms)
+            if found is not None or expiry in self.quotes:
+                self._take(expiry, found, catalogue.expiries[expiry].expiry_ms, time_ms, move_max_e6)
         self.unfitted.clear()
+        self.told.clear()
         for underlying in sorted(self.spot_usd9):
             slices = [
                 Slice(catalogue.expiries[e].expiry_ms, *values)
@@ -140,20 +154,42 @@ class TickState:
             if level:
                 self.volatility_e9[underlying] = level
 
-    def _fit(self, expiry: int, catalogue: Catalogue, time_ms: int) -> None:
+    def _take(self, expiry: int, found: SliceE9 | None, expiry_ms: int, time_ms: int, move_max_e6: int) -> None:
+        """A slice found for an expiry (None: its quotes give none) becomes its surface, or the last good one stays."""
+        last, held = self.surface.get(expiry), self.held.get(expiry, 0)
+        if last is not None and any(last[:2]) and time_ms < expiry_ms:
+            last_ms = expiry_ms - self.surface_ms.get(expiry, time_ms)
+            move_e6 = MOVE_MAX_E6 if found is None else surface_move_e6(last, last_ms, found, expiry_ms - time_ms)
+            if found is None or not is_within(move_e6, move_max_e6, held):
+                self.held[expiry] = min(held + 1, HELD_MAX)
+                return
+        if found is not None:
+            self.surface[expiry], self.surface_ms[expiry] = found, time_ms
+            self.held.pop(expiry, None)
+
+    def _fit(self, expiry: int, catalogue: Catalogue, time_ms: int) -> SliceE9 | None:
         forward = self.forward_usd9(expiry, catalogue)
         quotes = self.quotes.get(expiry, {})
         if not forward or not quotes or catalogue.expiries[expiry].expiry_ms <= time_ms:
-            return
+            return None
         rows = [
             Quote(catalogue.instruments[i].kind == "call", catalogue.instruments[i].strike_usd9, *values)
             for i, values in sorted(quotes.items())
         ]
         listed = catalogue.expiries[expiry]
         jumps = catalogue.underlyings[listed.underlying].jumps
-        found = fit_slice(rows, forward, self.rate_e9.get(expiry, 0), listed.expiry_ms - time_ms, jumps)
-        if found is not None:
-            self.surface[expiry] = found
+        terms = Terms(forward, self.rate_e9.get(expiry, 0), listed.expiry_ms - time_ms, jumps)
+        return fit_smile(rows, terms, self._floor(listed, catalogue, time_ms)).slice_e9
+
+    def _floor(self, listed: Expiry, catalogue: Catalogue, time_ms: int) -> FloorCurve:
+        """Total variance of the expiry before, if its slice is of the same moment: below it would be an arbitrage."""
+        before = [
+            (other.expiry_ms, self.surface[e])
+            for e, other in enumerate(catalogue.expiries)
+            if other.underlying == listed.underlying and other.expiry_ms < listed.expiry_ms
+            if self.surface_ms.get(e) == time_ms and any(self.surface[e][:2])
+        ]
+        return floor_of(max(before)[1]) if before else NO_FLOOR
 
     # -- rows
 
@@ -182,10 +218,11 @@ class TickState:
         expiries = np.zeros(len(listed), EXPIRY_ROW)
         for row, expiry in enumerate(listed):
             surface = self.surface.get(expiry, (0, 0, 0, 0, 1))
-            expiries[row] = (expiry, 0, self.forward_usd9(expiry, catalogue), self.rate_e9.get(expiry, 0), *surface)
+            head = (expiry, self.held.get(expiry, 0), self.forward_usd9(expiry, catalogue))
+            expiries[row] = (*head, self.rate_e9.get(expiry, 0), *surface)
         return Market(spots, expiries)
 
-    def record(self, market: Market) -> None:
+    def record(self, market: Market, time_ms: int) -> None:
         """Take what was recorded for what cannot be recomputed to the bit: volatility levels and surfaces."""
         for row in market.spots:
             if row["volatility_e9"]:
@@ -194,8 +231,13 @@ class TickState:
             expiry = int(row["expiry"])
             if row["b_e9"] or row["a_e9"]:
                 a, b, rho, m, sigma = (int(row[n]) for n in ("a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9"))
-                self.surface[expiry] = (a, b, rho, m, sigma)
+                if self.surface.get(expiry) != (a, b, rho, m, sigma):
+                    self.surface[expiry], self.surface_ms[expiry] = (a, b, rho, m, sigma), time_ms
+            self.held[expiry] = int(row["held"])
+            if not self.held[expiry]:
+                del self.held[expiry]
         self.unfitted.clear()
+        self.told.clear()
 
     def settlements(self, catalogue: Catalogue, time_ms: int, window_ms: int) -> np.ndarray:
         """SETTLEMENT_ROW[n] of expiries that are over at `time_ms` (see streams/engine/settlement.py)."""
@@ -215,7 +257,10 @@ class TickState:
         for row in settlements:
             expiry = int(row["expiry"])
             self.settled.add(expiry)
-            for kept in (self.surface, self.quotes, self.carry_e9, self.rate_e9, self.frozen_usd9, self.windows):
+            for kept in (
+                self.surface, self.surface_ms, self.told, self.held, self.quotes, self.carry_e9, self.rate_e9,
+                self.frozen_usd9, self.windows,
+            ):  # fmt: skip
                 kept.pop(expiry, None)
             self.unfitted.discard(expiry)
 

@@ -32,13 +32,15 @@ def loss_bound_usd9(tables: Tables, p: RiskParameters) -> np.ndarray:
     """Most that one lot, long or short, can add to IM: float64[I].
 
     ES and stress are subadditive (SCREENING: trades), the worst scenario bounds the ES of one lot, and the minimum and
-    the charges grow by at most their own rates.
+    the add-ons grow by at most their own rates.
     """
     pnl = np.maximum(np.abs(tables.pnl.minimum_usd9), np.abs(tables.pnl.maximum_usd9)).astype(np.float64)
     stress = (np.abs(tables.stress) * (tables.stress_weight_e6 / ONE_E6)).max(axis=1, initial=0.0)
     notional = tables.columns_usd9[2].astype(np.float64)
     charges = notional * (p.gross_notional_charge_e6 / ONE_E6) + marginal_rate_usd9(tables, p)
     risk = np.maximum(pnl, stress) + notional * (p.short_option_minimum_e6 / ONE_E6)
+    if tables.degraded_usd9 is not None:
+        charges = charges + tables.degraded_usd9
     return risk * (p.initial_margin_multiplier_e6 / ONE_E6) + charges
 
 

@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from oracles.surface_fit import NO_JUMPS, JumpsE, Quote, SliceE9, fit_slice
+from oracles.option_quotes import NO_JUMPS, JumpsE, Quote
+from oracles.surface_fit import SliceE9, fit_slice
 from schemas.quantities import ONE_E9
 
 RECORDED = Path(__file__).parents[1] / "replay" / "samples" / "deribit_ETH_chain_2024-01-08_definer.csv.gz"

@@ -12,6 +12,7 @@ SUITES = {
     "kernels": ("pricing", "expected_shortfall", "screening", "scenarios", "merkle", "compilation"),
     "lifecycle": ("lifecycle",),
     "model": ("model",),
+    "surface": ("surface",),
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 
 import msgspec
+import numpy as np
 import pytest
 from engine_worlds import EXPIRY_MS, option_name
 from msgspec.structs import replace
@@ -68,6 +70,21 @@ def test_short_option_minimum_is_told_by_expiry() -> None:
     assert told.assessment.margin.binding == "short_option_minimum"
     assert [row.kind for row in told.contributions] == ["expiry", "add_on", "rounding"]
     assert rows(told)[f"X {EXPIRY_MS}"] == 1_000 * USD6
+
+
+def test_a_degraded_surface_has_a_row_of_its_own() -> None:
+    """1,500 lots times the add-on of a lot; the rows still sum to the margin."""
+    catalogue, tables, p = market_and_tables()
+    degraded = np.zeros(len(tables.option_expiry), np.int64)
+    degraded[catalogue.instrument_index[CALL]] = 7_000_001
+    told = explain(
+        account(catalogue, {CALL: -1_500, PUT: 500}), catalogue, dataclasses.replace(tables, degraded_usd9=degraded), p
+    )
+    assert rows(told)["degraded volatility surface"] == 1_500 * 7_000_001 // 1_000
+    assert sum(rows(told).values()) == told.assessment.margin.maintenance_margin_usd6
+    plain = explain(account(catalogue, {CALL: -1_500, PUT: 500}), catalogue, tables, p)
+    rise = told.assessment.margin.initial_margin_usd6 - plain.assessment.margin.initial_margin_usd6
+    assert rise == pytest.approx(1_500 * 7_000.001, abs=1)
 
 
 def test_collateral_has_its_share_and_its_haircut() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from kernels.black76 import undiscounted_price
 from kernels.svi import total_variance
-from oracles.surface_fit import Quote, Slice, fit_slice, volatility_level_e9
+from oracles.option_quotes import Quote
+from oracles.surface_fit import Slice, fit_slice, volatility_level_e9
 from schemas.quantities import MILLISECONDS_PER_YEAR
 
 ONE = 10**9

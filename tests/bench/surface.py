@@ -1,0 +1,140 @@
+"""Volatility surfaces: time of a fit beside scipy's, and how near the slices are to recorded markets.
+
+Quality is measured on the shipped recorded chain and, where the environment names a folder of Deribit snapshots
+(DPME_OPTION_SNAPSHOTS), on those too: share of two-sided quotes that hold the slice between bid and ask, error of the
+core in vol points (median over expiries), and arbitrage of the recorded integers on a dense grid.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from kernels.svi import durrleman_g
+from kernels.svi_fit import fit_free_slice, fit_slice
+from oracles.surface import FittedExpiry, fit_surface
+from oracles.surface_fit import NO_FLOOR, parameters_of
+from streams.replay.option_chains import Market, read_markets
+from streams.simulate.smiles import RECORDED
+from tests.bench.rows import Row, checksum, peak_memory_mb, side_by_side
+
+FIT_GOAL_US = 167.0
+INSIDE_GOAL, CORE_GOAL_POINTS = 0.80, 0.35
+CORE_DAYS_MIN = 2.0  # nearer expiries are a row of their own: their spreads are six times as wide
+SNAPSHOTS = "DPME_OPTION_SNAPSHOTS"
+PASSES = 10
+DENSE = np.linspace(-8.0, 8.0, 4_001)
+
+
+def rows(small: bool) -> Iterator[Row]:
+    """All rows of the part."""
+    shipped = _fitted(read_markets(RECORDED))
+    yield from _speed(shipped[:4] if small else shipped)
+    yield from _quality("shipped ETH chain", shipped)
+    folder = os.environ.get(SNAPSHOTS)
+    if folder is None:
+        yield Row(name="quality on recorded snapshots", value=None, unit="", goal=f"not run: {SNAPSHOTS} is not set")
+        return
+    paths = sorted(Path(folder).glob("*deribit_options_snapshot_*.csv*"))
+    fitted = [e for path in (paths[:1] if small else paths) for e in _fitted(read_markets(path))]
+    yield from _quality(f"{len(paths)} recorded snapshots", fitted)
+
+
+def _fitted(markets: list[Market]) -> list[FittedExpiry]:
+    return [expiry for market in markets for expiry in fit_surface(market.chains, market.time_ms)]
+
+
+def _speed(expiries: list[FittedExpiry]) -> Iterator[Row]:
+    points = [tuple(e.smile.points) for e in expiries]
+    found: dict[str, list[np.ndarray]] = {}
+
+    def free() -> None:
+        for _ in range(PASSES):
+            found["free"] = [fit_free_slice(*p, *NO_FLOOR)[0] for p in points]
+
+    def plain() -> None:
+        for _ in range(PASSES):
+            found["plain"] = [fit_slice(*p)[0] for p in points]
+
+    def scipy() -> None:
+        found["scipy"] = [_scipy_fit(*p) for p in points]
+
+    timings = side_by_side(free, plain, repeats=9)
+    ours, plain_us = (round(1e6 * s / len(points) / PASSES, 1) for s in timings.seconds)
+    beside = side_by_side(plain, scipy, repeats=3)  # apart: scipy's BLAS threads go on spinning for a while
+    scipy_us = round(1e6 * beside.seconds[1] / len(points), 1)
+    quotes = sum(len(p[0]) for p in points) / len(points)
+    size, memory = f"{len(points)} expiries of {quotes:.0f} quotes", peak_memory_mb()
+    yield Row(
+        name="SVI fit, free of butterfly arbitrage", value=ours, unit="us", goal=f"<= {FIT_GOAL_US:g}",
+        ok=ours <= FIT_GOAL_US, peer=f"butterfly not looked at: {plain_us} us", ratio=round(timings.ratios[1], 2),
+        size=size, memory_mb=memory, checksum=checksum(*found["free"]),
+    )  # fmt: skip
+    yield Row(
+        name="SVI fit, butterfly not looked at", value=plain_us, unit="us",
+        peer=f"scipy least_squares, generic start: {scipy_us} us", ratio=round(beside.ratios[1] * PASSES, 1), size=size,
+        memory_mb=memory, checksum=checksum(*found["plain"]),
+    )  # fmt: skip
+    worse = max(_loss(a, *p) / max(_loss(b, *p), 1e-30) for a, b, p in zip(found["plain"], found["scipy"], points))
+    yield Row(
+        name="squared error over scipy's, worst expiry", value=round(worse, 4), unit="", goal="<= 1.05",
+        ok=worse <= 1.05, size=size, checksum=checksum(*found["plain"]),
+    )  # fmt: skip
+
+
+def _scipy_fit(k: np.ndarray, w: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Five raw parameters, bounded as ours are, from a generic start; a is free."""
+    width = float(k[-1] - k[0])
+
+    def residuals(p: np.ndarray) -> Any:
+        return np.sqrt(weight) * (p[0] + p[1] * (p[2] * (k - p[3]) + np.hypot(k - p[3], p[4])) - w)
+
+    start = [float(w.min()) / 2, 0.1, -0.1, float(k.mean()), max(0.2 * width, 2e-4)]
+    low = [-np.inf, 0.0, -0.999, k[0] - width, 1e-4]
+    high = [np.inf, 2.0, 0.999, k[-1] + width, max(2 * width, 1e-3)]
+    return np.asarray(least_squares(residuals, start, bounds=(low, high), x_scale="jac").x)
+
+
+def _loss(p: np.ndarray, k: np.ndarray, w: np.ndarray, weight: np.ndarray) -> float:
+    return float((weight * (p[0] + p[1] * (p[2] * (k - p[3]) + np.hypot(k - p[3], p[4])) - w) ** 2).sum())
+
+
+def _quality(name: str, expiries: list[FittedExpiry]) -> Iterator[Row]:
+    fitted = [e for e in expiries if e.smile.slice_e9 is not None]
+    sliced = np.array([e.smile.slice_e9 for e in fitted], np.int64)
+    size, check = f"{len(fitted)} of {len(expiries)} expiries", checksum(sliced)
+    market = [e for e in fitted if e.quality.two_sided]
+    held = sum(e.quality.inside_share * e.quality.two_sided for e in market) / sum(e.quality.two_sided for e in market)
+    yield Row(
+        name=f"inside bid and ask, {name}", value=round(100 * held, 1), unit="%", goal=f">= {100 * INSIDE_GOAL:g} %",
+        ok=held >= INSIDE_GOAL, size=size, checksum=check,
+    )  # fmt: skip
+    for title, days, goal in (("two days or more", (CORE_DAYS_MIN, 1e9), CORE_GOAL_POINTS),
+                              ("under two days", (0.0, CORE_DAYS_MIN), None)):  # fmt: skip
+        chosen = [e for e in market if days[0] <= e.years * 365 < days[1]]
+        if not chosen:
+            continue
+        core = float(np.nanmedian([e.quality.core_points for e in chosen]))
+        spread = float(np.nanmedian([e.quality.half_spread_points for e in chosen]))
+        yield Row(
+            name=f"core error, {title}, {name}", value=round(core, 3), unit="vol points",
+            peer=f"median half spread {spread:.2f}", ratio=round(spread / core, 1), size=f"{len(chosen)} expiries",
+            goal=f"<= {goal:g}" if goal else "", ok=core <= goal if goal else None, checksum=check,
+        )  # fmt: skip
+    wrong = [_has_butterfly(s) for s in sliced]
+    gaps = [e.verdict.calendar_gap < 0 for e in fitted if e.verdict is not None]
+    repaired = sum(e.smile.repaired for e in fitted)
+    yield Row(
+        name=f"butterfly and calendar violations, {name}", value=float(sum(wrong) + sum(gaps)), unit="expiries",
+        goal="0", ok=not any(wrong) and not any(gaps), peer=f"{repaired} repaired", size=size, checksum=check,
+    )  # fmt: skip
+
+
+def _has_butterfly(slice_e9: np.ndarray) -> bool:
+    values = parameters_of(tuple(int(v) for v in slice_e9))  # type: ignore[arg-type]
+    return bool(min(durrleman_g(*values, k) for k in DENSE) < 0.0)
