@@ -39,6 +39,7 @@ COMMANDS = {
     "quarantine": Entry(
         "streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."
     ),
+    "data": Entry("streams.cli.data", "Recorded bars, quotes, trades, fills: import and check them."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),

@@ -52,16 +52,18 @@ def interval_of(time_ms: np.ndarray) -> int:
     return int(values[counts.argmax()])
 
 
-def clean_bars(bars: RawBars, findings: Findings) -> RawBars:
+def clean_bars(bars: RawBars, findings: Findings, keep_wicks: bool = False) -> RawBars:
     """Bars in time order, one a time, positive, consistent; what was wrong goes to ``findings``."""
     bars = _without_bad_prices(bars, findings)
+    if not len(bars.time_ms):
+        return bars
     bars = _in_order(bars, findings)
     bars = _without_duplicates(bars, findings)
     bars = _consistent(bars, findings)
     if len(bars.time_ms) < 2:
         return bars
     interval_ms = interval_of(bars.time_ms)
-    bars = _without_false_wicks(bars, findings)
+    bars = _without_false_wicks(bars, findings, keep_wicks)
     _find_gaps(bars, interval_ms, findings)
     _find_splices(bars, interval_ms, findings)
     _find_constant_prices(bars, interval_ms, findings)
@@ -70,7 +72,7 @@ def clean_bars(bars: RawBars, findings: Findings) -> RawBars:
 
 
 def _without_bad_prices(bars: RawBars, findings: Findings) -> RawBars:
-    good = (bars.ohlcv[:, :4] > 0).all(axis=1)  # NaN is not above zero
+    good = np.asarray((bars.ohlcv[:, :4] > 0).all(axis=1))  # NaN is not above zero
     findings.add_times(PRICE_NOT_POSITIVE, bars.time_ms[~good], "bar dropped")
     kept = bars.take(good)
     volume = kept.ohlcv[:, 4]
@@ -110,7 +112,7 @@ def _typical(values: np.ndarray) -> np.ndarray:
     return np.median(np.delete(windows, NEIGHBOURS, axis=1), axis=1)
 
 
-def _without_false_wicks(bars: RawBars, findings: Findings) -> RawBars:
+def _without_false_wicks(bars: RawBars, findings: Findings, keep_wicks: bool) -> RawBars:
     """A wick is false if it is above 8 %, above twelve typical ranges of the bars around it, and neither the bar before
     nor the one after traded within two thirds of the way to it.
     """
@@ -129,8 +131,9 @@ def _without_false_wicks(bars: RawBars, findings: Findings) -> RawBars:
             f"{utc(bars.time_ms[i])} {side} {bars.ohlcv[i, column]:g} -> {mended[i, column]:g}"
             for i in np.flatnonzero(false)
         ]
-        findings.add(FALSE_WICK, int(false.sum()), f"{side} cut back to six typical ranges or a neighbour's", examples)
-    return RawBars(bars.time_ms, mended)
+        action = "kept as asked" if keep_wicks else f"{side} cut back to six typical ranges or a neighbour's {side}"
+        findings.add(FALSE_WICK, int(false.sum()), action, examples)
+    return bars if keep_wicks else RawBars(bars.time_ms, mended)
 
 
 def _find_gaps(bars: RawBars, interval_ms: int, findings: Findings) -> None:

@@ -99,18 +99,21 @@ def times_ms(column: pa.ChunkedArray, name: str, findings: Findings) -> np.ndarr
 
 
 def undo_local_time(time_ms: np.ndarray, interval_ms: int, findings: Findings) -> np.ndarray:
-    """Times of a series that venues stamp on multiples of its interval (funding), moved back onto them.
+    """Times of a series that venues stamp on multiples of its interval (funding, 8 h bars), moved back onto them.
 
-    Only where every row is off by the same whole number of hours: local time, written without its offset.
+    Only where all rows are off by the same whole number of hours, or by two that differ by one (daylight saving): local
+    time, written without its offset.
     """
-    off = np.unique((time_ms + 1_000) % interval_ms // 3_600_000)
-    if len(off) != 1 or off[0] == 0:
+    late_s = (time_ms + 1_000) % interval_ms // 1_000
+    hours = np.unique(late_s // 3_600)
+    if not hours.any() or hours[-1] - hours[0] > 1 or (late_s % 3_600 > 60).any():
         return time_ms
+    off = " or ".join(str(hour) for hour in hours)
     findings.add(
-        LOCAL_TIME, len(time_ms), f"moved {off[0]} h back onto multiples of {interval_ms // 3_600_000} h UTC",
-        [f"every row lies {off[0]} h after a multiple"],
+        LOCAL_TIME, int((late_s >= 3_600).sum()), f"moved back onto multiples of {interval_ms // 3_600_000} h UTC",
+        [f"rows lie {off} h after a multiple"],
     )  # fmt: skip
-    return time_ms - int(off[0]) * 3_600_000
+    return time_ms - late_s // 3_600 * 3_600_000
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
@@ -138,7 +141,9 @@ def write_csv(path: Path, columns: dict[str, Any]) -> None:
     """Columns of equal length as CSV without quotes; floats in their shortest form, NaN as nothing."""
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pa.csv.write_csv(pa.table(arrays), path, pa.csv.WriteOptions(quoting_style="none"))
+    with path.open("wb") as out:
+        out.write(",".join(columns).encode() + b"\n")  # pyarrow would quote the names
+        pa.csv.write_csv(pa.table(arrays), out, pa.csv.WriteOptions(include_header=False, quoting_style="none"))
 
 
 def _first_line(error: Exception) -> str:

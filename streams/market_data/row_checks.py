@@ -44,7 +44,7 @@ def clean_quotes(quotes: Columns, findings: Findings) -> Columns:
 
 
 def clean_trades(trades: Columns, findings: Findings) -> Columns:
-    """Trades, one row each; a volatility at the venue's boundary says that none could be implied: the row is dropped."""
+    """Trades, one row each; a volatility at the venue's boundary means that none could be implied."""
     trades = _in_time_order(trades, findings)
     trades = _without_duplicates(trades, (trades["trade_id"],), trades["trade_id"], findings)
     good = (trades["price"] > 0) & (trades["amount"] > 0)
