@@ -1,0 +1,114 @@
+"""The default variance model of an asset over its whole history: what was known at the end of each bar.
+
+Multi-speed EWMA of deseasonalised range innovations (``kernels.variance``), mixed by fixed weights; a stress floor
+against procyclicality. Numbers are those chosen in the model study (``infra/docs/risk_model.md``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kernels.variance import SPEEDS, VarianceSettings, VarianceState, empty_state, fold
+from oracles.risk_model.bars import Bars
+
+FloatArray = npt.NDArray[np.float64]
+
+HOUR_MS = 3_600_000
+YEAR_HOURS = 8_760
+HALF_LIVES_HOURS = (3.0, 12.0, 48.0, 240.0, 1_440.0)
+WEIGHTS = (0.35, 0.15, 0.25, 0.10, 0.15)
+STRESS_SHARE = 0.1
+FLOOR_QUANTILE, FLOOR_MULTIPLE, FLOOR_DAYS = 0.95, 4.0, 1_095
+CAP = 25.0
+SEASON_BUCKET_HOURS, SEASON_HOURS_MIN = 720, 2_160
+WARM_UP_HOURS = 240
+"""No forecast before: the averages are still those of a few days."""
+
+
+def bars_of(hours: float, interval_ms: int) -> int:
+    """Number of bars in so many hours, at least 1."""
+    return max(round(hours * HOUR_MS / interval_ms), 1)
+
+
+def default_settings(interval_ms: int) -> VarianceSettings:
+    """The default model for bars of this length."""
+    bars = np.array([hours * HOUR_MS / interval_ms for hours in HALF_LIVES_HOURS])
+    return VarianceSettings(
+        decays=np.array([0.5 ** (1.0 / length) for length in bars]),
+        cap=CAP,
+        day_bars=bars_of(24, interval_ms),
+        bucket_bars=bars_of(SEASON_BUCKET_HOURS, interval_ms),
+        season_bars_min=bars_of(SEASON_HOURS_MIN, interval_ms),
+        floor_quantile=FLOOR_QUANTILE,
+        floor_multiple=FLOOR_MULTIPLE,
+    )
+
+
+def new_state() -> VarianceState:
+    """State of an asset of which no bar is known."""
+    return empty_state(FLOOR_DAYS)
+
+
+def mixed(speeds: FloatArray) -> FloatArray:
+    """Variance per bar without season from the components [..., 5], products added in their order."""
+    total = speeds[..., 0] * WEIGHTS[0]
+    for k in range(1, SPEEDS):
+        total = total + speeds[..., k] * WEIGHTS[k]
+    return total
+
+
+def with_floor(variance: FloatArray, floor: FloatArray) -> FloatArray:
+    """The stress share of the floor in the variance."""
+    return (1.0 - STRESS_SHARE) * variance + STRESS_SHARE * floor
+
+
+def with_implied(variance: FloatArray, implied_volatility: FloatArray, interval_ms: int) -> FloatArray:
+    """Geometric mean with three quarters of the implied variance (30 days, annual); for horizons of 6 h and more."""
+    per_bar = 0.75 * implied_volatility * implied_volatility * interval_ms / (YEAR_HOURS * HOUR_MS)
+    return np.sqrt(variance * per_bar)
+
+
+@dataclass(frozen=True, eq=False)
+class VarianceHistory:
+    """What was known after each of n bars; NaN during the warm-up.
+
+    ``variance`` [n] per bar without season, ``floor`` [n]; ``season`` [n,K]: sum of the seasonal factors of the next
+    ``horizons`` [K] bars; ``factor`` [n] applied to the bar itself; ``log_return`` [n] (first 0) and ``span`` [n], the
+    bars since the previous close; ``state`` after the last bar.
+    """
+
+    horizons: tuple[int, ...]
+    variance: FloatArray
+    floor: FloatArray
+    season: FloatArray
+    factor: FloatArray
+    log_return: FloatArray
+    span: FloatArray
+    state: VarianceState
+
+    def stddev(self, horizon: int, stress: bool) -> FloatArray:
+        """Standard deviation [n] over the horizon that starts at the end of each bar."""
+        variance = with_floor(self.variance, self.floor) if stress else self.variance
+        return np.sqrt(variance * self.season[:, self.horizons.index(horizon)])
+
+    def without_season(self) -> FloatArray:
+        """Returns per bar with season and gaps taken out, [n]; what GARCH models are fitted to."""
+        return self.log_return / np.sqrt(self.factor * self.span)
+
+
+def variance_history(bars: Bars, horizons: tuple[int, ...]) -> VarianceHistory:
+    """Fold the default model over all bars."""
+    n, state = bars.size, new_state()
+    speeds, floor, factor, season = np.empty((n, SPEEDS)), np.empty(n), np.empty(n), np.empty((n, len(horizons)))
+    fold(
+        state, default_settings(bars.interval_ms), bars.time_ms, bars.interval_ms, bars.high, bars.low, bars.close,
+        np.array(horizons, np.int64), speeds, floor, factor, season,
+    )  # fmt: skip
+    variance = mixed(speeds)
+    variance[: bars_of(WARM_UP_HOURS, bars.interval_ms)] = np.nan
+    log_return = np.diff(np.log(bars.close), prepend=np.log(bars.close[:1]))
+    span = np.maximum(np.diff(bars.time_ms, prepend=bars.time_ms[0]) // bars.interval_ms, 1).astype(np.float64)
+    return VarianceHistory(horizons, variance, floor, season, factor, log_return, span, state)
