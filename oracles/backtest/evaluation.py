@@ -7,9 +7,11 @@ not overlap, and the median of their p-values is given.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +26,9 @@ FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 LONG, SHORT = "long", "short"
 SIGNIFICANCE = 0.05
-LAGS = {1: 24, 24: 72}
+LAGS_MIN = 24
 HOURS_A_MONTH_MIN = 300
+MONTH_RATE_MAX = 0.018
 
 
 class Tail(Struct, frozen=True):
@@ -60,8 +63,9 @@ class Score(Struct, frozen=True):
 class Summary(Struct, frozen=True):
     """One model over all assets: means of its scores, Kupiec tests passed at 5 %, Diebold-Mariano against the others.
 
-    ``rate`` and ``z2`` are of the long side at the highest level, as are the measures of margins. ``against`` is by
-    model: a negative statistic says that this model scores better.
+    ``rate`` and ``z2`` are of the long side at the highest level, as are the measures of margins and the ``months``, in
+    each of which all assets count together. ``against`` is by model: a negative statistic says that this one is better.
+    ``month_scale``: by how much VaR would have to be multiplied for no month to exceed it in more than 1.8 %.
     """
 
     model: str
@@ -73,9 +77,15 @@ class Summary(Struct, frozen=True):
     p99_to_p1: float
     rise_1_day: float
     rise_5_day: float
-    worst_month: Month
     mean_margin: float
+    months: tuple[Month, ...]
+    month_scale: float
     against: dict[str, Comparison]
+
+    @property
+    def worst_month(self) -> Month:
+        """The month with most exceedances; one without a name where the sample has no whole month."""
+        return max(self.months, key=lambda month: month.rate, default=Month("none", 0, math.nan, math.nan))
 
 
 class Evaluation(Struct, frozen=True):
@@ -114,19 +124,26 @@ def evaluate(by_asset: dict[str, list[Forecasts]], bars_a_day: int = 24) -> Eval
     shared = {asset: aligned(forecasts) for asset, forecasts in by_asset.items()}
     first = next(iter(shared.values()))[0]
     scores = [score(one, bars_a_day) for forecasts in shared.values() for one in forecasts]
+    times = np.unique(np.concatenate([group[0].time_ms for group in shared.values()]))
     series = {
-        one.model: [(group[place].time_ms, point_scores(group[place])) for group in shared.values()]
+        one.model: _pooled_scores(times, [group[place] for group in shared.values()])
         for place, one in enumerate(next(iter(shared.values())))
     }
-    lags = LAGS.get(first.horizon_bars, 3 * max(first.horizon_bars, 8))
+    lags = min(max(LAGS_MIN, 3 * first.horizon_bars), len(times) - 1)
+    least = HOURS_A_MONTH_MIN * bars_a_day * len(shared) // 24
+    summaries = []
+    for place, model in enumerate(series):
+        ratios = _ratios([group[place] for group in shared.values()])
+        against = {other: diebold_mariano(series[model], series[other], lags) for other in series if other != model}
+        summaries.append(_summary(model, scores, ratios, least, against))
     return Evaluation(
         horizon_bars=first.horizon_bars,
         levels=first.levels,
-        first_ms=int(min(group[0].time_ms[0] for group in shared.values())),
-        last_ms=int(max(group[0].time_ms[-1] for group in shared.values())),
+        first_ms=int(times[0]),
+        last_ms=int(times[-1]),
         observations={asset: len(group[0].time_ms) for asset, group in shared.items()},
         scores=tuple(scores),
-        summaries=tuple(_summary(model, scores, series, lags) for model in series),
+        summaries=tuple(summaries),
     )
 
 
@@ -215,14 +232,29 @@ def tail_of(side: str, level: float, loss: FloatArray, var: FloatArray, es: Floa
     )
 
 
-Series = dict[str, list[tuple[Int64Array, FloatArray]]]
+class _Ratios(NamedTuple):
+    """Long losses of all assets in the order of time, over VaR and over ES at the highest level."""
+
+    time_ms: Int64Array
+    to_var: FloatArray
+    to_es: FloatArray
 
 
-def _summary(model: str, scores: list[Score], series: Series, lags: int) -> Summary:
+def _ratios(forecasts: list[Forecasts]) -> _Ratios:
+    parts = [side_of(one, LONG, int(np.argmax(one.levels))) for one in forecasts]
+    time_ms = np.concatenate([one.time_ms for one in forecasts])
+    order = np.argsort(time_ms, kind="stable")
+    to_var = np.concatenate([loss / var for loss, var, _ in parts])
+    to_es = np.concatenate([loss / es for loss, _, es in parts])
+    return _Ratios(time_ms[order], to_var[order], to_es[order])
+
+
+def _summary(model: str, scores: list[Score], ratios: _Ratios, least: int, against: dict[str, Comparison]) -> Summary:
     own = [one for one in scores if one.model == model]
     long = [max((tail for tail in one.tails if tail.side == LONG), key=lambda tail: tail.level) for one in own]
     tests = [tail.kupiec_p > SIGNIFICANCE for one in own for tail in one.tails]
-    found = [month for one in own for month in one.worst_months]
+    ones = np.ones(len(ratios.time_ms))
+    by_month = months(ratios.time_ms, ratios.to_var, ones, ones, least)
     return Summary(
         model=model,
         fissler_ziegel=_mean(one.fissler_ziegel for one in own),
@@ -233,25 +265,38 @@ def _summary(model: str, scores: list[Score], series: Series, lags: int) -> Summ
         p99_to_p1=_mean(one.procyclicality.p99_to_p1 for one in own),
         rise_1_day=_mean(one.procyclicality.rise_1_day for one in own),
         rise_5_day=_mean(one.procyclicality.rise_5_day for one in own),
-        worst_month=max(found, key=lambda month: month.rate, default=Month("", 0, float("nan"), float("nan"))),
         mean_margin=_mean(one.mean_margin for one in own),
-        against={other: _compared(series[model], series[other], lags) for other in series if other != model},
+        months=tuple(by_month),
+        month_scale=scale_for_months(ratios.time_ms, ratios.to_var, least, MONTH_RATE_MAX),
+        against=against,
     )
+
+
+def scale_for_months(time_ms: Int64Array, ratio: FloatArray, least: int, rate_max: float) -> float:
+    """The least factor on VaR (1 at least) with which no month of ``least`` observations exceeds it more often.
+
+    ``ratio``: loss over VaR, f64[n], at ascending times. In a month of n losses floor(n rate_max) may exceed, so the
+    factor is the next largest ratio.
+    """
+    names = time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+    edges = np.r_[0, np.flatnonzero(np.diff(names)) + 1, len(names)]
+    scale = 1.0
+    for start, stop in zip(edges, edges[1:]):
+        if stop - start >= max(least, 1):
+            allowed = int((stop - start) * rate_max)
+            scale = max(scale, float(np.sort(ratio[start:stop])[-1 - allowed]))
+    return scale
 
 
 def _mean(values: Iterator[float]) -> float:
     return statistics.fmean(values)
 
 
-def _compared(
-    own: list[tuple[Int64Array, FloatArray]], other: list[tuple[Int64Array, FloatArray]], lags: int
-) -> Comparison:
-    """Diebold-Mariano on the mean over assets at each time: assets lose together, so they are one series."""
-    times = np.unique(np.concatenate([time_ms for time_ms, _ in own]))
-    sums, counts = np.zeros((2, len(times))), np.zeros(len(times))
-    for (time_ms, values), (_, others) in zip(own, other):
-        rows = np.searchsorted(times, time_ms)
-        sums[0, rows] += values
-        sums[1, rows] += others
-        counts[rows] += 1
-    return diebold_mariano(sums[0] / counts, sums[1] / counts, min(lags, len(times) - 1))
+def _pooled_scores(times: Int64Array, forecasts: list[Forecasts]) -> FloatArray:
+    """Mean FZ0 over the assets at each time: they lose together, so a comparison takes them as one series."""
+    total, count = np.zeros(len(times)), np.zeros(len(times))
+    for one in forecasts:
+        rows = np.searchsorted(times, one.time_ms)
+        total[rows] += point_scores(one)
+        count[rows] += 1
+    return total / count

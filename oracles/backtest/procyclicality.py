@@ -54,12 +54,13 @@ def largest_rise(time_ms: Int64Array, margin: FloatArray, over_ms: int) -> float
 
 
 def months(time_ms: Int64Array, loss: FloatArray, var: FloatArray, es: FloatArray, least: int) -> list[Month]:
-    """Every calendar month (UTC) with at least ``least`` observations, in order."""
+    """Every calendar month (UTC) with at least ``least`` observations; times ascend."""
     names = time_ms.astype("datetime64[ms]").astype("datetime64[M]")
+    edges = np.r_[0, np.flatnonzero(np.diff(names.astype(np.int64))) + 1, len(names)]
     found = []
-    for name in np.unique(names):
-        rows = names == name
-        if rows.sum() >= least:
-            rate = float((loss[rows] > var[rows]).mean())
-            found.append(Month(str(name), int(rows.sum()), rate, float((loss[rows] / es[rows]).max())))
+    for start, stop in zip(edges, edges[1:]):
+        if stop - start >= max(least, 1):
+            rows = slice(start, stop)
+            rate, worst = (loss[rows] > var[rows]).mean(), (loss[rows] / es[rows]).max()
+            found.append(Month(str(names[start]), int(stop - start), float(rate), float(worst)))
     return found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oracles.backtest.evaluation import aligned, evaluate
+from oracles.backtest.evaluation import aligned, evaluate, scale_for_months
 from oracles.backtest.stack import stack, stress_loss
 from oracles.risk_model.forecasts import Forecasts
 from schemas.risk_parameters import RiskParameters
@@ -82,6 +82,15 @@ def test_overlapping_horizons_use_series_that_do_not_overlap() -> None:
     found = evaluate({"BTC": [overlapping]})
     assert found.scores[0].tails[0].observations == COUNT
     assert found.summary("true").kupiec_passed == 4
+
+
+def test_the_scale_for_months_is_the_least_that_does() -> None:
+    time_ms = np.array(["2021-05-01", "2021-06-01"], "datetime64[ms]").astype(np.int64).repeat(100)
+    ratio = np.r_[np.linspace(0, 1.5, 100), np.linspace(0, 2.0, 100)]
+    scale = scale_for_months(time_ms, ratio, 50, 0.02)
+    assert scale == np.sort(ratio[100:])[-3]
+    assert (ratio[100:] > scale).mean() <= 0.02 < (ratio[100:] > 0.999 * scale).mean()
+    assert scale_for_months(time_ms, ratio, 101, 0.02) == 1.0
 
 
 def test_the_stack_covers_more_than_expected_shortfall() -> None:
