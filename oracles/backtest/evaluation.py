@@ -7,6 +7,7 @@ not overlap, and the median of their p-values is given.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -281,7 +282,7 @@ def scale_for_months(time_ms: Int64Array, ratio: FloatArray, least: int, rate_ma
     names = time_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
     edges = np.r_[0, np.flatnonzero(np.diff(names)) + 1, len(names)]
     scale = 1.0
-    for start, stop in zip(edges, edges[1:]):
+    for start, stop in itertools.pairwise(edges):
         if stop - start >= max(least, 1):
             allowed = int((stop - start) * rate_max)
             scale = max(scale, float(np.sort(ratio[start:stop])[-1 - allowed]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ def months(time_ms: Int64Array, loss: FloatArray, var: FloatArray, es: FloatArra
     names = time_ms.astype("datetime64[ms]").astype("datetime64[M]")
     edges = np.r_[0, np.flatnonzero(np.diff(names.astype(np.int64))) + 1, len(names)]
     found = []
-    for start, stop in zip(edges, edges[1:]):
+    for start, stop in itertools.pairwise(edges):
         if stop - start >= max(least, 1):
             rows = slice(start, stop)
             rate, worst = (loss[rows] > var[rows]).mean(), (loss[rows] / es[rows]).max()

@@ -108,9 +108,7 @@ def residual_window(bars: Bars, horizon: int) -> int:
     return bars_of(YEAR_HOURS * (1 if short else 3), bars.interval_ms)
 
 
-def filtered_tails(
-    bars: Bars, horizon: int, stddev: FloatArray, window: int, options: WalkForward
-) -> FloatArray:
+def filtered_tails(bars: Bars, horizon: int, stddev: FloatArray, window: int, options: WalkForward) -> FloatArray:
     """Filtered historical simulation: tails [n,A,4] of the known residuals times the forecast ``stddev`` [n]."""
     residuals = realised_returns(bars, horizon) / stddev
     tails = rolling_tails(residuals, horizon, window, options.residuals_min, options.tails)

@@ -61,8 +61,8 @@ def horizon_bars(history: History, horizon_ms: int) -> int:
     interval_ms = history.bars.interval_ms
     if horizon_ms % interval_ms:
         raise BacktestError(
-            f"{history.bars.asset}: bars of {interval_ms / HOUR_MS:g} h cannot be tested over {horizon_ms / HOUR_MS:g} h; "
-            "give a --horizon that is a multiple of the bars"
+            f"{history.bars.asset}: bars of {interval_ms / HOUR_MS:g} h cannot be tested over "
+            f"{horizon_ms / HOUR_MS:g} h; give a --horizon that is a multiple of the bars"
         )
     return horizon_ms // interval_ms
 
