@@ -114,7 +114,8 @@ def _pfmi(backtest: Backtest) -> Iterator[str]:
             moves = term.procyclicality
             yield (
                 f"| {stack.asset} | {stack.side} | {term.name} | {100 * term.mean:.2f} % | "
-                f"{100 * term.exceeded:.3f} % | {term.worst:.2f} | {moves.p99_to_p1:.1f} | {100 * moves.rise_1_day:+.0f} % |"
+                f"{100 * term.exceeded:.3f} % | {term.worst:.2f} | {moves.p99_to_p1:.1f} | "
+                f"{100 * moves.rise_1_day:+.0f} % |"
             )
     yield (
         "\nMM = max(ES99, stress loss) + 5 bp, IM = 1.25 max(ES99, stress loss) + 5 bp, with default parameters; the "

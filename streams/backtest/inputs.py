@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def coarser(raw: RawBars, interval_ms: int) -> RawBars:
 
 def joined(asset: str, parts: list[RawBars], sources: tuple[str, ...], found: tuple[Finding, ...]) -> History:
     """One history of several sources: each part ends where the next begins. The joint is checked like any bar."""
-    kept = [part.take(part.time_ms < after.time_ms[0]) for part, after in zip(parts, parts[1:])] + [parts[-1]]
+    kept = [part.take(part.time_ms < after.time_ms[0]) for part, after in itertools.pairwise(parts)] + [parts[-1]]
     raw = RawBars(np.concatenate([p.time_ms for p in kept]), np.concatenate([p.ohlcv for p in kept]))
     findings = Findings()
     raw = clean_bars(raw, findings)

@@ -18,11 +18,11 @@ from streams.market_data.findings import utc
 
 STYLE = """
 :root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;color:#0f172a;background:#f8fafc;margin:0}
-main{max-width:1000px;margin:0 auto;padding:28px 20px 60px}h1{font-size:26px;margin:0 0 2px}
+main{max-width:1120px;margin:0 auto;padding:28px 20px 60px}h1{font-size:26px;margin:0 0 2px}
 h2{font-size:19px;margin:38px 0 6px;padding-top:14px;border-top:1px solid #e2e8f0}h3{font-size:16px;margin:22px 0 4px}
 p{margin:6px 0;max-width:78ch}.quiet{color:#475569}
 table{border-collapse:collapse;margin:10px 0;background:#fff;width:100%}
-.wide{overflow-x:auto}th,td{padding:5px 9px;border-bottom:1px solid #e2e8f0;text-align:right;white-space:nowrap}
+.wide{overflow-x:auto}th,td{padding:5px 7px;font-size:14px;border-bottom:1px solid #e2e8f0;text-align:right;white-space:nowrap}
 th{font-weight:600;color:#334155;background:#f1f5f9}td:first-child,th:first-child{text-align:left}
 tr.chosen td{background:#eff6ff;font-weight:600}.ok{color:#047857;font-weight:600}.no{color:#dc2626;font-weight:600}
 figure{background:#fff;border:1px solid #e2e8f0;border-radius:6px;margin:14px 0;padding:12px}
@@ -151,8 +151,8 @@ def _tails(backtest: Backtest) -> str:
     cells = [
         (
             score.asset, tail.side, f"{100 * tail.level:g} %", f"{tail.observations:,}", _percent(tail.rate, 2),
-            tail.zone, f"{tail.kupiec_p:.3f}", f"{tail.independence_p:.3f}", f"{tail.conditional_p:.3f}", f"{tail.z1:+.3f}",
-            f"{tail.z2:+.3f}", f"{tail.fissler_ziegel:.4f}",
+            tail.zone, f"{tail.kupiec_p:.3f}", f"{tail.independence_p:.3f}", f"{tail.conditional_p:.3f}",
+            f"{tail.z1:+.3f}", f"{tail.z2:+.3f}", f"{tail.fissler_ziegel:.4f}",
         )
         for score in backtest.evaluation.scores
         if score.model == backtest.chosen

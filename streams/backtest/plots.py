@@ -130,7 +130,7 @@ def _years(frame: _Frame) -> list[str]:
     for year in np.arange(first + 1, last + 1):
         x = frame.x(float(year.astype("datetime64[ms]").astype(np.int64)))
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>')
-        parts.append(_text(x, HEIGHT - 10, str(year), "middle"))
+        parts.append(_text(x, HEIGHT - 10, str(year), "middle" if x < WIDTH - 40 else "end"))
     return parts
 
 

@@ -11,8 +11,9 @@ from oracles.backtest.evaluation import Evaluation, Summary
 from oracles.risk_model.forecasts import DEFAULT_MODEL
 from streams.backtest.inputs import HOUR_MS, BacktestError, History, coarser, joined
 from streams.backtest.run import Backtest
-from streams.market_data.bar_checks import interval_of
+from streams.market_data.bar_checks import RawBars, interval_of
 from streams.market_data.columns import MarketDataError
+from streams.market_data.findings import Finding
 from streams.market_data.importing import bars_of, read_source
 
 PANEL = {
@@ -35,7 +36,8 @@ class Row(Struct, frozen=True):
 def read_panel(folder: Path) -> Iterator[History]:
     """BTC, ETH and SOL, hourly, from the recorded files below ``folder``; BacktestError where one is missing."""
     for asset, names in PANEL.items():
-        parts, findings = [], []
+        parts: list[RawBars] = []
+        findings: list[Finding] = []
         for name in names:
             path = folder / "prices" / name
             try:

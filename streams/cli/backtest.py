@@ -140,7 +140,8 @@ def _show(console: Console, one: Backtest) -> None:
         table.add_row(
             Text(summary.model, "bold" if summary.model == one.chosen else ""), f"{summary.fissler_ziegel:.4f}",
             f"{100 * summary.rate:.2f} %", f"{summary.z2:+.3f}", f"{summary.kupiec_passed}/{summary.kupiec_tests}",
-            f"{100 * summary.mean_margin:.2f} %", f"{100 * summary.rise_1_day:+.0f} %", f"{worst.name} {100 * worst.rate:.1f} %",
+            f"{100 * summary.mean_margin:.2f} %", f"{100 * summary.rise_1_day:+.0f} %",
+            f"{worst.name} {100 * worst.rate:.1f} %",
         )  # fmt: skip
     console.print(table)
     console.print(f"run {one.run_id}", style="dim")
