@@ -36,8 +36,8 @@ _HALF_LOG_TWO_PI = 0.9189385332046727
 _LOG_PI = 1.1447298858494002
 _SHAPE = 9  # a, b, ln(b c) and their slopes, see _shape
 _STEP_MAX = 2.0  # a coordinate moves by no more at once
-_LENGTH_MIN = 1e-9
-_GAIN_MIN = 1e-12  # step . gradient, twice what a Newton step would gain in likelihood
+_LENGTH_MIN = 1e-4
+_GAIN_MIN = 2e-14  # of the likelihood: below it the sum's own rounding decides
 _STIRLING_FROM = 12.0
 _COORDINATE_MAX = np.array([10.0, 2.0, 3.0, 6.0, 4.0, 5.0, 4.0])
 _COORDINATE_MIN = np.array([-10.0, -9.2, -18.0, -9.0, -4.0, -4.0, -4.0])  # -9.2: persistence 0.9999
@@ -332,7 +332,7 @@ def _climb(q: FloatArray, free: IndexArray, x: FloatArray, kind: int, scale: flo
     _invert(outer, inverse)
     for iteration in range(ITERATIONS_MAX):
         slope = _direction(q, free, gradient, inverse, step)
-        if slope < _GAIN_MIN:
+        if slope < _GAIN_MIN * (1.0 + abs(value)):  # twice what a Newton step would gain
             return q, value, iteration
         length, moved = 1.0, _moved(q, free, step, 1.0)
         found = _scores_at(moved, free, x, kind, scale, found_gradient, none)
@@ -375,7 +375,7 @@ def fit(x: FloatArray, kind: int, with_mean: bool, with_asymmetry: bool) -> tupl
     """
     use = np.array([with_mean, True, True, True, with_asymmetry, kind >= KIND_T, kind == KIND_SKEW_T])
     free = np.nonzero(use)[0]
-    scale = mean_square(x, np.mean(x) if with_mean else 0.0)
+    scale = mean_square(x, float(np.mean(x)) if with_mean else 0.0)
     start = _best_start(x, kind, scale)
     if not with_mean:
         start[0] = 0.0

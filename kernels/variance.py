@@ -8,7 +8,7 @@ negative and sees gaps). Each bar's innovation is divided by the seasonal factor
 takes it capped at a multiple of the ten-day variance, because one false wick otherwise stays in a range estimator for
 weeks. While fewer bars are known than an average is long, it is their plain mean.
 
-Sources: Garman and Klass (1980), eq. 20; RiskMetrics (1996); the weights and half-lives are data (``oracles.risk_model``).
+Sources: Garman and Klass (1980), eq. 20; RiskMetrics (1996). Weights and half-lives are data of ``oracles.risk_model``.
 """
 
 from __future__ import annotations

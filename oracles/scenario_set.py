@@ -12,6 +12,8 @@ Version 2 draws in the functional core: volatilities and correlations are rounde
 are SHAKE-256 of the published inputs (the head of the recorded bytes), and every step after them has the same bits on
 every machine. So ``redraw`` gives the same digest anywhere. A venue takes the number of the epoch for ``seed``: then
 nobody can pick a lucky set. Sets of version 1 (drawn by libraries whose bits differ between machines) are still read.
+Version 3 is the same record for models with inputs of their own, ``source`` and ``parameters_e9``: see
+``oracles.risk_model.scenarios``, which draws them.
 
 Sources: Demarta and McNeil, "The t copula and related copulas" (2005), section 2; Owen, "Scrambling Sobol' and
 Niederreiter-Xing points" (1998); Higham, "Computing the nearest correlation matrix" (2002) for the repair's first step.
@@ -23,7 +25,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,7 @@ from kernels.weights import integer_weights
 
 MODEL = "t-copula-sobol"
 VERSION = 2
+VERSION_WITH_SOURCE = 3
 DEGREES_OF_FREEDOM = 5.0
 MAGIC = b"DPMESCN1"
 
@@ -89,7 +92,8 @@ class ScenarioSet:
     ``spot_log_return`` [U,S]; ``level_log``, ``skew``, ``rate_shift`` [O,S] for ``option_underlyings``, a subset of
     ``underlyings``. ``level_e6`` is the confidence level of expected shortfall (990_000 = 99 %). Drawn from ``seed``,
     ``volatility_e9`` [D] over the horizon and ``correlation_e9`` [D,D], D = U + 3 O in the order spots, levels, skews,
-    rates (both empty in sets of version 1, which cannot be drawn again).
+    rates (both empty in sets of version 1, which cannot be drawn again). ``source`` names other published inputs by
+    their digest; ``parameters_e9`` [P] are further numbers of the model (both from version 3 on, else empty).
     """
 
     underlyings: tuple[str, ...]
@@ -106,6 +110,8 @@ class ScenarioSet:
     correlation_e9: Int32Array
     model: str = MODEL
     version: int = VERSION
+    source: str = ""
+    parameters_e9: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def size(self) -> int:
@@ -119,8 +125,8 @@ class ScenarioSet:
 
     def inputs(self) -> bytes:
         """What the set is drawn from, the head of ``to_bytes``: magic, length of the JSON header (uint32), header; from
-        version 2 on the volatilities (int64) and the correlations right of the diagonal (int32, row by row). All
-        little-endian.
+        version 2 on the volatilities (int64) and the correlations right of the diagonal (int32, row by row), from
+        version 3 on the further parameters (int64). All little-endian.
         """
         header = {
             "horizon_seconds": self.horizon_seconds,
@@ -132,9 +138,12 @@ class ScenarioSet:
             "underlyings": list(self.underlyings),
             "version": self.version,
         }
+        if self.version >= VERSION_WITH_SOURCE:
+            header |= {"source": self.source, "parameters": int(self.parameters_e9.size)}
         encoded = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
         above = self.correlation_e9[np.triu_indices(self.correlation_e9.shape[0], 1)]
         parameters = self.volatility_e9.astype("<i8").tobytes() + above.astype("<i4").tobytes()
+        parameters += self.parameters_e9.astype("<i8").tobytes()
         return MAGIC + len(encoded).to_bytes(4, "little") + encoded + parameters
 
     def factors(self) -> Int32Array:
@@ -156,14 +165,16 @@ class ScenarioSet:
         surfaces = len(empty.option_underlyings)
         factors, size = len(empty.underlyings) + 3 * surfaces, empty.size
         pairs = factors * (factors - 1) // 2
-        parameters = 8 * factors + 4 * pairs if empty.version > 1 else 0
+        further = empty.parameters_e9.size
+        parameters = 8 * factors + 4 * pairs + 8 * further if empty.version > 1 else 0
         if len(data) != start + parameters + 4 * (factors + 1) * size:
             expected = start + parameters + 4 * (factors + 1) * size
             raise ValueError(f"scenario set of {len(data)} bytes, its header says {expected}")
         if parameters:
             volatility = np.frombuffer(data, "<i8", factors, start).astype(np.int64)
-            correlation = _symmetric(np.frombuffer(data, "<i4", pairs, start + 8 * factors), factors)
-            empty = replace(empty, volatility_e9=volatility, correlation_e9=correlation)
+            correlation = symmetric_e9(np.frombuffer(data, "<i4", pairs, start + 8 * factors), factors)
+            own = np.frombuffer(data, "<i8", further, start + 8 * factors + 4 * pairs).astype(np.int64)
+            empty = replace(empty, volatility_e9=volatility, correlation_e9=correlation, parameters_e9=own)
         drawn = np.frombuffer(data, "<i4", offset=start + parameters).astype(np.int32).reshape(factors + 1, size)
         return empty.filled(drawn[:-1], drawn[-1])
 
@@ -207,19 +218,22 @@ def _read_header(data: bytes) -> tuple[ScenarioSet, int]:
         horizon_seconds, level_e6, seed, version, size = (
             int(header[name]) for name in ("horizon_seconds", "level_e6", "seed", "version", "scenarios")
         )
-        model = str(header["model"])
+        model, source = str(header["model"]), str(header.get("source", ""))
+        further = int(header.get("parameters", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError("scenario set with an unreadable header") from error
-    if not 1 <= version <= VERSION or size < 1:
-        raise ValueError(f"scenario set of version {version} with {size} scenarios: this code reads up to {VERSION}")
-    none = _without_scenarios(underlyings, surfaces, size)
+    if not 1 <= version <= VERSION_WITH_SOURCE or size < 1 or further < 0:
+        read = f"this code reads up to {VERSION_WITH_SOURCE}"
+        raise ValueError(f"scenario set of version {version} with {size} scenarios: {read}")
+    none = without_scenarios(underlyings, surfaces, size)
     no_parameters = (np.zeros(0, np.int64), np.zeros((0, 0), np.int32))
+    own = np.zeros(further if version >= VERSION_WITH_SOURCE else 0, np.int64)
     return ScenarioSet(
-        underlyings, surfaces, *none, horizon_seconds, level_e6, seed, *no_parameters, model, version
+        underlyings, surfaces, *none, horizon_seconds, level_e6, seed, *no_parameters, model, version, source, own
     ), end  # fmt: skip
 
 
-def _without_scenarios(
+def without_scenarios(
     underlyings: tuple[str, ...], surfaces: tuple[str, ...], size: int
 ) -> tuple[Int32Array, Int32Array, Int32Array, Int32Array, Int32Array]:
     """Placeholders of factors and weights: zeros that occupy no memory."""
@@ -229,7 +243,7 @@ def _without_scenarios(
     return spot, surface, surface, surface, weights
 
 
-def _symmetric(above: Int32Array, size: int) -> Int32Array:
+def symmetric_e9(above: Int32Array, size: int) -> Int32Array:
     """Correlations [D,D] in 1e-9 from those right of the diagonal, row by row."""
     out = np.zeros((size, size), np.int32)
     out[np.triu_indices(size, 1)] = above
@@ -258,14 +272,29 @@ def draw_scenario_set(
         ValueError: sizes that do not match, a size that is no power of two, a matrix that is not a correlation matrix,
             a negative volatility, an option underlying that is no underlying, more factors than Sobol dimensions.
     """
+    names = (underlyings, option_underlyings)
+    return redraw(undrawn_set(*names, volatilities, correlation, seed, scenarios, horizon_seconds, level_e6))
+
+
+def undrawn_set(
+    underlyings: Sequence[str],
+    option_underlyings: Sequence[str],
+    volatilities: FactorVolatilities,
+    correlation: FloatArray,
+    seed: int,
+    scenarios: int,
+    horizon_seconds: int,
+    level_e6: int,
+) -> ScenarioSet:
+    """The set's inputs, rounded and checked, with zeros for factors and weights; errors as ``draw_scenario_set``."""
     scale = volatilities.stacked()
     factors = len(underlyings) + 3 * len(option_underlyings)
     _check_arguments(underlyings, option_underlyings, scale, correlation, factors, scenarios)
     names, surfaces = tuple(underlyings), tuple(option_underlyings)
-    none = _without_scenarios(names, surfaces, scenarios)
+    none = without_scenarios(names, surfaces, scenarios)
     above = np.rint(correlation[np.triu_indices(factors, 1)] * NANO).astype(np.int32)
-    parameters = (np.rint(scale * NANO).astype(np.int64), _symmetric(above, factors))
-    return redraw(ScenarioSet(names, surfaces, *none, horizon_seconds, level_e6, seed, *parameters))
+    parameters = (np.rint(scale * NANO).astype(np.int64), symmetric_e9(above, factors))
+    return ScenarioSet(names, surfaces, *none, horizon_seconds, level_e6, seed, *parameters)
 
 
 def redraw(recorded: ScenarioSet) -> ScenarioSet:
@@ -276,18 +305,26 @@ def redraw(recorded: ScenarioSet) -> ScenarioSet:
     """
     if (recorded.model, recorded.version) != (MODEL, VERSION):
         raise ValueError(f"a set of model {recorded.model} version {recorded.version} cannot be drawn again")
-    factors = recorded.volatility_e9.size
-    bits = hashlib.shake_256(recorded.inputs()).digest(4 * RANDOM_WORDS * (factors + 1))
-    words = np.frombuffer(bits, "<u4").astype(np.uint32).reshape(factors + 1, RANDOM_WORDS)
-    points = scrambled_points(recorded.size, words)
+    points = published_points(recorded, recorded.volatility_e9.size + 1)
     radius, weight = radii(points[0])
     unit_variance = math.sqrt((DEGREES_OF_FREEDOM - 2.0) / DEGREES_OF_FREEDOM)
     scale = recorded.volatility_e9 / float(NANO) * unit_variance
-    loadings = scale[:, None] * _principal_directions(recorded.correlation_e9 / float(NANO))
+    loadings = scale[:, None] * principal_directions(recorded.correlation_e9 / float(NANO))
+    return recorded.filled(factor_moves(points[1:], radius, loadings, factor_limits(recorded)), integer_weights(weight))
+
+
+def published_points(recorded: ScenarioSet, dimensions: int) -> npt.NDArray[np.uint32]:
+    """Scrambled Sobol points uint32[dimensions,S], a function of the set's published inputs."""
+    bits = hashlib.shake_256(recorded.inputs()).digest(4 * RANDOM_WORDS * dimensions)
+    words = np.frombuffer(bits, "<u4").astype(np.uint32).reshape(dimensions, RANDOM_WORDS)
+    return scrambled_points(recorded.size, words)
+
+
+def factor_limits(recorded: ScenarioSet) -> FloatArray:
+    """Largest absolute move of each factor [D]."""
     surfaces = len(recorded.option_underlyings)
     counts = (len(recorded.underlyings), surfaces, surfaces, surfaces)
-    limit = np.repeat([SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT], counts)
-    return recorded.filled(factor_moves(points[1:], radius, loadings, limit), integer_weights(weight))
+    return np.repeat([SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT], counts)
 
 
 def _check_arguments(
@@ -314,7 +351,7 @@ def _check_arguments(
         raise ValueError("correlations must be between -1 and 1")
 
 
-def _principal_directions(correlation: FloatArray) -> FloatArray:
+def principal_directions(correlation: FloatArray) -> FloatArray:
     """B with B B^T = correlation, columns by falling variance."""
     eigenvalues, vectors = symmetric_eigen(correlation)
     if eigenvalues[-1] < -_ROUNDING:

@@ -43,8 +43,8 @@ class Bars:
     def between(self, start: int, stop: int) -> Bars:
         """Bars ``start`` to ``stop`` (exclusive), as views."""
         part = slice(start, stop)
-        columns = (self.time_ms, self.open, self.high, self.low, self.close, self.volume)
-        return Bars(self.asset, self.interval_ms, *(column[part] for column in columns))
+        columns = (self.open, self.high, self.low, self.close, self.volume)
+        return Bars(self.asset, self.interval_ms, self.time_ms[part], *(column[part] for column in columns))
 
 
 def read_bars(path: Path, asset: str) -> Bars:

@@ -1,0 +1,342 @@
+"""State of the risk model that follows the market bar by bar: O(1) per asset, a pure function of what came in.
+
+``update`` takes one bar of every asset; a whole history is the fold of it, so that a stream, a batch and a state
+restored from its bytes agree to the bit. Joint residuals: at each bar the forecast for every horizon is kept; when the
+horizon is over, the move divided by that forecast and whitened by the correlations of that time enters the ring of its
+horizon, from which scenarios are drawn (``oracles.risk_model.inputs``).
+
+Bad input never enters: each finding is returned by name, the asset simply has no bar then. Names: ``missing``,
+``not_a_number``, ``non_positive``, ``range_excludes_close``, ``boundary_value`` (of a volatility), ``gap`` (the bar
+itself is used).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from kernels.dcc import DccSettings, DccState, empty_dcc, whiten
+from kernels.dcc import step as step_dcc
+from kernels.normal import exponential, logarithm
+from kernels.variance import VarianceState, garman_klass, season_of_horizon, seasonal_cell, smoothed
+from kernels.variance import step as step_variance
+from oracles.risk_model.variance_model import (
+    YEAR_HOURS,
+    bars_of,
+    default_settings,
+    mixed,
+    new_state,
+    with_floor,
+    with_implied,
+)  # fmt: skip
+
+FloatArray = npt.NDArray[np.float64]
+
+STATE_MAGIC = b"DPMERMS1"
+DCC_NEWS, DCC_MEMORY, DCC_CLIP = 0.01, 0.988, 6.0
+VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS = (48.0, 720.0), (0.6, 0.4)
+IMPLIED_FROM_MS = 6 * 3_600_000
+WARM_UP_BARS = 24
+"""Bars before an asset's first residual."""
+
+
+class Bar(NamedTuple):
+    """High, low and close of one bar of one asset."""
+
+    high: float
+    low: float
+    close: float
+
+
+class Finding(NamedTuple):
+    """What was wrong with an input, by name."""
+
+    name: str
+    asset: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """``option_underlyings``, a subset of ``underlyings``, also bring implied volatilities; ``horizons`` in bars.
+
+    ``residuals`` bounds the joint residuals kept for each horizon (three years of hourly bars).
+    """
+
+    underlyings: tuple[str, ...]
+    option_underlyings: tuple[str, ...]
+    interval_ms: int = 3_600_000
+    horizons: tuple[int, ...] = (1, 24)
+    residuals: int = 3 * YEAR_HOURS
+
+    @property
+    def factors(self) -> int:
+        """Spots and volatility levels."""
+        return len(self.underlyings) + len(self.option_underlyings)
+
+    def header(self) -> bytes:
+        """The spec as JSON, the head of a checkpoint."""
+        fields = [self.underlyings, self.option_underlyings, self.interval_ms, self.horizons, self.residuals]
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+
+class HorizonState(NamedTuple):
+    """Forecasts under way, rings of H: ``stddev``, ``value`` (logs) [H,D], ``root`` [H,D,D], ``made_ms`` int64[H]; and
+    the whitened residuals ``ring`` [N,D], NaN where a factor had none, with their number so far ``seen`` int64[1]."""
+
+    stddev: FloatArray
+    value: FloatArray
+    root: FloatArray
+    made_ms: npt.NDArray[np.int64]
+    ring: FloatArray
+    seen: npt.NDArray[np.int64]
+
+
+class RiskModelState:
+    """Variances, seasons, vol-of-vol, correlations and joint residuals of all factors of a spec."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """State before the first bar.
+
+        Raises:
+            ValueError: no underlying, an option underlying that is none, or a horizon below one bar.
+        """
+        if not spec.underlyings or not set(spec.option_underlyings) <= set(spec.underlyings):
+            raise ValueError("a risk model needs underlyings, and option underlyings must be among them")
+        if not spec.horizons or min(spec.horizons) < 1:
+            raise ValueError(f"horizons must be bars from 1 on, not {spec.horizons}")
+        self.spec = spec
+        surfaces, factors = len(spec.option_underlyings), spec.factors
+        self._settings = default_settings(spec.interval_ms)
+        bar_hours = spec.interval_ms / 3_600_000
+        self._vol_decays = [0.5 ** (bar_hours / hours) for hours in VOL_OF_VOL_HOURS]
+        year = bars_of(YEAR_HOURS, spec.interval_ms)
+        self._dcc_settings = DccSettings(DCC_NEWS, DCC_MEMORY, DCC_CLIP, 0.5 ** (1.0 / year))
+        self.variances: list[VarianceState] = [new_state() for _ in spec.underlyings]
+        self.dcc: DccState = empty_dcc(factors)
+        position = {asset: len(spec.underlyings) + o for o, asset in enumerate(spec.option_underlyings)}
+        self._level_factor = [position.get(asset, -1) for asset in spec.underlyings]
+        self.close = np.full(len(spec.underlyings), np.nan)
+        self.value = np.full(factors, np.nan)
+        """Log price of each spot, log implied volatility of each level: the last known."""
+        self.value_ms = np.zeros(factors, np.int64)
+        self.bar_stddev = np.full(factors, np.nan)
+        """Standard deviation of each factor's move over the next bar."""
+        self.vol_of_vol = np.zeros((surfaces, 2))
+        self.vol_bars = np.zeros(surfaces, np.int64)
+        self.unchanged = np.zeros(len(spec.underlyings), np.int64)
+        """Bars in a row without any move of the price."""
+        self.time_ms = np.zeros(1, np.int64)
+        self.horizons: list[HorizonState] = [self._empty_horizon(bars) for bars in spec.horizons]
+
+    def _empty_horizon(self, bars: int) -> HorizonState:
+        factors = self.spec.factors
+        made = (np.full((bars, factors), np.nan), np.full((bars, factors), np.nan), np.zeros((bars, factors, factors)))
+        ring = np.full((self.spec.residuals, factors), np.nan)
+        return HorizonState(*made, np.full(bars, -1, np.int64), ring, np.zeros(1, np.int64))
+
+    def update(self, time_ms: int, bars: Mapping[str, Bar], implied: Mapping[str, float]) -> list[Finding]:
+        """Move by the bar that starts at ``time_ms``; ``implied`` are volatilities at its close (0.6 = 60 %).
+
+        -> what was wrong, by name; what was wrong is left out.
+
+        Raises:
+            ValueError: a time at or before the last bar's, or off the grid of bars.
+        """
+        interval = self.spec.interval_ms
+        if time_ms % interval or time_ms <= self.time_ms[0]:
+            raise ValueError(f"bar at {time_ms}: times ascend in steps of {interval} ms")
+        findings: list[Finding] = []
+        z = np.full(self.spec.factors, np.nan)
+        for u, asset in enumerate(self.spec.underlyings):
+            bar = bars.get(asset)
+            found = bar_finding(bar)
+            if found:
+                findings.append(Finding(found, asset))
+            elif bar is not None and self._take_bar(u, time_ms, bar, z):
+                findings.append(Finding("gap", asset))
+        for o, asset in enumerate(self.spec.option_underlyings):
+            volatility = implied.get(asset)
+            found = volatility_finding(volatility)
+            if found:
+                findings.append(Finding(found, f"{asset} volatility"))
+            elif volatility is not None:
+                self._take_volatility(o, time_ms, volatility, z)
+        step_dcc(self.dcc, self._dcc_settings, z)
+        self.time_ms[0] = time_ms
+        for horizon, state in zip(self.spec.horizons, self.horizons, strict=True):
+            self._close_and_open(horizon, state)
+        return findings
+
+    def _take_bar(self, u: int, time_ms: int, bar: Bar, z: FloatArray) -> bool:
+        """Step one asset's variance; -> whether bars are missing before this one."""
+        before, previous, interval = float(self.close[u]), float(self.value[u]), self.spec.interval_ms
+        span = (time_ms - int(self.value_ms[u])) // interval
+        self.close[u], self.value[u], self.value_ms[u] = bar.close, logarithm_of(bar.close), time_ms
+        if math.isnan(before):
+            return False
+        move, state = logarithm_of(bar.close / before), self.variances[u]
+        if span == 1 and state.bars[0] >= WARM_UP_BARS and self.bar_stddev[u] > 0.0:
+            z[u] = (self.value[u] - previous) / self.bar_stddev[u]
+        step_variance(state, self._settings, seasonal_cell(time_ms), span, move, range_variance(before, *bar))
+        self.unchanged[u] = self.unchanged[u] + 1 if move == 0.0 and bar.high == bar.low else 0
+        self.bar_stddev[u] = self.spot_stddev(u, time_ms, 1)
+        return span > 1
+
+    def _take_volatility(self, o: int, time_ms: int, volatility: float, z: FloatArray) -> None:
+        """Step one vol-of-vol; a move over a gap is shared out over its bars."""
+        factor, log_vol = len(self.spec.underlyings) + o, logarithm_of(volatility)
+        before = self.value[factor]
+        span = (time_ms - int(self.value_ms[factor])) // self.spec.interval_ms
+        self.value[factor], self.value_ms[factor] = log_vol, time_ms
+        if math.isnan(before):
+            return
+        move = log_vol - before
+        if span == 1 and self.vol_bars[o] >= WARM_UP_BARS and self.bar_stddev[factor] > 0.0:
+            z[factor] = move / self.bar_stddev[factor]
+        self.vol_bars[o] += 1
+        for k, decay in enumerate(self._vol_decays):
+            self.vol_of_vol[o, k] = smoothed(self.vol_of_vol[o, k], move * move / span, decay, int(self.vol_bars[o]))
+        self.bar_stddev[factor] = self.level_stddev(o, 1)
+
+    def spot_stddev(self, u: int, time_ms: int, horizon: int) -> float:
+        """Standard deviation of an asset's log return over ``horizon`` bars after the bar that starts at ``time_ms``.
+
+        From six hours on an option market has its say, where its volatility is at most six bars old.
+        """
+        state, interval = self.variances[u], self.spec.interval_ms
+        variance = mixed(state.speeds)
+        factor = self._level_factor[u]
+        if factor >= 0 and horizon * interval >= IMPLIED_FROM_MS and time_ms - self.value_ms[factor] <= 6 * interval:
+            variance = with_implied(variance, exponential_of(self.value[factor]), interval)
+        variance = with_floor(variance, state.floor[0])
+        return math.sqrt(float(variance) * season_of_horizon(state.factors, time_ms + interval, interval, horizon))
+
+    def level_stddev(self, o: int, horizon: int) -> float:
+        """Standard deviation of the move of a log volatility level over ``horizon`` bars."""
+        variance = VOL_OF_VOL_WEIGHTS[0] * self.vol_of_vol[o, 0] + VOL_OF_VOL_WEIGHTS[1] * self.vol_of_vol[o, 1]
+        return math.sqrt(variance * horizon)
+
+    def stddev(self, horizon: int) -> FloatArray:
+        """Standard deviations [D] over the next ``horizon`` bars; NaN for a factor without a bar at present."""
+        out, now, spots = np.full(self.spec.factors, np.nan), int(self.time_ms[0]), len(self.spec.underlyings)
+        for u in range(spots):
+            if self.value_ms[u] == now and self.variances[u].bars[0] >= WARM_UP_BARS:
+                out[u] = self.spot_stddev(u, now, horizon)
+        for o in range(len(self.spec.option_underlyings)):
+            if self.value_ms[spots + o] == now and self.vol_bars[o] >= WARM_UP_BARS:
+                out[spots + o] = self.level_stddev(o, horizon)
+        return out
+
+    def _close_and_open(self, horizon: int, state: HorizonState) -> None:
+        """The forecast made ``horizon`` bars ago becomes a residual; its place takes the one made now."""
+        now = int(self.time_ms[0])
+        slot = now // self.spec.interval_ms % horizon
+        fresh = self.value_ms == now
+        if state.made_ms[slot] == now - horizon * self.spec.interval_ms:
+            moves = np.where(fresh, self.value - state.value[slot], np.nan)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = moves / state.stddev[slot]
+            known = np.isfinite(z)
+            if known.any():
+                row = state.ring[int(state.seen[0]) % self.spec.residuals]
+                whiten(state.root[slot], np.where(known, z, 0.0), row)
+                row[~known] = np.nan
+                state.seen[0] += 1
+        state.stddev[slot], state.root[slot], state.made_ms[slot] = self.stddev(horizon), self.dcc.root, now
+        state.value[slot] = np.where(fresh, self.value, np.nan)
+
+    def residuals(self, horizon: int) -> FloatArray:
+        """Whitened joint residuals [N,D] of a horizon of the spec, oldest first; NaN where a factor had none."""
+        state = self.horizons[self.spec.horizons.index(horizon)]
+        seen, size = int(state.seen[0]), self.spec.residuals
+        if seen <= size:
+            return state.ring[:seen].copy()
+        return np.roll(state.ring, -(seen % size), axis=0)
+
+    def _arrays(self) -> list[np.ndarray]:
+        """Every array of the state, in the order of a checkpoint."""
+        own = [
+            self.close, self.value, self.value_ms, self.bar_stddev, self.vol_of_vol, self.vol_bars, self.unchanged,
+            self.time_ms,
+        ]  # fmt: skip
+        for part in (*self.variances, self.dcc, *self.horizons):
+            own.extend(part)
+        return own
+
+    def to_bytes(self) -> bytes:
+        """Checkpoint: magic, length of the JSON header, header, all arrays; little-endian."""
+        header = self.spec.header()
+        body = b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in self._arrays())
+        return STATE_MAGIC + len(header).to_bytes(4, "little") + header + body
+
+    @staticmethod
+    def from_bytes(data: bytes) -> RiskModelState:
+        """Inverse of ``to_bytes``.
+
+        Raises:
+            ValueError: not a checkpoint, or of a length that its header does not say.
+        """
+        start = len(STATE_MAGIC) + 4
+        end = start + int.from_bytes(data[len(STATE_MAGIC) : start], "little")
+        if data[: len(STATE_MAGIC)] != STATE_MAGIC:
+            raise ValueError("not a checkpoint of the risk model")
+        try:
+            underlyings, surfaces, interval_ms, horizons, residuals = json.loads(data[start:end])
+            spec = ModelSpec(tuple(underlyings), tuple(surfaces), interval_ms, tuple(horizons), residuals)
+        except (ValueError, TypeError) as error:
+            raise ValueError("checkpoint of the risk model with an unreadable header") from error
+        state = RiskModelState(spec)
+        arrays = state._arrays()
+        if len(data) != end + sum(array.nbytes for array in arrays):
+            raise ValueError(f"checkpoint of {len(data)} bytes, its header says otherwise")
+        for array in arrays:
+            array[...] = np.frombuffer(data, array.dtype.newbyteorder("<"), array.size, end).reshape(array.shape)
+            end += array.nbytes
+        return state
+
+
+def bar_finding(bar: Bar | None) -> str:
+    """Name of what is wrong with a bar, or nothing."""
+    if bar is None:
+        return "missing"
+    if not all(math.isfinite(price) for price in bar):
+        return "not_a_number"
+    if min(bar) <= 0.0:
+        return "non_positive"
+    return "" if bar.low <= bar.close <= bar.high else "range_excludes_close"
+
+
+def volatility_finding(volatility: float | None) -> str:
+    """Name of what is wrong with an implied volatility, or nothing; Deribit's boundary values are 0.01 and 5."""
+    if volatility is None:
+        return "missing"
+    if not math.isfinite(volatility):
+        return "not_a_number"
+    if volatility <= 0.0:
+        return "non_positive"
+    return "" if 0.01 < volatility < 5.0 else "boundary_value"
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def logarithm_of(x: float) -> float:
+    """The kernels' logarithm, callable from Python."""
+    return logarithm(x)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def exponential_of(x: float) -> float:
+    """The kernels' exponential, callable from Python."""
+    return exponential(x)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def range_variance(previous_close: float, high: float, low: float, close: float) -> float:
+    """The kernels' Garman-Klass variance, callable from Python."""
+    return garman_klass(previous_close, high, low, close)
