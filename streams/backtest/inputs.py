@@ -14,7 +14,7 @@ from oracles.risk_model.forecasts import WalkForward
 from streams.market_data.bar_checks import RawBars, clean_bars, interval_of
 from streams.market_data.columns import MarketDataError
 from streams.market_data.findings import CONSTANT_PRICE, Finding, Findings, utc
-from streams.market_data.importing import bars_of, read_source
+from streams.market_data.importing import raw_bars, read_source
 from streams.market_data.recorded import BARS
 
 SAMPLE = Path(__file__).parent / "samples" / "BTCUSDT_1d.csv.gz"
@@ -95,7 +95,7 @@ def read_history(asset: str, path: Path) -> History:
             f"--bars {asset}={path}: {len(found)} series of {kinds}; one of bars is wanted: "
             "`dpme data import` writes one file a series"
         )
-    return checked(asset, bars_of(found[0]), (path.name,), found[0].report.findings)
+    return checked(asset, raw_bars(found[0]), (path.name,), found[0].report.findings)
 
 
 def checked(asset: str, raw: RawBars, sources: tuple[str, ...], findings: tuple[Finding, ...]) -> History:

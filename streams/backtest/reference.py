@@ -14,7 +14,7 @@ from streams.backtest.run import Backtest
 from streams.market_data.bar_checks import RawBars, interval_of
 from streams.market_data.columns import MarketDataError
 from streams.market_data.findings import Finding
-from streams.market_data.importing import bars_of, read_source
+from streams.market_data.importing import raw_bars, read_source
 
 PANEL = {
     "BTC": ("BTCUSDT_1h_binance-perp_2020-10_2024-06.csv.gz", "BTCUSDT_1h_binance_2022-01_2025-12.csv.gz"),
@@ -44,7 +44,7 @@ def read_panel(folder: Path) -> Iterator[History]:
                 (series,) = read_source(path, asset)
             except MarketDataError as error:
                 raise BacktestError(f"--reference {folder}: {error}") from error
-            raw = bars_of(series)
+            raw = raw_bars(series)
             parts.append(raw if interval_of(raw.time_ms) == HOUR_MS else coarser(raw, HOUR_MS))
             findings.extend(series.report.findings)
         yield joined(asset, parts, names, tuple(findings))

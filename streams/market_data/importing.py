@@ -82,7 +82,7 @@ def import_source(path: Path, out: Path, asset: str | None = None, keep_wicks: b
     return reports
 
 
-def bars_of(series: Series) -> RawBars:
+def raw_bars(series: Series) -> RawBars:
     """The bars of a series as the checks and the panel take them."""
     return RawBars(series.columns["time_ms"], np.column_stack([series.columns[name] for name in BAR_COLUMNS]))
 
