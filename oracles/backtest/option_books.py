@@ -2,20 +2,22 @@
 
 The history is that of an index of implied volatility (30 days), so the smile is a fixed shape in standardised moneyness
 that moves with the level. A level shock is a past residual times today's vol-of-vol, (30 / T)^0.45 of it up to 30 days
-and (30 / T)^0.70 beyond. Beside the joint scenarios: a Gaussian with the same deviations and correlation. Attribution
-compares the P&L by Greeks, by which warnings between blocks are raised, with full revaluation.
+and (30 / T)^0.70 beyond. Three models: joint residuals without and with the stress floor in the variance (the default
+has it), and a Gaussian with the deviations and the correlation of the first. Attribution compares the P&L by Greeks,
+by which warnings between blocks are raised, with full revaluation.
 
 Prices are fractions of spot. Times to expiry are in years.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from numba import njit
 
 from kernels.variance import ewma_path
 from oracles.backtest.attribution import Attribution, attribution
@@ -25,7 +27,7 @@ from oracles.risk_model.variance_model import YEAR_HOURS, bars_of, variance_hist
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-JOINT, GAUSSIAN = "joint-fhs", "gaussian-joint"
+JOINT, STRESSED, GAUSSIAN = "joint-fhs", "joint-fhs-stress", "gaussian-joint"
 MONEYNESS = np.array([-2, -1.5, -1, -0.67, -0.33, 0, 0.33, 0.67, 1, 1.5, 2])
 TENORS_DAYS = np.array([4, 7, 14, 30, 60, 90])
 SCENARIOS = 2_000
@@ -33,7 +35,9 @@ WINDOW_YEARS, HISTORY_DAYS_MIN = 2, 200
 VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS = (48.0, 720.0), (0.6, 0.4)
 STALE_HOURS = 6
 MARKET_MAKERS, MAKER_LEGS, MAKER_SEED = 4, 100, 5
+LEVEL_MIN = 0.05
 _BUMP = 1e-3
+_HALF_ROOT = math.sqrt(0.5)
 
 
 class Instruments(NamedTuple):
@@ -45,12 +49,13 @@ class Instruments(NamedTuple):
 
 
 class _History(NamedTuple):
-    """By bar, f64[n]: implied volatility, forecast deviation of the log return and of ln IV over the horizon, and what
-    they became. ``known`` [n]: all of it is there.
+    """By bar, f64[n]: implied volatility, forecast deviation of the log return (without and with the stress floor) and
+    of ln IV over the horizon, and what they became. ``known`` [n]: all of it is there.
     """
 
     implied: FloatArray
     deviation: FloatArray
+    stressed: FloatArray
     vol_deviation: FloatArray
     moved: FloatArray
     vol_moved: FloatArray
@@ -72,28 +77,38 @@ def instruments() -> Instruments:
     return Instruments(np.tile(MONEYNESS, len(TENORS_DAYS)), expiry, term)
 
 
-def smile(level: FloatArray, moneyness: FloatArray) -> FloatArray:
+@njit(cache=True, nogil=True, error_model="numpy")
+def smile(level: float, moneyness: float) -> float:
     """Volatility at a standardised moneyness: level (1 - 0.1 x + 0.08 x²), flat beyond 2.5 deviations."""
-    x = np.clip(moneyness, -2.5, 2.5)
-    return level * (1 - 0.1 * x + 0.08 * x * x)
+    x = min(max(moneyness, -2.5), 2.5)
+    return level * (1.0 - 0.1 * x + 0.08 * x * x)
 
 
-def call(forward: FloatArray, strike: FloatArray, expiry: FloatArray, volatility: FloatArray) -> FloatArray:
+@njit(cache=True, nogil=True, error_model="numpy")
+def call(forward: float, strike: float, expiry: float, volatility: float) -> float:
     """Undiscounted Black (1976) call."""
-    total = volatility * np.sqrt(expiry)
-    d = np.log(forward / strike) / total + total / 2
-    return forward * ndtr(d) - strike * ndtr(d - total)
+    total = volatility * math.sqrt(expiry)
+    d = math.log(forward / strike) / total + 0.5 * total
+    return 0.5 * (forward * math.erfc(-d * _HALF_ROOT) - strike * math.erfc((total - d) * _HALF_ROOT))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _revalue(level, moneyness, expiry, term, move, vol_move, elapsed, out):  # type: ignore[no-untyped-def]
+    for i in range(len(expiry)):
+        log_strike = moneyness[i] * level * math.sqrt(expiry[i])
+        strike, left = math.exp(log_strike), expiry[i] - elapsed
+        before = call(1.0, strike, expiry[i], smile(level, moneyness[i]))
+        for s in range(len(move)):
+            after = max(level * math.exp(vol_move[s] * term[i]), LEVEL_MIN)
+            x = (log_strike - move[s]) / (after * math.sqrt(left))
+            out[i, s] = call(math.exp(move[s]), strike, left, smile(after, x)) - before
 
 
 def revalue(level: float, table: Instruments, move: FloatArray, vol_move: FloatArray, elapsed: float) -> FloatArray:
     """f64[I, S]: change of every call's value after log moves of spot and level [S] and ``elapsed`` years."""
-    log_strike = (table.moneyness * level * np.sqrt(table.expiry))[:, None]
-    strike, expiry = np.exp(log_strike), table.expiry[:, None]
-    before = call(np.ones(1), strike, expiry, smile(np.array(level), table.moneyness)[:, None])
-    after_level = np.maximum(level * np.exp(vol_move[None] * table.term[:, None]), 0.05)
-    left = expiry - elapsed
-    shifted = (log_strike - move[None]) / (after_level * np.sqrt(left))
-    return call(np.exp(move)[None], strike, left, smile(after_level, shifted)) - before
+    out = np.empty((len(table.expiry), len(move)))
+    _revalue(level, table.moneyness, table.expiry, table.term, move, vol_move, elapsed, out)
+    return out
 
 
 def books(delta: FloatArray, seed: int) -> dict[str, FloatArray]:
@@ -177,12 +192,13 @@ def _history(bars: Bars, index: Bars, horizon: int) -> _History:
         for length, weight in zip(VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS)
     ]
     state = variance_history(bars, (horizon,))
-    variance = with_floor(with_implied(state.variance, implied, bars.interval_ms), state.floor)
+    variance = with_implied(state.variance, implied, bars.interval_ms)
     moved = np.log1p(realised_returns(bars, horizon))
     vol_moved = np.full(bars.size, np.nan)
     vol_moved[:-horizon] = logs[horizon:] - logs[:-horizon]
-    deviation, vol_deviation = np.sqrt(variance * state.season[:, 0]), np.sqrt(sum(parts) * horizon)
-    columns = (implied, deviation, vol_deviation, moved, vol_moved)
+    season, vol_deviation = state.season[:, 0], np.sqrt((parts[0] + parts[1]) * horizon)
+    deviation, stressed = np.sqrt(variance * season), np.sqrt(with_floor(variance, state.floor) * season)
+    columns = (implied, deviation, stressed, vol_deviation, moved, vol_moved)
     return _History(*columns, known=np.isfinite(np.column_stack(columns)).all(axis=1) & (vol_deviation > 0))
 
 
@@ -204,14 +220,20 @@ def _one_day(
     past = past[np.linspace(0, len(past) - 1, min(SCENARIOS, len(past))).astype(np.int64)]
     residual = history.moved[past] / history.deviation[past]
     vol_residual = history.vol_moved[past] / history.vol_deviation[past]
+    stressed = history.moved[past] / history.stressed[past] * history.stressed[at]
+    normal, vol_normal = _gaussian(residual, vol_residual, at)
+    models = (
+        (residual * history.deviation[at], vol_residual),
+        (stressed, vol_residual),
+        (normal * history.deviation[at], vol_normal),
+    )
     zeros = np.zeros(2)
     bumps = revalue(level, table, np.array([_BUMP, -_BUMP]), zeros, 0.0)
     delta = (bumps[:, 0] - bumps[:, 1]) / (2 * _BUMP)
     weights = np.array(list(books(delta, MAKER_SEED + at).values()))
     out = []
-    for z, u in ((residual, vol_residual), _gaussian(residual, vol_residual, at)):
-        moves = z * history.deviation[at]
-        values = revalue(level, table, moves, u * history.vol_deviation[at], elapsed)
+    for moves, shocks in models:
+        values = revalue(level, table, moves, shocks * history.vol_deviation[at], elapsed)
         out.append(_tails(weights @ np.vstack([values, np.expm1(moves)]), tails))
     move, vol_move = history.moved[at : at + 1], history.vol_moved[at : at + 1]
     full = np.vstack([revalue(level, table, move, vol_move, elapsed), np.expm1(move)])
@@ -267,7 +289,7 @@ def _collected(
                 model, name, 1, options.levels, time_ms, realised[:, book],
                 *(rows[:, place, book, :, column] for column in range(4)),
             )
-            for place, model in enumerate((JOINT, GAUSSIAN))
+            for place, model in enumerate((JOINT, STRESSED, GAUSSIAN))
         ]  # fmt: skip
         attributions[name] = attribution(greeks[:, book], realised[:, book])
     return OptionRun(forecasts, attributions)

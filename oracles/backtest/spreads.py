@@ -87,6 +87,11 @@ def _roots(residuals: FloatArray, settings: DccSettings) -> FloatArray:
     return out
 
 
+def bars_between(interval_ms: int, horizon: int) -> int:
+    """Bars from one forecast to the next."""
+    return max(bars_of(EVERY_HOURS, interval_ms), horizon // 2)
+
+
 def walk(
     panel: Panel, horizon: int, books: dict[str, FloatArray], options: WalkForward, listen: Callable[[float], None]
 ) -> dict[str, list[Forecasts]]:
@@ -94,10 +99,10 @@ def walk(
 
     The forecasts' ``horizon_bars`` is the number of neighbours whose horizons overlap.
     """
-    every = max(bars_of(EVERY_HOURS, panel.interval_ms), horizon // 2)
+    every = bars_between(panel.interval_ms, horizon)
     window = bars_of(YEAR_HOURS * (3 if horizon > every else 1), panel.interval_ms)
     residuals = panel.realised / panel.stddev
-    known = np.isfinite(residuals).all(axis=1)
+    known = np.asarray(np.isfinite(residuals).all(axis=1))
     whitened = np.full_like(residuals, np.nan)
     whitened[known] = np.linalg.solve(panel.roots[known], residuals[known, :, None])[:, :, 0]
     weights = np.array(list(books.values()))

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from oracles.backtest.evaluation import Evaluation
 from streams.backtest.reference import Row
 from streams.backtest.run import Backtest
 from streams.market_data.findings import utc
@@ -33,7 +34,35 @@ def _run(backtest: Backtest) -> dict[str, Any]:
         "data": [history.facts() for history in backtest.histories],
         "models": [_summary(summary) for summary in evaluation.summaries],
         "assets": [_score(score) for score in evaluation.scores],
-        "requirements": to_builtins(backtest.stacks),
+        "requirements": _requirements(backtest),
+        "spread_books": _books(backtest.spreads),
+        "option_books": _books(backtest.options),
+        "attributions": {name: found._asdict() for name, found in backtest.attributions.items()},
+    }
+
+
+def _requirements(backtest: Backtest) -> list[dict[str, Any]]:
+    out = []
+    for stack in backtest.stacks:
+        terms = [
+            {
+                **to_builtins(term),
+                "worst_month": term.worst_month._asdict(),
+                "procyclicality": term.procyclicality._asdict(),
+            }
+            for term in stack.terms
+        ]
+        out.append({**to_builtins(stack), "terms": terms})
+    return out
+
+
+def _books(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    return {
+        "observations": evaluation.observations,
+        "models": [_summary(summary) for summary in evaluation.summaries],
+        "books": [_score(score) for score in evaluation.scores],
     }
 
 

@@ -98,6 +98,18 @@ def read_history(asset: str, path: Path) -> History:
     return checked(asset, raw_bars(found[0]), (path.name,), found[0].report.findings)
 
 
+def read_index(path: Path) -> History:
+    """Bars of an index of implied volatility in per cent (DVOL); BacktestError where they are not on that scale."""
+    history = read_history("implied volatility", path)
+    lowest, highest = float(history.bars.close.min()), float(history.bars.close.max())
+    if lowest <= 1 or highest >= 500:
+        raise BacktestError(
+            f"{path.name}: implied volatilities from {lowest:g} to {highest:g}; an index in per cent a year lies "
+            "between 1 and 500, where venues stop searching"
+        )
+    return history
+
+
 def checked(asset: str, raw: RawBars, sources: tuple[str, ...], findings: tuple[Finding, ...]) -> History:
     """A history that can be walked over; BacktestError as in ``read_history``."""
     interval_ms = interval_of(raw.time_ms)

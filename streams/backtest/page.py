@@ -22,7 +22,8 @@ main{max-width:1120px;margin:0 auto;padding:28px 20px 60px}h1{font-size:26px;mar
 h2{font-size:19px;margin:38px 0 6px;padding-top:14px;border-top:1px solid #e2e8f0}h3{font-size:16px;margin:22px 0 4px}
 p{margin:6px 0;max-width:78ch}.quiet{color:#475569}
 table{border-collapse:collapse;margin:10px 0;background:#fff;width:100%}
-.wide{overflow-x:auto}th,td{padding:5px 7px;font-size:14px;border-bottom:1px solid #e2e8f0;text-align:right;white-space:nowrap}
+.wide{overflow-x:auto}th,td{padding:5px 7px;font-size:14px;text-align:right;white-space:nowrap}
+th,td{border-bottom:1px solid #e2e8f0}
 th{font-weight:600;color:#334155;background:#f1f5f9}td:first-child,th:first-child{text-align:left}
 tr.chosen td{background:#eff6ff;font-weight:600}.ok{color:#047857;font-weight:600}.no{color:#dc2626;font-weight:600}
 figure{background:#fff;border:1px solid #e2e8f0;border-radius:6px;margin:14px 0;padding:12px}
@@ -92,6 +93,12 @@ def _horizon(backtest: Backtest) -> Iterator[str]:
         yield _margin_plot(backtest, group)
     yield "<h3>Coverage</h3>" + _tails(backtest)
     yield "<h3>The whole requirement: ES alone, MM and IM with the stress floor</h3>" + _stacks(backtest)
+    for name, books in (("Spread books", backtest.spreads), ("Option books", backtest.options)):
+        if books is not None:
+            span = f"{utc(books.first_ms)[:10]} to {utc(books.last_ms)[:10]}"
+            yield f"<h3>{name}, {span}</h3>" + _models_table(books, "") + _books(books)
+    if backtest.attributions:
+        yield "<h3>P&amp;L attribution of option books: Greeks against full revaluation</h3>" + _attributions(backtest)
 
 
 def _verdict(backtest: Backtest) -> Iterator[str]:
@@ -110,13 +117,41 @@ def _level(evaluation: Evaluation) -> str:
     return f"{100 * max(evaluation.levels):g}"
 
 
+def _books(evaluation: Evaluation) -> str:
+    """The first model on every book, long side of the highest level, and the other models' rates beside it."""
+    names = [summary.model for summary in evaluation.summaries]
+    by_book = {book: [one for one in evaluation.scores if one.asset == book] for book in evaluation.observations}
+    level = _level(evaluation)
+    head = ["book", "n", *(f"{name} exceeded {level} %" for name in names), *(f"Z2 {name}" for name in names), "ES"]
+    cells = []
+    for book, scores in by_book.items():
+        tails = [max((t for t in one.tails if t.side == LONG), key=lambda tail: tail.level) for one in scores]
+        cells.append((
+            book, f"{evaluation.observations[book]:,}", *(_percent(tail.rate, 2) for tail in tails),
+            *(f"{tail.z2:+.2f}" for tail in tails), _percent(tails[0].mean_expected_shortfall, 2),
+        ))  # fmt: skip
+    return _table(head, cells)
+
+
+def _attributions(backtest: Backtest) -> str:
+    cells = [
+        (name, f"{found.spearman:.3f}", f"{found.kolmogorov_smirnov:.3f}", found.zone)
+        for name, found in backtest.attributions.items()
+    ]
+    return _table(("book", "Spearman", "Kolmogorov-Smirnov", "zone (MAR32)"), cells)
+
+
 def _models(backtest: Backtest) -> str:
-    evaluation, level = backtest.evaluation, _level(backtest.evaluation)
+    return _models_table(backtest.evaluation, backtest.chosen)
+
+
+def _models_table(evaluation: Evaluation, chosen: str) -> str:
+    level, first = _level(evaluation), chosen or evaluation.summaries[0].model
     head = (
         "model", "FZ0", f"exceeded {level} %", "Z2", "Kupiec", "mean ES", "p99/p1", "1-day rise", "5-day rise",
-        "worst month", f"DM of {backtest.chosen}",
+        "worst month", f"DM of {first}",
     )  # fmt: skip
-    own = evaluation.summary(backtest.chosen)
+    own = evaluation.summary(first)
     cells = []
     for one in evaluation.summaries:
         against = own.against.get(one.model)
@@ -127,7 +162,7 @@ def _models(backtest: Backtest) -> str:
             f"{one.worst_month.name} {_percent(one.worst_month.rate, 1)}",
             "" if against is None else f"{against.statistic:+.2f}",
         ))  # fmt: skip
-    return _table(head, cells, chosen=backtest.chosen)
+    return _table(head, cells, chosen=chosen)
 
 
 def _margin_plot(backtest: Backtest, group: list[Forecasts]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from oracles.backtest import option_books, spreads
 from oracles.backtest.evaluation import Evaluation, Summary
 from oracles.risk_model.forecasts import DEFAULT_MODEL
 from streams.backtest.inputs import HOUR_MS, BacktestError, History, coarser, joined
@@ -21,6 +22,7 @@ PANEL = {
     "ETH": ("ETHUSDT_1h_binance_2019-12_2025-11.csv.gz",),
     "SOL": ("SOLUSDT_1h_binance-perp_2020-10_2024-06.csv.gz", "SOLUSDT_30m_binance-perp_2022-10_2025-10.csv.gz"),
 }
+INDEX = "BTC_DVOL_1h_deribit_2021-03_2025-10.csv.gz"
 ALTERNATIVES = ("historical", "ewma", "garch-t", "gjr-skew-t", "garch-fhs")
 
 
@@ -53,7 +55,25 @@ def read_panel(folder: Path) -> Iterator[History]:
 def reference_rows(backtests: Sequence[Backtest]) -> list[Row]:
     """The whole table of a run over the panel at one and 24 hours."""
     evaluations = {one.horizon_ms // HOUR_MS: one.evaluation for one in backtests}
-    return list(spot_rows(evaluations))
+    rows = list(spot_rows(evaluations))
+    for one in backtests:
+        rows.extend(book_rows(one))
+    return rows
+
+
+def book_rows(backtest: Backtest) -> Iterator[Row]:
+    """Rows about books of several assets and of options."""
+    hours = backtest.horizon_ms // HOUR_MS
+    if backtest.spreads is not None and hours == 24:
+        own = backtest.spreads.summary(spreads.JOINT)
+        good = 0.009 <= own.rate <= 0.0115 and abs(own.z2) <= 0.15
+        found = f"{100 * own.rate:.2f} %, Z2 {own.z2:+.2f}"
+        yield Row(f"{hours} h spread books, VaR99 exceeded", "0.9-1.15 %, |Z2| <= 0.15", found, good)
+    if backtest.options is not None:
+        own = backtest.options.summary(option_books.JOINT)
+        good = 0.009 <= own.rate <= 0.0115 and own.z2 >= -0.1
+        found = f"{100 * own.rate:.2f} %, Z2 {own.z2:+.2f}"
+        yield Row(f"{hours} h option books, VaR99 exceeded", "0.9-1.15 %, Z2 >= -0.1", found, good)
 
 
 def spot_rows(evaluations: dict[int, Evaluation]) -> Iterator[Row]:

@@ -7,17 +7,23 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from oracles.backtest import option_books, spreads
+from oracles.backtest.attribution import Attribution
 from oracles.backtest.evaluation import LONG, SHORT, Evaluation, aligned, evaluate
 from oracles.backtest.stack import Stack, stack
 from oracles.risk_model.forecasts import DEFAULT_MODEL, MODELS, Forecasts
 from schemas.risk_parameters import RiskParameters
-from streams.backtest.inputs import DAY_MS, BacktestError, History, horizon_bars, walk_forward
+from streams.backtest.inputs import DAY_MS, HOUR_MS, BacktestError, History, horizon_bars, walk_forward
 
 Listener = Callable[[str], None]
+TENTHS = 10
+OPTIONS_HORIZON_MIN_MS = 6 * HOUR_MS
 
 
 class Backtest(Struct, frozen=True):
-    """One horizon. ``forecasts``: by asset, aligned, in the order of ``models``."""
+    """One horizon. ``forecasts``: by asset, aligned, in the order of ``models``. ``spreads``, ``options``: books of
+    several assets and of options where there was data for them, ``attributions`` of the P&L of the latter.
+    """
 
     run_id: str
     horizon_ms: int
@@ -26,6 +32,9 @@ class Backtest(Struct, frozen=True):
     forecasts: dict[str, list[Forecasts]]
     evaluation: Evaluation
     stacks: tuple[Stack, ...]
+    spreads: Evaluation | None
+    options: Evaluation | None
+    attributions: dict[str, Attribution]
 
     @property
     def chosen(self) -> str:
@@ -43,36 +52,89 @@ def check_models(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def steps(histories: Sequence[History], models: Sequence[str]) -> int:
+def steps(histories: Sequence[History], models: Sequence[str], horizon_ms: int, index: History | None) -> int:
     """How often the listener of ``run`` is called."""
-    return len(histories) * len(models) + 1
+    books = (len(histories) > 1) + _has_options(horizon_ms, index)
+    return len(histories) * len(models) + 1 + books * TENTHS
 
 
-def run(histories: Sequence[History], horizon_ms: int, models: Sequence[str], listen: Listener) -> Backtest:
-    """Walk, align, evaluate. BacktestError where a horizon does not fit the bars or a history is too short."""
-    intervals = {history.bars.interval_ms for history in histories}
+def run(
+    histories: Sequence[History], horizon_ms: int, models: Sequence[str], listen: Listener, index: History | None = None
+) -> Backtest:
+    """Walk, align, evaluate. ``index``: bars of the first asset's implied volatility in per cent, for option books.
+
+    Raises:
+        BacktestError: a horizon that does not fit the bars, bars of unequal length, a history that is too short.
+    """
+    intervals = {history.bars.interval_ms for history in (*histories, *([index] if index else []))}
     if len(intervals) != 1:
         raise BacktestError("bars of different lengths: import them at one interval")
     forecasts = {history.bars.asset: _walked(history, horizon_ms, models, listen) for history in histories}
     bars_a_day = max(DAY_MS // intervals.pop(), 1)
+    parameters = RiskParameters()
+    shown = models.index(DEFAULT_MODEL) if DEFAULT_MODEL in models else len(models) - 1
     try:
         shared = {asset: aligned(group) for asset, group in forecasts.items()}
         evaluation = evaluate(shared, bars_a_day)
+        listen("evaluated")
+        option_run = _option_books(histories[0], horizon_ms, index, listen)
+        return Backtest(
+            run_id=run_id_of([*histories, *([index] if index else [])], horizon_ms, models),
+            horizon_ms=horizon_ms,
+            models=tuple(models),
+            histories=tuple(histories),
+            forecasts=shared,
+            evaluation=evaluation,
+            stacks=tuple(
+                stack(group[shown], side, parameters, bars_a_day) for group in shared.values() for side in (LONG, SHORT)
+            ),
+            spreads=_spread_books(histories, horizon_ms, bars_a_day, listen),
+            options=evaluate(option_run.forecasts, max(DAY_MS // horizon_ms, 1)) if option_run else None,
+            attributions=option_run.attributions if option_run else {},
+        )
     except ValueError as error:
         raise BacktestError(str(error)) from error
-    listen("evaluated")
-    shown = models.index(DEFAULT_MODEL) if DEFAULT_MODEL in models else len(models) - 1
-    parameters = RiskParameters()
-    stacks = [stack(group[shown], side, parameters, bars_a_day) for group in shared.values() for side in (LONG, SHORT)]
-    return Backtest(
-        run_id=run_id_of(histories, horizon_ms, models),
-        horizon_ms=horizon_ms,
-        models=tuple(models),
-        histories=tuple(histories),
-        forecasts=shared,
-        evaluation=evaluation,
-        stacks=tuple(stacks),
-    )
+
+
+def _has_options(horizon_ms: int, index: History | None) -> bool:
+    return index is not None and horizon_ms >= OPTIONS_HORIZON_MIN_MS
+
+
+def _spread_books(
+    histories: Sequence[History], horizon_ms: int, bars_a_day: int, listen: Listener
+) -> Evaluation | None:
+    if len(histories) < 2:
+        return None
+    bars, count = [history.bars for history in histories], horizon_bars(histories[0], horizon_ms)
+    options = walk_forward(bars[0].interval_ms)
+    panel = spreads.panel_of(bars, count)
+    books = spreads.books_of([one.asset for one in bars])
+    forecasts = spreads.walk(panel, count, books, options, _tenths(listen, "spread books"))
+    every = spreads.bars_between(panel.interval_ms, count)
+    return evaluate(forecasts, max(bars_a_day // every, 1))
+
+
+def _option_books(
+    history: History, horizon_ms: int, index: History | None, listen: Listener
+) -> option_books.OptionRun | None:
+    if index is None or not _has_options(horizon_ms, index):
+        return None
+    options = walk_forward(history.bars.interval_ms)
+    heard = _tenths(listen, "option books")
+    return option_books.walk(history.bars, index.bars, horizon_bars(history, horizon_ms), options, heard)
+
+
+def _tenths(listen: Listener, what: str) -> Callable[[float], None]:
+    """Passes on every tenth of the way, the last one included when the end is near."""
+    heard = 0
+
+    def share(done: float) -> None:
+        nonlocal heard
+        while heard < TENTHS and done * TENTHS >= heard + 1 - 0.1:
+            heard += 1
+            listen(f"{what} {10 * heard} %")
+
+    return share
 
 
 def run_id_of(histories: Sequence[History], horizon_ms: int, models: Sequence[str]) -> str:

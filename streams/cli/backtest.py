@@ -15,6 +15,7 @@ from streams.cli.output import emit_json, error_console
 from streams.sink.current_run import DEFAULT_DATA
 
 if TYPE_CHECKING:
+    from oracles.backtest.evaluation import Evaluation
     from streams.backtest.inputs import History
     from streams.backtest.reference import Row
     from streams.backtest.run import Backtest
@@ -34,6 +35,12 @@ def backtest(
         str | None, typer.Option("--horizon", help="How long a loss is: 1h, 24h, 30m, 7d. Default 24h.")
     ] = None,
     models: Annotated[str, typer.Option("--models", help="Names with commas between; all without it.")] = "",
+    volatility: Annotated[
+        Path | None,
+        typer.Option(
+            "--volatility", metavar="FILE", help="Index of the first asset's implied volatility: option books."
+        ),
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option("--reference", metavar="DIR", help="The recorded data: both horizons, and the table to beat."),
@@ -53,8 +60,8 @@ def backtest(
     - `dpme backtest --bars BTC=btc.csv --bars ETH=eth.csv --horizon 1h --report report.html`
     - `dpme backtest --reference ../shared/data --json`
     """
-    from streams.backtest.inputs import BacktestError
-    from streams.backtest.reference import reference_rows
+    from streams.backtest.inputs import BacktestError, read_index
+    from streams.backtest.reference import INDEX, reference_rows
 
     if reference is not None and (bars or horizon or models):
         raise typer.BadParameter(
@@ -63,7 +70,10 @@ def backtest(
     notes = error_console()
     try:
         histories = _histories(bars or [], reference, notes)
-        done = _run(notes, histories, [horizon or SAMPLE_HORIZON] if reference is None else REFERENCE_HORIZONS, models)
+        index_file = reference / "vol" / INDEX if reference is not None else volatility
+        index = read_index(index_file) if index_file is not None else None
+        horizons = [horizon or SAMPLE_HORIZON] if reference is None else list(REFERENCE_HORIZONS)
+        done = _run(notes, histories, horizons, models, index)
     except BacktestError as error:
         raise CommandError(str(error)) from error
     rows = reference_rows(done) if reference is not None else []
@@ -101,7 +111,7 @@ def _histories(given: list[str], reference: Path | None, notes: Console) -> list
 
 
 def _run(
-    notes: Console, histories: list[History], horizons: tuple[str, ...] | list[str], models: str
+    notes: Console, histories: list[History], horizons: list[str], models: str, index: History | None
 ) -> list[Backtest]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -113,14 +123,15 @@ def _run(
     lengths = [horizon_ms_of(text) for text in horizons]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
-        task = bar.add_task("walking forward", total=len(lengths) * steps(histories, names))
+        total = sum(steps(histories, names, length, index) for length in lengths)
+        task = bar.add_task("walking forward", total=total)
 
         def listen(what: str) -> None:
             bar.update(task, advance=1, description=what)
             if not notes.is_terminal:
                 notes.print(what, style="dim")
 
-        return [run(histories, length, names, listen) for length in lengths]
+        return [run(histories, length, names, listen, index) for length in lengths]
 
 
 def _show(console: Console, one: Backtest) -> None:
@@ -130,6 +141,14 @@ def _show(console: Console, one: Backtest) -> None:
     span = f"{utc(evaluation.first_ms)[:10]} to {utc(evaluation.last_ms)[:10]}"
     counts = ", ".join(f"{asset} {count:,}" for asset, count in evaluation.observations.items())
     title = f"Horizon {one.horizon_ms / 3_600_000:g} h, forecasts {span}: {counts}"
+    console.print(_table(title, evaluation, one.chosen))
+    for name, books in (("Spread books", one.spreads), ("Option books", one.options)):
+        if books is not None:
+            console.print(_table(f"{name}: {len(books.observations)}", books, ""))
+    console.print(f"run {one.run_id}", style="dim")
+
+
+def _table(title: str, evaluation: Evaluation, chosen: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("Model", no_wrap=True)
     level = f"{100 * max(evaluation.levels):g} %"
@@ -138,17 +157,16 @@ def _show(console: Console, one: Backtest) -> None:
     for summary in evaluation.summaries:
         worst = summary.worst_month
         table.add_row(
-            Text(summary.model, "bold" if summary.model == one.chosen else ""), f"{summary.fissler_ziegel:.4f}",
+            Text(summary.model, "bold" if summary.model == chosen else ""), f"{summary.fissler_ziegel:.4f}",
             f"{100 * summary.rate:.2f} %", f"{summary.z2:+.3f}", f"{summary.kupiec_passed}/{summary.kupiec_tests}",
             f"{100 * summary.mean_margin:.2f} %", f"{100 * summary.rise_1_day:+.0f} %",
             f"{worst.name} {100 * worst.rate:.1f} %",
         )  # fmt: skip
-    console.print(table)
-    console.print(f"run {one.run_id}", style="dim")
+    return table
 
 
 def _show_rows(console: Console, rows: list[Row]) -> None:
-    table = Table(title="Reproduce or beat", title_justify="left", title_style="bold")
+    table = Table(title="Reproduce or beat", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for name in ("Row", "Wanted", "Found", ""):
         table.add_column(name)
     for row in rows:
