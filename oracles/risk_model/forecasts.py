@@ -110,7 +110,7 @@ def residual_window(bars: Bars, horizon: int) -> int:
 
 def filtered_tails(bars: Bars, horizon: int, stddev: FloatArray, window: int, options: WalkForward) -> FloatArray:
     """Filtered historical simulation: tails [n,A,4] of the known residuals times the forecast ``stddev`` [n]."""
-    residuals = realised_returns(bars, horizon) / stddev
+    residuals = realised_returns(bars, horizon) / np.where(stddev > 0.0, stddev, np.nan)
     tails = rolling_tails(residuals, horizon, window, options.residuals_min, options.tails)
     return tails * stddev[:, None, None]
 

@@ -41,7 +41,8 @@ class GarchPath:
 
     def segments(self) -> Iterator[tuple[int, int, Fitted]]:
         """(first bar, end, parameters) of each fit's forecasts."""
-        yield from zip(self.starts, (*self.starts[1:], self.variance.size), self.fits, strict=True)
+        for k, (start, theta) in enumerate(zip(self.starts, self.fits, strict=True)):
+            yield start, self.starts[k + 1] if k + 1 < len(self.starts) else self.variance.size, theta
 
     def mean_variance(self, horizon: int) -> FloatArray:
         """Mean of the forecasts for the next ``horizon`` bars, [n]: they revert to the long-run variance."""

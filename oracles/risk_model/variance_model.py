@@ -65,7 +65,7 @@ def with_floor(variance: FloatArray, floor: FloatArray) -> FloatArray:
     return (1.0 - STRESS_SHARE) * variance + STRESS_SHARE * floor
 
 
-def with_implied(variance: FloatArray, implied_volatility: FloatArray, interval_ms: int) -> FloatArray:
+def with_implied(variance: FloatArray, implied_volatility: FloatArray | float, interval_ms: int) -> FloatArray:
     """Geometric mean with three quarters of the implied variance (30 days, annual); for horizons of 6 h and more."""
     per_bar = 0.75 * implied_volatility * implied_volatility * interval_ms / (YEAR_HOURS * HOUR_MS)
     return np.sqrt(variance * per_bar)

@@ -11,6 +11,7 @@ from tests.bench.rows import Row, as_json, table
 SUITES = {
     "kernels": ("pricing", "expected_shortfall", "screening", "scenarios", "merkle", "compilation"),
     "lifecycle": ("lifecycle",),
+    "model": ("model",),
 }
 
 

@@ -1,6 +1,6 @@
 """`python tests/integration/bit_identity_world.py`: one JSON line, the digest of a seeded world for 1, 2 and 3 threads.
 
-Scenario set, P&L table, stress table, Greeks, every margin term. The processor that is compiled for, and the cache,
+Scenario sets of every model, the risk model's state, a GARCH fit, P&L table, stress table, Greeks, every margin term. The processor that is compiled for, and the cache,
 are the environment's (NUMBA_CPU_NAME, NUMBA_CACHE_DIR).
 """
 
@@ -17,7 +17,13 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import numpy as np  # noqa: E402
 from engine_worlds import EXPIRY_MS, GENESIS_MS, listings, option, scenario_set  # noqa: E402
+from risk_model_worlds import bar_at, implied  # noqa: E402
+from risk_model_worlds import market as bars_of_assets  # noqa: E402
 
+from kernels.garch import KIND_SKEW_T, fit  # noqa: E402
+from oracles.risk_model.inputs import scenario_inputs  # noqa: E402
+from oracles.risk_model.scenarios import Jumps, draw_fhs_set, draw_jump_set  # noqa: E402
+from oracles.risk_model.state import ModelSpec, RiskModelState  # noqa: E402
 from oracles.scenario_set import ScenarioSet  # noqa: E402
 from schemas.catalogue import Catalogue  # noqa: E402
 from schemas.log_records import EXPIRY_ROW, SPOT_ROW, Market  # noqa: E402
@@ -75,8 +81,24 @@ def margins_by_threads(legs: Legs, tables: Tables, parameters: RiskParameters, t
     return margins
 
 
+def risk_model_bytes(number: int = 800) -> bytes:
+    """State after a seeded history, the two sets drawn from it, and the parameters of a fit."""
+    bars, volatility = bars_of_assets(number, 2), implied(number)
+    state = RiskModelState(ModelSpec(("A0", "A1"), ("A0",), residuals=600))
+    for t in range(number):
+        state.update(int(bars[0].time_ms[t]), {b.asset: bar_at(b, t) for b in bars}, {"A0": float(volatility[t])})
+    inputs = scenario_inputs(state, ("A0", "A1"), 3_600)
+    common = (inputs.underlyings, inputs.option_underlyings, inputs.volatilities, inputs.correlation)
+    drawn = draw_fhs_set(*common, inputs.bank, seed=1, scenarios=256)
+    jumps = Jumps(20.0, np.full(8, 4.0), np.full((2, 8), -0.02), np.full((2, 8), 0.04))
+    jumping = draw_jump_set(*common, jumps, seed=1, scenarios=256)
+    theta = fit(bars[0].close[1:] / bars[0].close[:-1] - 1.0, KIND_SKEW_T, True, True)[0]
+    return state.to_bytes() + drawn.to_bytes() + jumping.to_bytes() + theta.tobytes()
+
+
 def digests() -> dict[str, str]:
     """Digest for each number of threads."""
+    model = risk_model_bytes()
     parameters, drawn = RiskParameters(), scenario_set(3, 512)
     tables = tables_of(drawn, parameters)
     assert not (tables.pnl.exponent < 0).any(), "an instrument of this world has no price"
@@ -85,7 +107,7 @@ def digests() -> dict[str, str]:
     found = {}
     for threads in THREADS:
         margins = margins_by_threads(legs, tables, parameters, threads)
-        digest = hashlib.blake2b(drawn.to_bytes(), digest_size=32)
+        digest = hashlib.blake2b(drawn.to_bytes() + model, digest_size=32)
         for array in (*common, *margins):
             digest.update(np.ascontiguousarray(array).tobytes())
         found[str(threads)] = digest.hexdigest()
