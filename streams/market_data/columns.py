@@ -73,7 +73,7 @@ def texts(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def times_ms(column: pa.ChunkedArray, name: str, findings: Findings) -> np.ndarray:
-    """i64[n] milliseconds since 1970 UTC from integers (s, ms or us by size), timestamps or ISO text.
+    """i64[n] milliseconds since 1970 UTC from integers (s, ms or us by size; ms where the name says so), timestamps or ISO text.
 
     Text with an offset from UTC is converted, and that is a finding; text without one is UTC. MarketDataError where a
     value is no time: a row whose time is not known cannot be put right by dropping it.
@@ -81,7 +81,7 @@ def times_ms(column: pa.ChunkedArray, name: str, findings: Findings) -> np.ndarr
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64()).to_numpy()
     if pa.types.is_integer(column.type):
-        return _scaled(column.to_numpy())
+        return _scaled(column.to_numpy(), name)
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.unify_dictionaries().combine_chunks()
@@ -116,7 +116,9 @@ def undo_local_time(time_ms: np.ndarray, interval_ms: int, findings: Findings) -
     return time_ms - late_s // 3_600 * 3_600_000
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
+def _scaled(values: np.ndarray, name: str) -> np.ndarray:
+    if name.endswith("_ms"):
+        return values.astype(np.int64)
     largest = int(np.abs(values).max(initial=0))
     if largest < SECOND_LIMIT:
         return values.astype(np.int64) * 1_000
@@ -126,7 +128,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 def _parsed(text: str, name: str) -> tuple[int, int]:
     """(milliseconds UTC, offset from UTC in minutes)."""
     if text.lstrip("-").isdigit():
-        return int(_scaled(np.array([int(text)]))[0]), 0
+        return int(_scaled(np.array([int(text)]), name)[0]), 0
     try:
         moment = datetime.datetime.fromisoformat(text.removesuffix(" UTC"))
     except ValueError as error:

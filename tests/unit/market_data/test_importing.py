@@ -144,6 +144,16 @@ def test_names_of_options() -> None:
     assert option.expiry_ms == 1_783_065_600_000
 
 
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("time", (86_400, 172_800)), ("time", (1_700_000_000, 1_700_086_400)), ("time_ms", (0, 86_400_000))],
+)
+def test_integers_are_seconds_or_what_their_name_says(tmp_path: Path, name: str, times: tuple[int, int]) -> None:
+    rows = "".join(f"{time},1,2,1,1\n" for time in times)
+    (series,) = read_source(written(tmp_path, "a.csv", f"{name},open,high,low,close\n{rows}"))
+    assert series.report.interval_ms == 86_400_000
+
+
 def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     names = ("time_ms", "open", "high", "low", "close", "volume")
     pa.parquet.write_table(
