@@ -73,7 +73,7 @@ def texts(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def times_ms(column: pa.ChunkedArray, name: str, findings: Findings) -> np.ndarray:
-    """i64[n] milliseconds since 1970 UTC from integers (s, ms or us by size; ms where the name says so), timestamps or ISO text.
+    """i64[n] milliseconds since 1970 UTC from integers (s, ms or us by size, unless the name says ms), times, ISO.
 
     Text with an offset from UTC is converted, and that is a finding; text without one is UTC. MarketDataError where a
     value is no time: a row whose time is not known cannot be put right by dropping it.
