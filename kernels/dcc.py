@@ -90,6 +90,14 @@ def step(state: DccState, settings: DccSettings, z: FloatArray) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def fold(state: DccState, settings: DccSettings, z: FloatArray, roots: FloatArray) -> None:
+    """Step through the rows of ``z`` [n,D]; ``roots`` [n,D,D] is L after each."""
+    for t in range(z.shape[0]):
+        step(state, settings, z[t])
+        roots[t] = state.root
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def whiten(root: FloatArray, z: FloatArray, out: FloatArray) -> None:
     """out = root^-1 z by forward substitution."""
     for i in range(z.shape[0]):

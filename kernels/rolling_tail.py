@@ -63,3 +63,29 @@ def rolling_tails(x: FloatArray, lag: int, window: int, least: int, tails: Float
         if size >= least:
             tails_of_sorted(held, size, tails, out[t])
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def projected_tails(vectors: FloatArray, loadings: FloatArray, tails: FloatArray) -> FloatArray:
+    """Tails [B,A,4] of the projections of ``vectors`` [N,D], N >= 1, on each row of ``loadings`` [B,D]."""
+    out = np.empty((loadings.shape[0], tails.shape[0], 4))
+    moves = np.empty(vectors.shape[0])
+    least = min(max(int(np.ceil(vectors.shape[0] * np.max(tails) - 1e-9)), 1), vectors.shape[0])
+    ends = np.empty(2 * least)
+    for b in range(loadings.shape[0]):
+        for n in range(vectors.shape[0]):
+            total = 0.0
+            for d in range(vectors.shape[1]):
+                total += loadings[b, d] * vectors[n, d]
+            moves[n] = total
+        ends[:least] = np.sort(np.partition(moves, least - 1)[:least])
+        ends[least:] = np.sort(np.partition(moves, moves.shape[0] - least)[moves.shape[0] - least :])
+        for a in range(tails.shape[0]):
+            k = min(max(int(np.ceil(vectors.shape[0] * tails[a] - 1e-9)), 1), least)
+            low, high = 0.0, 0.0
+            for q in range(k):
+                low += ends[q]
+                high += ends[2 * least - 1 - q]
+            out[b, a, 0], out[b, a, 1] = ends[k - 1], low / k
+            out[b, a, 2], out[b, a, 3] = ends[2 * least - k], high / k
+    return out

@@ -98,6 +98,11 @@ class HorizonState(NamedTuple):
     seen: npt.NDArray[np.int64]
 
 
+def default_dcc(interval_ms: int) -> DccSettings:
+    """The default correlations for bars of this length; their target's half-life is a year."""
+    return DccSettings(DCC_NEWS, DCC_MEMORY, DCC_CLIP, 0.5 ** (1.0 / bars_of(YEAR_HOURS, interval_ms)))
+
+
 class RiskModelState:
     """Variances, seasons, vol-of-vol, correlations and joint residuals of all factors of a spec."""
 
@@ -116,8 +121,7 @@ class RiskModelState:
         self._settings = default_settings(spec.interval_ms)
         bar_hours = spec.interval_ms / 3_600_000
         self._vol_decays = [0.5 ** (bar_hours / hours) for hours in VOL_OF_VOL_HOURS]
-        year = bars_of(YEAR_HOURS, spec.interval_ms)
-        self._dcc_settings = DccSettings(DCC_NEWS, DCC_MEMORY, DCC_CLIP, 0.5 ** (1.0 / year))
+        self._dcc_settings = default_dcc(spec.interval_ms)
         self.variances: list[VarianceState] = [new_state() for _ in spec.underlyings]
         self.dcc: DccState = empty_dcc(factors)
         position = {asset: len(spec.underlyings) + o for o, asset in enumerate(spec.option_underlyings)}

@@ -1,7 +1,7 @@
 """`python tests/integration/bit_identity_world.py`: one JSON line, the digest of a seeded world for 1, 2 and 3 threads.
 
-Scenario sets of every model, the risk model's state, a GARCH fit, P&L table, stress table, Greeks, every margin term. The processor that is compiled for, and the cache,
-are the environment's (NUMBA_CPU_NAME, NUMBA_CACHE_DIR).
+Scenario sets of every model, the risk model's state, a GARCH fit, P&L table, stress table, Greeks, every margin term.
+The processor that is compiled for, and the cache, are the environment's (NUMBA_CPU_NAME, NUMBA_CACHE_DIR).
 """
 
 from __future__ import annotations
