@@ -107,10 +107,9 @@ def _spread_books(
         return None
     bars, count = [history.bars for history in histories], horizon_bars(histories[0], horizon_ms)
     options = walk_forward(bars[0].interval_ms)
-    panel = spreads.panel_of(bars, count)
     books = spreads.books_of([one.asset for one in bars])
-    forecasts = spreads.walk(panel, count, books, options, _tenths(listen, "spread books"))
-    every = spreads.bars_between(panel.interval_ms, count)
+    forecasts = spreads.walk(bars, count, books, options, _tenths(listen, "spread books"))
+    every = spreads.bars_between(bars[0].interval_ms, count)
     return evaluate(forecasts, max(bars_a_day // every, 1))
 
 

@@ -30,9 +30,8 @@ def test_a_spread_of_correlated_assets_needs_less_than_its_legs() -> None:
     draw = np.random.default_rng(1)
     common = draw.normal(0, 0.03, DAYS)
     left, right = (daily(name, common + draw.normal(0, 0.006, DAYS)) for name in ("A", "B"))
-    panel = spreads.panel_of([left, right], 1)
     heard: list[float] = []
-    found = spreads.walk(panel, 1, spreads.books_of(["A", "B"]), walk_forward(DAY_MS), heard.append)
+    found = spreads.walk([left, right], 1, spreads.books_of(["A", "B"]), walk_forward(DAY_MS), heard.append)
     assert list(found) == ["all long", "A - B"]
     assert heard[-1] > 0.99
     together, apart = (found[name][0].lower_es[:, 1].mean() for name in ("all long", "A - B"))
@@ -42,10 +41,12 @@ def test_a_spread_of_correlated_assets_needs_less_than_its_legs() -> None:
     assert abs(tested.summary(spreads.JOINT).rate - 0.01) < 0.006
 
 
-def test_spreads_want_two_assets_of_one_interval() -> None:
-    one = daily("A", np.zeros(10) + 0.01)
+def test_spreads_want_two_assets_with_enough_in_common() -> None:
+    one, other = daily("A", np.zeros(100) + 0.01), daily("B", np.zeros(100) + 0.01)
     with pytest.raises(ValueError, match="two assets"):
-        spreads.panel_of([one], 1)
+        spreads.walk([one], 1, {}, walk_forward(DAY_MS), lambda share: None)
+    with pytest.raises(ValueError, match="too short a history"):
+        spreads.walk([one, other], 1, spreads.books_of(["A", "B"]), walk_forward(DAY_MS), lambda share: None)
 
 
 def test_books_of_three() -> None:
