@@ -51,7 +51,8 @@ def read_bars(path: Path, asset: str) -> Bars:
     """Read a CSV file of bars; the interval is the commonest distance of neighbours.
 
     Raises:
-        ValueError: another header, a row that is no row of numbers, fewer than two rows, times that do not ascend.
+        ValueError: another header, a row that is no row of numbers, fewer than two rows, times that do not ascend,
+            a price that is not a positive number or lies outside high and low; the message names file and row.
     """
     with path.open(encoding="utf-8") as lines:
         header = lines.readline().strip()
@@ -70,10 +71,26 @@ def _parse(lines: Iterable[str], name: str, asset: str) -> Bars:
     time_ms = rows[:, 0].astype(np.int64)
     steps = np.diff(time_ms)
     if (steps <= 0).any():
-        raise ValueError(f"{name}: time_ms does not ascend at row {int(np.argmax(steps <= 0)) + 2}")
+        raise ValueError(f"{name}: time_ms does not ascend at row {_first(steps <= 0) + 1}")
+    bad = _bad_rows(rows[:, 1:])
+    if bad.any():
+        raise ValueError(f"{name}: prices that are no positive numbers, or outside their range, at row {_first(bad)}")
     distances, counts = np.unique(steps, return_counts=True)
     columns = (np.ascontiguousarray(column) for column in rows[:, 1:].T)
     return Bars(asset, int(distances[np.argmax(counts)]), time_ms, *columns)
+
+
+def _first(rows: npt.NDArray[np.bool_]) -> int:
+    """Number of the first true row, from 1."""
+    return int(np.argmax(rows)) + 1
+
+
+def _bad_rows(columns: FloatArray) -> npt.NDArray[np.bool_]:
+    """Of rows open, high, low, close, volume: which the model cannot take."""
+    opened, high, low, close, volume = columns.T
+    with np.errstate(invalid="ignore"):
+        within = (low > 0.0) & (low <= np.minimum(opened, close)) & (high >= np.maximum(opened, close))
+        return ~(within & np.isfinite(columns).all(axis=1) & (volume >= 0.0))
 
 
 def write_bars(bars: Bars, path: Path) -> None:

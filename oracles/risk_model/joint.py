@@ -45,10 +45,10 @@ def joint_forecasts(
     values = np.stack(list(books.values()))
     whole = np.isfinite(whitened).all(axis=1)
     residuals, before = np.ascontiguousarray(whitened[whole]), [0, *np.cumsum(whole).tolist()]
-    scored: list[bool] = np.isfinite(stddev + realised).all(axis=1).tolist()
+    scored = set(np.flatnonzero(np.isfinite(stddev + realised).all(axis=1)).tolist())
     for row, t in enumerate(at.tolist()):
         known = residuals[before[max(t - horizon - window + 1, 0)] : before[max(t - horizon + 1, 0)]]
-        if len(known) >= options.residuals_min and scored[t]:
+        if len(known) >= options.residuals_min and t in scored:
             tails[:, row] = projected_tails(known, (values * stddev[t]) @ roots[t], options.tails)
     return [
         _of_book(name, horizon, options, time_ms[at] + bars[0].interval_ms, realised[at] @ book, tails[b])

@@ -121,6 +121,10 @@ def test_bars_come_back_from_their_file(tmp_path: Path) -> None:
         ("{h}\n1,1,1,1,1,1\n1,1,1,1,1,1\n", "does not ascend at row 2"),
         ("{h}\n1,1,1,1,1,1\n2,1,x,1,1,1\n", "bars.csv"),
         ("{h}\n1,1,1,1,1\n2,1,1,1,1\n", "5 columns"),
+        ("{h}\n1,1,1,1,1,1\n2,1,1,1,nan,1\n", "at row 2"),
+        ("{h}\n1,1,1,0,1,1\n2,1,1,1,1,1\n", "at row 1"),
+        ("{h}\n1,1,1,1,1,1\n2,3,2,1,1,1\n", "outside their range, at row 2"),
+        ("{h}\n1,1,1,1,1,1\n2,1,1,1,1,-1\n", "at row 2"),
     ],
 )
 def test_files_that_are_no_bars_are_refused(tmp_path: Path, text: str, message: str) -> None:
