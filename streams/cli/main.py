@@ -43,6 +43,8 @@ COMMANDS = {
     "parameters": Entry("streams.cli.parameters", "Risk parameters: the document, and what recorded markets suggest."),
     "surface": Entry("streams.cli.surface", "A volatility surface drawn: slices, arbitrage verdicts, bid and ask."),
     "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
+    "data": Entry("streams.cli.data", "Recorded bars, quotes, trades, fills: import and check them."),
+    "backtest": Entry("streams.cli.backtest", "Risk models against what happened: coverage, scores, a report."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),

@@ -1,0 +1,1 @@
+"""Recorded market data: read, checked, and written in one documented format (infra/docs/data.md)."""
