@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kernels.expected_shortfall import FAST, account_status, accumulate, most_legs, stress_maxima, worst_stress
+from kernels.expected_shortfall import FAST, shortfall_of, take_losses, workspace, worst_stress
 from kernels.layout import BoolArray, Int8Array, Int32Array, Int64Array, PnlTable
-from kernels.tail_selection import expected_shortfall, tail_cost
+from kernels.tail_selection import tail_cost
 
 HEALTHY, MARGIN_CALL, LIQUIDATABLE, INSOLVENT = range(4)
 _NANO_PER_MICRO = 1_000
@@ -127,31 +127,23 @@ def _decisions(  # type: ignore[no-untyped-def]
     account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
     plain, multiplier_e6, may_bound, block, into, out_status,
 ) -> None:  # fmt: skip
-    size = weights.shape[0]
-    losses, candidates = np.empty(size, np.int64), np.empty(size, np.int64)
-    candidate_weights = np.empty(size, np.int32)
-    row_losses, stress_maximum = np.empty(stress.shape[1], np.int64), stress_maxima(stress)
-    shifted = np.empty(most_legs(account_ptr, accounts), np.int32)
+    work = workspace(account_ptr, accounts, weights, stress)
     for a in accounts:
         legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
         lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
-        out_status[a] = account_status(legs, lots, pnl, stress_maximum, shifted)
+        out_status[a] = take_losses(legs, lots, pnl, work)
         if out_status[a] != FAST:
             continue
-        accumulate(pnl.values, legs, shifted, losses)
-        stress_usd9, into.stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, row_losses)
+        stress_usd9, into.stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, work.row_losses)
         t = into.tail_threshold[a]
         if may_bound[a] and -BOUND_LIMIT < t < BOUND_LIMIT:
-            cost = tail_cost(losses, weights, size, t, tail_mass)
+            cost = tail_cost(work.losses, work.weights, work.losses.shape[0], t, tail_mass)
             decided = decide(a, min(cost, BOUND_LIMIT), stress_usd9, plain, multiplier_e6)
             if cost < BOUND_LIMIT and decided[3] == HEALTHY:
                 store(a, cost, stress_usd9, plain, decided, into)
-                into.tail_threshold[a] = _next_threshold(losses, weights, tail_mass, t, cost)
+                into.tail_threshold[a] = _next_threshold(work.losses, work.weights, tail_mass, t, cost)
                 continue
-        warm_scale = into.es_usd9[a] - t
-        es_usd9, into.tail_threshold[a] = expected_shortfall(
-            losses, weights, tail_mass, t, warm_scale, candidates, candidate_weights
-        )
+        es_usd9, into.tail_threshold[a] = shortfall_of(work, tail_mass, t, into.es_usd9[a])
         decided = decide(a, es_usd9, stress_usd9, plain, multiplier_e6)
         store(a, es_usd9, stress_usd9, plain, decided, into)
         into.keyframe_block[a] = block

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from kernels.layout import Int8Array, Int32Array, Int64Array, PnlTable
+from kernels.layout import FloatArray, Int8Array, Int32Array, Int64Array, PnlTable
+from kernels.scenario_losses import accumulate, address_room, in_loss_order
 from kernels.tail_selection import expected_shortfall
 
 FAST, WIDE, INVALID = 0, 1, 2
@@ -55,30 +56,6 @@ def account_status(instruments, lots, pnl, stress_maximum, shifted) -> int:  # t
         stress_gross += abs(np.float64(lots[j])) * stress_maximum[i]
     in_range = gross * _GROSS_SLACK < _GROSS_LIMIT and stress_gross * _GROSS_SLACK < _GROSS_LIMIT
     return FAST if in_range and not wide else WIDE
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def accumulate(values, instruments, shifted, losses) -> None:  # type: ignore[no-untyped-def]
-    """losses[s] = -sum_j shifted[j] * values[instruments[j], s]; four rows a sweep, reading V is what costs.
-
-    int32 * int32 -> int64 is one vector instruction; partial sums may wrap, two's complement is exact in the end.
-    """
-    legs, size = instruments.shape[0], losses.shape[0]
-    single = legs % 4
-    losses[:] = 0
-    for j in range(single):
-        q, v = np.int64(shifted[j]), values[instruments[j]]
-        for s in range(size):
-            losses[s] -= q * np.int64(v[s])
-    for j in range(single, legs, 4):
-        q0, q1, q2, q3 = (
-            np.int64(shifted[j]), np.int64(shifted[j + 1]), np.int64(shifted[j + 2]), np.int64(shifted[j + 3]),
-        )  # fmt: skip
-        v0, v1 = values[instruments[j]], values[instruments[j + 1]]
-        v2, v3 = values[instruments[j + 2]], values[instruments[j + 3]]
-        for s in range(size):
-            pair = q0 * np.int64(v0[s]) + q1 * np.int64(v1[s])
-            losses[s] -= pair + (q2 * np.int64(v2[s]) + q3 * np.int64(v3[s]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -132,13 +109,47 @@ def worst_stress(instruments, lots, stress, weight_e6, row_losses):  # type: ign
     return worst, worst_row
 
 
+class Workspace(NamedTuple):
+    """Scratch of a call: for one account after the other. `weights`: those of the scenarios, in loss order."""
+
+    losses: Int64Array
+    weights: Int32Array
+    candidates: Int64Array
+    candidate_weights: Int32Array
+    row_losses: Int64Array
+    stress_maximum: FloatArray
+    shifted: Int32Array
+    addresses: npt.NDArray[np.uint64]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def most_legs(account_ptr, accounts):  # type: ignore[no-untyped-def]
-    """Largest number of legs among the accounts."""
-    most = 0
+def workspace(account_ptr, accounts, weights, stress):  # type: ignore[no-untyped-def]
+    """Scratch for these accounts."""
+    size, most = weights.shape[0], 0
     for a in accounts:
         most = max(most, account_ptr[a + 1] - account_ptr[a])
-    return most
+    return Workspace(
+        np.empty(size, np.int64), in_loss_order(weights), np.empty(size, np.int64), np.empty(size, np.int32),
+        np.empty(stress.shape[1], np.int64), stress_maxima(stress), np.empty(most, np.int32), address_room(most),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def take_losses(legs, lots, pnl, work) -> int:  # type: ignore[no-untyped-def]
+    """Status of an account; where it is FAST its losses are in the workspace."""
+    status = account_status(legs, lots, pnl, work.stress_maximum, work.shifted)
+    if status == FAST:
+        accumulate(pnl.values, legs, work.shifted, work.addresses, work.losses)
+    return status
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def shortfall_of(work, tail_mass, warm_threshold, warm_es):  # type: ignore[no-untyped-def]
+    """(ES, t*) of the losses in the workspace; the warm values are the last block's."""
+    return expected_shortfall(
+        work.losses, work.weights, tail_mass, warm_threshold, warm_es - warm_threshold, work.candidates,
+        work.candidate_weights,
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -146,24 +157,14 @@ def _account_terms(  # type: ignore[no-untyped-def]
     account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
     out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
 ) -> None:  # fmt: skip
-    size = weights.shape[0]
-    losses, candidates = np.empty(size, np.int64), np.empty(size, np.int64)
-    candidate_weights = np.empty(size, np.int32)
-    row_losses, stress_maximum = np.empty(stress.shape[1], np.int64), stress_maxima(stress)
-    shifted = np.empty(most_legs(account_ptr, accounts), np.int32)
+    work = workspace(account_ptr, accounts, weights, stress)
     for a in accounts:
         legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
         lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
-        out_status[a] = account_status(legs, lots, pnl, stress_maximum, shifted)
-        if out_status[a] != FAST:
-            continue
-        accumulate(pnl.values, legs, shifted, losses)
-        warm_threshold = out_tail_threshold[a]
-        warm_scale = out_es_usd9[a] - warm_threshold
-        out_es_usd9[a], out_tail_threshold[a] = expected_shortfall(
-            losses, weights, tail_mass, warm_threshold, warm_scale, candidates, candidate_weights
-        )
-        out_stress_usd9[a], out_stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, row_losses)
+        out_status[a] = take_losses(legs, lots, pnl, work)
+        if out_status[a] == FAST:
+            out_es_usd9[a], out_tail_threshold[a] = shortfall_of(work, tail_mass, out_tail_threshold[a], out_es_usd9[a])
+            out_stress_usd9[a], out_stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, work.row_losses)
 
 
 def account_terms(

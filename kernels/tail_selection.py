@@ -93,23 +93,22 @@ def weight_above(losses, weights, size, t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped-def]
-    """t* of the first ``size`` entries, whose total weight must exceed the tail mass.
+def tail_threshold_near(losses, weights, size, tail_mass, floor, total, guess):  # type: ignore[no-untyped-def]
+    """t* of the first ``size`` entries, all above ``floor``, whose total weight exceeds the tail mass.
 
-    Bracket a < t* <= b with weight(> a) > P >= weight(> b), narrowed by interpolated guesses. The guesses are floats,
-    the brackets are losses, so the answer is exact whatever the guesses are.
+    Bracket a < t* <= b with weight(> a) > P >= weight(> b), narrowed from the guess on by interpolation. Guesses are
+    only guesses, b is a loss and so is the next one above a: the answer is exact whatever the guesses are.
     """
-    a, b, weight_a = losses[0], losses[0], np.int64(0)
+    b, weight_b = losses[0], np.int64(0)
     for s in range(size):
-        a = losses[s] if losses[s] < a else a
         b = losses[s] if losses[s] > b else b
-        weight_a += np.int64(weights[s])
-    next_above_a, a, weight_b, passes = a, a - 1, np.int64(0), 0
+    a, weight_a, next_above_a, passes, t = floor, total, floor, np.int64(0), guess
     while next_above_a != b:
-        share = float(weight_a - tail_mass) / float(weight_a - weight_b)
-        share = 0.5 if passes % 4 == 3 else min(max(share, 0.04), 0.96)
-        t = a + np.int64(share * float(b - a))
-        t = min(max(t, next_above_a), b - 1)
+        if passes > 0 or t <= a:
+            share = float(weight_a - tail_mass) / float(weight_a - weight_b)
+            share = 0.5 if passes % 4 == 3 else min(max(share, 0.04), 0.96)
+            t = max(a + np.int64(share * float(b - a)), next_above_a)
+        t = min(t, b - 1)
         above, smallest, largest = weight_above(losses, weights, size, t)
         if above > tail_mass:
             a, weight_a, next_above_a = t, above, smallest
@@ -117,6 +116,16 @@ def tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped
             b, weight_b = largest, above
         passes += 1
     return b
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped-def]
+    """t* of the first ``size`` entries, whose total weight must exceed the tail mass."""
+    least, total = losses[0], np.int64(0)
+    for s in range(size):
+        least = losses[s] if losses[s] < least else least
+        total += np.int64(weights[s])
+    return tail_threshold_near(losses, weights, size, tail_mass, least - 1, total, least - 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -156,7 +165,7 @@ def expected_shortfall(  # type: ignore[no-untyped-def]
             cut = warm_threshold - (scale >> 2) - scale * attempt
             count, total = compact(losses, weights, cut, candidates, candidate_weights)
             if total > tail_mass:
-                t = tail_threshold(candidates, candidate_weights, count, tail_mass)
+                t = tail_threshold_near(candidates, candidate_weights, count, tail_mass, cut, total, warm_threshold)
                 return tail_cost(candidates, candidate_weights, count, t, tail_mass), t
     t = tail_threshold(losses, weights, size, tail_mass)
     return tail_cost(losses, weights, size, t, tail_mass), t

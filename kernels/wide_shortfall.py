@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.expected_shortfall import AccountTerms, accumulate
+from kernels.expected_shortfall import AccountTerms
 from kernels.layout import Int32Array, Int64Array, PnlTable
+from kernels.scenario_losses import accumulate, address_room, in_loss_order
 from kernels.tail_selection import tail_threshold, weight_above
 
 _LIMB_LIMIT = 2.0**60
@@ -46,10 +47,10 @@ def _shift_of(lots, magnitude, lots_limit):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _scenario_losses(values, instruments, quantity, shift, high, low) -> None:  # type: ignore[no-untyped-def]
-    """Losses in two limbs from quantities (lots << exponent, int64)."""
-    mask = (np.int64(1) << shift) - 1
-    accumulate(values, instruments, (quantity >> shift).astype(np.int32), high)
-    accumulate(values, instruments, (quantity & mask).astype(np.int32), low)
+    """Losses in two limbs, in loss order, from quantities (lots << exponent, int64)."""
+    mask, addresses = (np.int64(1) << shift) - 1, address_room(instruments.shape[0])
+    accumulate(values, instruments, (quantity >> shift).astype(np.int32), addresses, high)
+    accumulate(values, instruments, (quantity & mask).astype(np.int32), addresses, low)
     for s in range(high.shape[0]):
         high[s] += low[s] >> shift
         low[s] &= mask
@@ -92,8 +93,9 @@ def _shortfall(values, instruments, quantity, shift, weights, tail_mass):  # typ
     """Limbs of (ES, t*)."""
     high, low = np.empty(weights.shape[0], np.int64), np.empty(weights.shape[0], np.int64)
     _scenario_losses(values, instruments, quantity, shift, high, low)
-    top, bottom = _threshold(high, low, weights, tail_mass)
-    cost_high, cost_low = _tail_cost(high, low, weights, top, bottom, tail_mass, shift)
+    ordered = in_loss_order(weights)
+    top, bottom = _threshold(high, low, ordered, tail_mass)
+    cost_high, cost_low = _tail_cost(high, low, ordered, top, bottom, tail_mass, shift)
     return cost_high, cost_low, top, bottom
 
 

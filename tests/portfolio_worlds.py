@@ -24,7 +24,7 @@ HARMLESS = StressRow(name="nothing", reason="a row that takes nothing", weight_e
 def market_and_tables(
     stressed: bool = True, gaining: bool = False, scenarios: int = 128
 ) -> tuple[Catalogue, Tables, RiskParameters]:
-    """X at 100 with a smile, Y at 10, S at 1; 30 days to expiry. Not `stressed`: no stress row takes anything.
+    """X at 100 with a smile (38 %), Y at 10, S at 1; 30 days to expiry. Not `stressed`: no stress row takes anything.
     `gaining`: the first instrument gains in every scenario, so that whoever is long of it has a negative shortfall."""
     parameters = RiskParameters() if stressed else RiskParameters(stress_rows=(HARMLESS,))
     catalogue = Catalogue.from_listings([*listings(), option(90, "put")])

@@ -40,6 +40,7 @@ def rows(small: bool) -> Iterator[Row]:
     """All rows of the part."""
     book = _book(1_024 if small else 131_072)
     yield from _against_peers(book)
+    yield from _bare(8 if small else 128, 256 if small else 4_096)
     yield _with_greeks(book)
     yield from _tables(8 if small else 128, 256 if small else 4_096)
     yield _implied(book)
@@ -140,6 +141,49 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+@njit(nogil=True, error_model="numpy")
+def _bare_values(log_moneyness, stddev, smaller, out) -> None:  # type: ignore[no-untyped-def]
+    """The pricing kernel and nothing else: no logarithm, surface, discount or quantisation."""
+    for i in range(out.shape[0]):
+        for s in range(out.shape[1]):
+            out[i, s] = smaller[i, s] * black76.out_of_the_money_value_bounded(log_moneyness[i, s], stddev[i, s])
+
+
+@njit(nogil=True, error_model="numpy")
+def _bare_pairs(log_moneyness, stddev, forward, strike, calls, puts) -> None:  # type: ignore[no-untyped-def]
+    """A call and its put from one value, each with its own intrinsic value."""
+    for i in range(calls.shape[0]):
+        for s in range(calls.shape[1]):
+            difference = forward[s] - strike[i]
+            smaller = forward[s] if difference < 0.0 else strike[i]
+            value = smaller * black76.out_of_the_money_value_bounded(log_moneyness[i, s], stddev[i, s])
+            calls[i, s] = value + (0.0 if difference < 0.0 else difference)
+            puts[i, s] = value + (-difference if difference < 0.0 else 0.0)
+
+
+def _bare(strikes: int, scenarios: int) -> Iterator[Row]:
+    """What the tables' inner loop costs by itself, alone and for a pair."""
+    random = np.random.default_rng(13)
+    forward = 60_000.0 * np.exp(random.normal(0.0, 0.04, scenarios))
+    strike = 60_000.0 * np.exp(np.linspace(-0.6, 0.6, strikes))
+    log_moneyness = np.abs(np.log(strike[:, None] / forward))
+    stddev, smaller = random.uniform(0.02, 0.5, log_moneyness.shape), np.minimum(forward, strike[:, None])
+    out, calls, puts = (np.empty_like(stddev) for _ in range(3))
+    timings = side_by_side(
+        lambda: _bare_values(log_moneyness, stddev, smaller, out),
+        lambda: _bare_pairs(log_moneyness, stddev, forward, strike, calls, puts),
+    )
+    parity = bool(np.allclose(calls - puts, forward - strike[:, None], rtol=0.0, atol=1e-10 * 60_000.0))
+    once, twice = _nanoseconds(timings.seconds[0], out.size), _nanoseconds(timings.seconds[1], 2 * out.size)
+    common = {"unit": "ns per option and scenario", "memory_mb": peak_memory_mb()}
+    size = f"{strikes} strikes x {scenarios}"
+    yield Row(name="bare pricing kernel (aim 2.2)", value=once, size=size, checksum=checksum(out), **common)
+    yield Row(
+        name="bare pricing kernel, a call and its put (aim 1.0)", value=twice, size=size, peer="times the cost of one",
+        ratio=round(timings.ratios[1], 2), goal="parity", ok=parity, checksum=checksum(calls, puts), **common,
+    )  # fmt: skip
 
 
 def _with_greeks(book: Book) -> Row:

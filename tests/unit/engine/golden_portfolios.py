@@ -9,16 +9,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-from engine_worlds import EXPIRY_MS, GENESIS_MS, listings, option, option_name, scenario_set
+from engine_worlds import option_name
+from portfolio_worlds import market_and_tables
 
 from schemas.catalogue import Catalogue
-from schemas.log_records import EXPIRY_ROW, SPOT_ROW, Market
-from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
 from streams.engine.margin import account_sums, compute, empty_margins, isolated_maintenance_usd6
-from streams.engine.market import RecordedMarket
-from streams.engine.tables import Tables, build_tables, scenario_table_of
 
+SCENARIOS = 1_024
 GOLDEN = Path(__file__).parents[2] / "golden" / "portfolios.json"
 CALL, PUT = option_name(100, "call"), option_name(100, "put")
 CALL_HIGH, PUT_HIGH = option_name(120, "call"), option_name(120, "put")
@@ -45,20 +43,6 @@ PORTFOLIOS: dict[str, dict[str, int]] = {
 }
 
 
-def market_and_tables(parameters: RiskParameters) -> tuple[Catalogue, Tables]:
-    """X at 100 with a smile at about 38 % volatility, Y at 10, S at 1; 30 days to expiry, no carry."""
-    catalogue = Catalogue.from_listings([*listings(), option(90, "put")])
-    market = RecordedMarket()
-    market.fit_to(catalogue)
-    one = 10**9
-    spots = np.array([(0, 0, 100 * one, 0), (1, 0, 10 * one, 0), (2, 0, one, 0)], SPOT_ROW)
-    smile = (0, 0, 100 * one, 0, 6_000_000, 30_000_000, -200_000_000, 0, 200_000_000)
-    market.record(Market(spots, np.array([smile], EXPIRY_ROW)), GENESIS_MS)
-    assert catalogue.expiries[0].expiry_ms == EXPIRY_MS
-    scenarios = scenario_table_of(scenario_set(1, 1_024), catalogue)
-    return catalogue, build_tables(catalogue, market, parameters, scenarios)
-
-
 def legs_of(catalogue: Catalogue, portfolios: list[dict[str, int]]) -> Legs:
     """CSR legs, instruments ascending within an account."""
     sorted_legs = [sorted((catalogue.instrument_index[n], q) for n, q in p.items()) for p in portfolios]
@@ -69,8 +53,7 @@ def legs_of(catalogue: Catalogue, portfolios: list[dict[str, int]]) -> Legs:
 
 def margined() -> dict[str, dict[str, int]]:
     """Terms of every portfolio, with isolated maintenance margin beside; perpetuals and futures entered at the mark."""
-    parameters = RiskParameters()
-    catalogue, tables = market_and_tables(parameters)
+    catalogue, tables, parameters = market_and_tables(scenarios=SCENARIOS)
     legs = legs_of(catalogue, list(PORTFOLIOS.values()))
     count = len(PORTFOLIOS)
     linear = np.isin(tables.instruments.kind[legs.leg_instrument], (1, 2))

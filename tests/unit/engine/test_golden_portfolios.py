@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from golden_portfolios import CALL, GOLDEN, PORTFOLIOS, PUT, legs_of, margined, market_and_tables
-
-from schemas.risk_parameters import RiskParameters
+from golden_portfolios import CALL, GOLDEN, PORTFOLIOS, PUT, SCENARIOS, legs_of, margined
+from portfolio_worlds import market_and_tables
 
 USD6 = 1_000_000
 
@@ -67,7 +66,7 @@ def test_boxes_and_conversions_have_next_to_no_shortfall(found: dict[str, dict[s
 
 def test_parity_of_marks() -> None:
     """Call - put = forward - strike at the tables' own marks, to their rounding: the market of the golden numbers."""
-    catalogue, tables = market_and_tables(RiskParameters())
+    catalogue, tables, _ = market_and_tables(scenarios=SCENARIOS)
     legs = legs_of(catalogue, [{CALL: 1, PUT: -1}])
     value = (tables.columns_usd9[0, legs.leg_instrument] * legs.leg_lots).sum()
     assert abs(int(value)) <= 2

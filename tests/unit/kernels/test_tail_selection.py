@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from kernels.tail_selection import UNBOUNDED, compact, tail_cost
+from kernels.tail_selection import UNBOUNDED, compact, tail_cost, tail_threshold, tail_threshold_near
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 63, 64, 65, 128, 200, 1024])
@@ -21,6 +21,23 @@ def test_compaction_keeps_what_is_above_in_order(size: int, quantile: float) -> 
     assert (count, total) == (above.sum(), weights[above].sum())
     assert np.array_equal(kept[:count], losses[above])
     assert np.array_equal(kept_weights[:count], weights[above])
+
+
+def test_the_threshold_is_its_definition_whatever_the_guess() -> None:
+    """Smallest loss with at most the tail mass above it: ties, neighbours, zero weights, guesses from far outside."""
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        size, spread = int(rng.integers(1, 40)), int(rng.choice([1, 3, 2**20, 2**60]))
+        losses = rng.integers(-spread, spread, size)
+        weights = (rng.integers(0, 2**20, size) * (rng.random(size) < 0.8)).astype(np.int32)
+        weights[0] += 2
+        total = int(weights.sum())
+        mass = int(rng.integers(1, total))
+        expected = min(int(v) for v in losses if weights[losses > v].sum() <= mass)
+        assert tail_threshold(losses, weights, size, mass) == expected
+        floor = int(losses.min()) - int(rng.integers(1, 3))
+        for guess in (-(2**61), floor, floor + 1, expected - 1, expected, expected + 1, int(losses.max()), 2**61):
+            assert tail_threshold_near(losses, weights, size, mass, floor, total, guess) == expected
 
 
 def test_the_cost_at_any_t_is_its_definition_rounded_up() -> None:
