@@ -15,6 +15,8 @@ block hash 32 bytes, reserved u64. Payloads by kind:
   (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
   followed any more; block, time and hash are then the last block closed.
 - FENCE: 16 bytes token of a sequencer that begins to write (market.log only; it has no number).
+- SEAL: u64 generation, u64 partitions: this log is over, the installation goes on in logs of that generation
+  (market.log only; no number; block is the last one closed).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 import orjson
 
 VERSION = 1
-LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK = 1, 2, 3, 4, 5, 6
+LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK, SEAL = 1, 2, 3, 4, 5, 6, 7
 EVERY_PARTITION = 0xFFFF
 FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING = 1, 2, 3, 4, 5
 EVERY_ACCOUNT = 0xFFFFFFFF
@@ -89,6 +91,13 @@ class Rollback(NamedTuple):
 
     epoch: int
     from_block: int
+
+
+class Seal(NamedTuple):
+    """Where an installation goes on whose log is over."""
+
+    generation: int
+    partitions: int
 
 
 class RecordError(ValueError):
@@ -172,6 +181,16 @@ def read_rollback(raw: bytes) -> Rollback:
     if len(raw) < HEADER.size + 16:
         raise RecordError(f"record ends at byte {len(raw)}, a rollback has {HEADER.size + 16}")
     return Rollback(*struct.unpack_from("<QQ", raw, HEADER.size))
+
+
+def pack_seal(header: bytes, seal: Seal) -> bytes:
+    return header + struct.pack("<QQ", *seal)
+
+
+def read_seal(raw: bytes) -> Seal:
+    if len(raw) < HEADER.size + 16:
+        raise RecordError(f"record ends at byte {len(raw)}, a seal has {HEADER.size + 16}")
+    return Seal(*struct.unpack_from("<QQ", raw, HEADER.size))
 
 
 def pack_events(header: bytes, events: Events) -> bytes:

@@ -227,7 +227,7 @@ class Risk:
         tables = self.cache.get(self.catalogue, self.market, self.parameters, self.scenario_digest)
         legs = self.book.legs()
         sums = account_sums(legs, self.book.cash(), self.book.entry_by_account(), tables, self.parameters)
-        margins = _grown(self.margins, len(self.book.accounts))
+        margins = grown(self.margins, len(self.book.accounts))
         old_state = margins.state.copy()
         plan = screen(legs, sums, margins, self.lines.traded, previous, tables, self.parameters, header.block)
         first, rest = plan.first, np.flatnonzero(plan.rest)
@@ -318,9 +318,9 @@ _SCALARS = (
 )  # fmt: skip
 
 
-def _grown(margins: Margins, count: int) -> Margins:
+def grown(margins: Margins, count: int) -> Margins:
     """Margins of the last barrier with room for new accounts (healthy, no numbers yet)."""
-    grown = empty_margins(count)
+    found = empty_margins(count)
     for name, old in margins._asdict().items():
-        getattr(grown, name)[: len(old)] = old
-    return grown
+        getattr(found, name)[: len(old)] = old
+    return found

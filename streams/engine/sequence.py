@@ -129,6 +129,9 @@ class Sequencer:
             return self._read_fence(raw[records.HEADER.size :])
         if headers.get("token", self.holder) != self.holder:
             return []  # by a writer whose fence is not the last one
+        if header.kind == records.SEAL:
+            seal = records.read_seal(raw)
+            raise Fault(f"market.log is over: {seal.partitions} partitions now, generation {seal.generation}")
         expected = self.number + len(self.recorded) + 1
         if header.number < expected:
             return []  # a repeat: the first record of a number wins

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 from oracles.scenario_set import ScenarioSet
 from schemas.codec import encode
@@ -24,6 +25,7 @@ from schemas.topics import (
 )
 from streams.engine.enforcement import Enforcement
 from streams.engine.output import Output
+from streams.engine.rebucket import Machines, open_events, rebucket
 from streams.engine.risk import Risk
 from streams.engine.sequence import Sequencer, partition_of
 from streams.engine.tables import TableCache
@@ -42,6 +44,18 @@ class Pipeline:
         self.enforcement = Enforcement(partitions)
         self.logs: dict[tuple[str, int], list[bytes]] = defaultdict(list)
         self._run(self.sequencer.start())
+
+    def with_partitions(self, partitions: int) -> Pipeline:
+        """Where the pipeline goes on with another number of partitions: the inputs stay, all else begins anew."""
+        machines = Machines(self.sequencer, self.risks, self.enforcement)
+        logs = [log for (topic, _), log in self.logs.items() if topic == ACCOUNT_LOG]
+        made = copy(self)
+        made.partitions, made.logs = partitions, defaultdict(list)
+        made.logs.update({log: list(values) for log, values in self.logs.items() if log[0] in INPUTS})
+        found = rebucket(machines, [raw for log in logs for raw in open_events(log)], partitions, b"in-process")
+        made.sequencer, made.risks, made.enforcement = found
+        made._run(made.sequencer.start())
+        return made
 
     def push(self, topic: str, partition: int, raw: bytes) -> None:
         """Append one input record and carry everything out that follows from it."""
