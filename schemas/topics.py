@@ -20,10 +20,15 @@ SCENARIO_SETS = "scenario.sets"
 CHECKPOINTS = "checkpoints"
 CHECKPOINTS_SEQUENCER = "checkpoints.sequencer"
 CHECKPOINTS_ENFORCEMENT = "checkpoints.enforcement"
+GENESIS = "genesis"
 
 INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS)
 RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE)
 PUBLIC_OUTPUTS = (*RISK_OUTPUTS, LIQUIDATIONS)
+
+ALL_CHECKPOINTS = (CHECKPOINTS, CHECKPOINTS_SEQUENCER, CHECKPOINTS_ENFORCEMENT)
+# Topics that begin anew with another number of partitions (infra/docs/partitions.md)
+OF_A_GENERATION = frozenset((MARKET_LOG, ACCOUNT_LOG, *PUBLIC_OUTPUTS, *ALL_CHECKPOINTS, GENESIS))
 
 FILL_PARTITIONS = 4  # of the input topic; producers key it by account
 COMPACTED = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.1"}
@@ -54,3 +59,11 @@ def topic_specs(risk_partitions: int) -> list[TopicSpec]:
         *(TopicSpec(name, risk_partitions, LARGE) for name in spread),
         *(TopicSpec(name, count, COMPACTED) for name, count in compacted.items()),
     ]
+
+
+def generation_specs(risk_partitions: int) -> list[TopicSpec]:
+    """Topics of a generation after the first: those that begin anew, and the states that they begin with (a partition
+    for each of the risk machines, then the sequencer's and enforcement's).
+    """
+    derived = [spec for spec in topic_specs(risk_partitions) if spec.name in OF_A_GENERATION]
+    return [*derived, TopicSpec(GENESIS, risk_partitions + 2, KEPT)]

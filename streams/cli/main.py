@@ -36,12 +36,11 @@ COMMANDS = {
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
     "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
-    "quarantine": Entry(
-        "streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."
-    ),
+    "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),
+    "partitions": Entry("streams.cli.partitions", "Over how many partitions accounts are spread, and changing it."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }
 EXAMPLES = (

@@ -33,6 +33,7 @@ class ConfigError(Exception):
 class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every worker is started with.
 
+    partitions, generation: changed together, by `dpme partitions change` alone.
     folder: logs and pid files of the workers. store: the analytics store, a folder (chDB) or
     clickhouse://user@host:port/database; "" for no sink. gateway_port: 0 for no gateway. metrics_port: /metrics,
     /healthz and /readyz of a worker started alone; under `dpme run all` the workers take this port and those above it,
@@ -45,6 +46,7 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prefix: str
     folder: str
     partitions: Count = 4
+    generation: Annotated[int, Meta(ge=0)] = 0
     risk_workers: Count = 1
     groups: Annotated[int, Meta(ge=1, le=4)] = 1
     store: str = ""
@@ -71,6 +73,7 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             bootstrap=self.bootstrap,
             security=self.security(),
             prefix=self.prefix,
+            generation=self.generation,
             session_s=self.session_s,
             checkpoint_every=self.checkpoint_every,
             stall_s=self.stall_s,
@@ -81,6 +84,11 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             group=group,
             groups=self.groups,
         )
+
+    @property
+    def run_name(self) -> str:
+        """Of these logs, as stores and subscribers tell them from others."""
+        return self.prefix + (f"g{self.generation}" if self.generation else "")
 
     def security(self) -> BrokerSecurity:
         """How to connect to the broker. Raises ConfigError."""

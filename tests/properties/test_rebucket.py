@@ -7,9 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
+from branching_worlds import Tree, add
 from engine_worlds import Inputs, interleaved, random_world, scenario_set
 
 from schemas.margin_batch import decode_batch
+from schemas.risk_parameters import RiskParameters
 from schemas.topics import BLOCKS_DONE, LIQUIDATIONS, MARGIN_BATCHES, MARGIN_CALLS, MARGIN_WARNINGS
 from streams.engine.output import Fault
 from streams.engine.risk import Risk
@@ -70,6 +72,29 @@ def test_what_is_said_of_each_account_is_what_was_never_moved(seed: int) -> None
         never = said(inputs.pipeline(after, order))
         assert moved.keys() == never.keys()
         assert {key: (moved[key], never[key]) for key in never if moved[key] != never[key]} == {}
+
+
+@pytest.mark.parametrize("bounds", [0, 1])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_chain_that_reorganises_across_the_change_goes_back_to_the_same_state(seed: int, bounds: int) -> None:
+    """bounds: margins that are no exact ones are remembered whole. Cuts stand before and amid the rollbacks."""
+    parameters = RiskParameters(finality_depth_blocks=8, bound_accounts_min=bounds)
+    tree, inputs, chance = Tree(seed, parameters=parameters), Inputs(), random.Random(seed)
+    inputs.add_listings(tree.listed)
+    marks = []
+    for depth in (5, 2, 7, 0):
+        for _ in range(depth + 3):
+            add(inputs, *tree.grow())
+        marks.append(len(inputs.order))
+        if depth:
+            tree.reorganise(depth)
+    for mark in marks[:3]:
+        cut = mark + chance.randrange(-3, 4)
+        moved = said(*run_with_change(inputs, inputs.order, cut, 3, 2))
+        never = said(inputs.pipeline(2))
+        assert any(key[0] == BLOCKS_DONE and key[1] > 0 for key in never)
+        assert {key: (moved.get(key), never[key]) for key in never if moved.get(key) != never[key]} == {}
+        assert moved.keys() == never.keys()
 
 
 def test_there_and_back_is_the_same_state_for_accounts_money_and_memory() -> None:
