@@ -40,6 +40,7 @@ COMMANDS = {
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),
+    "scenarios": Entry("streams.cli.scenarios", "Scenario sets of an installation: publish one, list them."),
     "partitions": Entry("streams.cli.partitions", "Over how many partitions accounts are spread, and changing it."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }

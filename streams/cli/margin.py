@@ -11,12 +11,11 @@ from rich.console import Console
 
 from streams.cli.errors import CommandError
 from streams.cli.output import emit_json, error_console
-from streams.cli.recorded_run import RunReader, broker_of, reading, unknown_account
+from streams.cli.recorded_run import ConfigOption, RunReader, Source, reading, source_of, unknown_account
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
     from streams.cli.as_of import AsOf
-    from streams.sink.current_run import CurrentRun
 
 app = typer.Typer(
     help="An account's margin as of a block: the numbers (show), why (explain), and what it would be (what-if).",
@@ -35,13 +34,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object as the
 
 @app.command()
 def show(
-    account: AccountArgument, block: BlockOption = None, data: DataOption = Path(".dpme"), as_json: JsonOption = False
+    account: AccountArgument,
+    block: BlockOption = None,
+    data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """The margin of ACCOUNT as of a block: NLV, IM, MM, their terms, positions and Greeks, and the cure of a call.
 
     Example: `dpme margin show retail-0012 --block 20`.
     """
-    found = _as_of(data, block, account)
+    found = _as_of(data, config, block, account)
     from streams.cli.margin_tables import show_margin
     from streams.cli.margin_views import margin_view
 
@@ -64,6 +67,7 @@ def explain(
         int, typer.Option("--tail", min=0, help="Tail scenarios shown, those that weigh most.")
     ] = TAIL_SHOWN,
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Why the margin of ACCOUNT is what it is: rows that sum to it exactly, its tail scenarios, what one more lot asks.
@@ -73,7 +77,7 @@ def explain(
 
     Example: `dpme margin explain retail-0012 --instrument BTC-PERP`.
     """
-    found = _as_of(data, block, account)
+    found = _as_of(data, config, block, account)
     from streams.cli.margin_input import check_listed
     from streams.cli.margin_tables import show_explanation
     from streams.cli.margin_views import explanation_view
@@ -104,6 +108,7 @@ def what_if(
     ] = None,
     block: BlockOption = None,
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What the margin of ACCOUNT would be after trades and a deposit at a block's market; or that of a portfolio.
@@ -128,7 +133,7 @@ def what_if(
     written = read_portfolio(portfolio) if portfolio is not None else None
     if written is None and not wanted and not deposit_usd6:
         raise CommandError("nothing would change: give --trade INSTRUMENT:LOTS[@PRICE] or --deposit USD")
-    found = _as_of(data, block, account)
+    found = _as_of(data, config, block, account)
     check_listed([trade.instrument for trade in wanted], found.catalogue)
     if written is not None:
         start = portfolio_of(written, found.catalogue, found.tables)
@@ -144,19 +149,19 @@ def what_if(
 # -- reading
 
 
-def _as_of(data: Path, block: int | None, account: str | None) -> AsOf:
+def _as_of(data: Path, config: Path | None, block: int | None, account: str | None) -> AsOf:
     """The machine of the account's partition (of the first one without an account) right after a block."""
-    with explained(), broker_of(data) as run:
-        return asyncio.run(_read(run, block, account))
+    with explained(), source_of(data, config) as source:
+        return asyncio.run(_read(source, block, account))
 
 
-async def _read(run: CurrentRun, block: int | None, account: str | None) -> AsOf:
+async def _read(source: Source, block: int | None, account: str | None) -> AsOf:
     from schemas.topics import ACCOUNT_LOG
     from streams.cli.as_of import machine_as_of
     from streams.engine.sequence import partition_of
 
-    partition = partition_of(account, run.partitions) if account is not None else 0
-    async with reading(run) as reader:
+    partition = partition_of(account, source.partitions) if account is not None else 0
+    async with reading(source) as reader:
         state, begin = await _start(reader, partition, block)
         log = await reader.log(ACCOUNT_LOG, partition, begin)
         sets = await reader.scenario_sets()
@@ -168,12 +173,12 @@ async def _read(run: CurrentRun, block: int | None, account: str | None) -> AsOf
 
 
 async def _start(reader: RunReader, partition: int, block: int | None) -> tuple[bytes | None, int]:
-    """(state, next offset) of the newest checkpoint, unless it is later than the block: then from the beginning."""
+    """(state, next offset) of the newest checkpoint, unless it is later than the block: then the beginning's."""
     from schemas.topics import ACCOUNT_LOG
 
     newest = await reader.checkpoint(partition)
     if newest is None or (block is not None and newest.mark > block):
-        return None, 0
+        return await reader.genesis(partition), 0
     return newest.state, newest.positions[ACCOUNT_LOG, partition]
 
 
@@ -182,7 +187,7 @@ async def _accounts(reader: RunReader) -> set[str]:
     from schemas.topics import ACCOUNT_LOG
     from streams.cli.tracing import accounts_in
 
-    logs = [await reader.log(ACCOUNT_LOG, partition) for partition in range(reader.run.partitions)]
+    logs = [await reader.log(ACCOUNT_LOG, partition) for partition in range(reader.partitions)]
     return {name for log in logs for name in accounts_in(log)}
 
 

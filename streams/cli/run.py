@@ -80,11 +80,21 @@ def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
     if role == "topics":
         return 0
     if role == "all":
+        _say_if_nothing_can_be_margined(config)
         return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
     if not 0 <= group < (config.groups if role in GROUPED else 1):
         raise typer.BadParameter(f"--group {group}: {role} has no such group; the configuration says {config.groups}")
     chosen = name.replace("{hostname}", socket.gethostname()) or f"{group_name(role, group)}-0"
     return run_alone(role, config, chosen, group)
+
+
+def _say_if_nothing_can_be_margined(config: PipelineConfig) -> None:
+    """Here too: what the workers say is in their logs."""
+    from streams.pipeline.scenario_store import ScenarioSets
+
+    scenario_sets = ScenarioSets(config.settings())
+    scenario_sets.fetch()
+    scenario_sets.say_if_empty()
 
 
 def _make_topics(config: PipelineConfig) -> None:

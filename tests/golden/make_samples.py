@@ -131,6 +131,7 @@ RECORDS: dict[str, bytes] = {
     "rollback": r.pack_rollback(r.pack_header(r.ROLLBACK, 4, 16, T, RAW_HASH), r.Rollback(1, 17)),
     "events_funding": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=1, partition=2), r.Events([], FUNDED)),
+    "seal": r.pack_seal(r.pack_header(r.SEAL, 0, 7, 0, r.NO_HASH), r.Seal(2, 8)),
     "fence": r.pack_header(r.FENCE, 0, 0, 0, r.NO_HASH) + b"0123456789abcdef",
 }  # fmt: skip
 BATCH_HEAD = BatchHead(2, 18, 17, HASH, T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from schemas.topics import PUBLIC_OUTPUTS, topic_specs
+from schemas.margin_batch import decode_batch
+from schemas.topics import MARGIN_BATCHES, PUBLIC_OUTPUTS, topic_specs
 from streams.cli.errors import CommandError
 from streams.cli.partitions import app
 from streams.pipeline import partition_change
@@ -44,7 +46,7 @@ class Installation:
         self.blocks = list(self.world.blocks)
         first = PipelineConfig(
             bootstrap=broker.address, prefix=f"t{uuid.uuid4().hex[:10]}.", folder=str(folder), partitions=2,
-            session_s=6.0, checkpoint_every=3, log_format="json",
+            session_s=2.0, checkpoint_every=3, log_format="json",
         )  # fmt: skip
         self.file = folder / "config.json"
         write_config(self.file, first)
@@ -99,6 +101,14 @@ class Installation:
         settings = structs.replace(self.config, generation=generation).settings()
         return take(asyncio.run(read_back(settings, partitions))).values
 
+    def command(self, *arguments: str) -> dict:
+        """What another command prints of the installation."""
+        module = importlib.import_module(f"streams.cli.{arguments[0]}")
+        found = CliRunner().invoke(module.app, [*arguments[1:], "--config", str(self.file), "--json"])
+        assert found.exit_code == 0, found.output
+        made: dict = json.loads(found.stdout.splitlines()[-1])
+        return made
+
     def change(self, to: int) -> Result:
         return CliRunner().invoke(app, ["change", "--config", str(self.file), "--to", str(to), "--json"])
 
@@ -146,6 +156,13 @@ def test_outputs_go_on_as_the_pure_engines_and_inputs_may_come_meanwhile(install
     third = installation.pure(rest[4:], second.with_partitions(1))
     assert installation.outputs(1, 3) == of_outputs(second)
     assert installation.outputs(2, 1) == of_outputs(third)
+    head, table = decode_batch(third.values(MARGIN_BATCHES)[-1])
+    account = table.column("account")[0].as_py()
+    for command in (["margin", "show", account], ["margin", "show", account, "--block", str(head.block)]):
+        shown = installation.command(*command)
+        assert (shown["block"], shown["margin"]["nlv_usd6"]) == (head.block, table.column("nlv_usd6")[0].as_py())
+    told = [step for step in installation.command("trace", account)["steps"] if step["step"] == "margin"]
+    assert [step["block"] for step in told] == [inputs.block.number for inputs in rest[4:]]
 
 
 def killed_at(installation: Installation, phase: str) -> None:

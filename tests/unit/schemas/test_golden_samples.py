@@ -96,6 +96,8 @@ def test_listings_and_fence_records() -> None:
     assert (header.entries, r.read_listings(raw)) == (1, [{"type": "underlying", "underlying": "Ω"}])
     raw, header = golden_record("fence")
     assert (header.kind, raw[r.HEADER.size :]) == (r.FENCE, b"0123456789abcdef")
+    raw, header = golden_record("seal")
+    assert (header.kind, header.block, r.read_seal(raw)) == (r.SEAL, 7, r.Seal(2, 8))
 
 
 def test_rollback_record() -> None:
