@@ -28,7 +28,7 @@ def run(config: PipelineConfig, name: str, group: int = 0) -> int:
         "enforcement",
         [MARGIN_CALLS, BLOCKS_DONE],
         EnforcementFactory(config.partitions),
-        config.settings(group),
+        config.settings(group, "enforcement"),
         name=name,
         checkpoint_topic=CHECKPOINTS_ENFORCEMENT,
     )

@@ -6,9 +6,12 @@ a copy of the decision behind them. With each record travels the position vector
 restarted sequencer judges exactly the same inputs before it carries the decision out again, and writes the same bytes
 (`account.log` drops them by number). Which inputs were judged is all that matters, not how topics took turns.
 
-A sequencer begins with a fence, a record with its token: what stands before it in the log is carried out first, and a
-sequencer that reads another's fence after its own has been replaced and stops. A decision behind a fence that names
+A sequencer decides behind a fence, a record with its token: what stands before it in the log is carried out first, and
+a sequencer that reads another's fence after its own has been replaced and stops. A decision behind a fence that names
 another token is void for every reader: its writer was frozen, or its last request was still under way, and is too late.
+
+Beside the one that decides others may follow: they carry the same decisions out, so that `account.log` has each twice,
+and one of them claims the log when nothing more is decided though something could be (`would_decide`, `claim`).
 """
 
 from __future__ import annotations
@@ -55,13 +58,19 @@ def partition_of(account: str, partitions: int) -> int:
 
 
 class Sequencer:
-    """State and transition of the one writer of the logs. `token` names this life and takes no part in any decision."""
+    """State and transition of a writer of the logs. `token` names this life and takes no part in any decision;
+    `follows`: it writes no fence before it is told to claim the log."""
 
     def __init__(
-        self, partitions: int, input_partitions: dict[str, int], token: bytes, checkpoint_every: int = 16
+        self,
+        partitions: int,
+        input_partitions: dict[str, int],
+        token: bytes,
+        checkpoint_every: int = 16,
+        follows: bool = False,
     ) -> None:
         self.partitions = partitions
-        self.token = token
+        self.token, self.follows = token, follows
         self.checkpoint_every = checkpoint_every
         self.parameters = RiskParameters()
         self.catalogue = Catalogue()
@@ -81,9 +90,12 @@ class Sequencer:
         self.inbox: dict[tuple[str, int], deque[tuple[int, bytes | None]]] = {log: deque() for log in self.read}
         self.recorded: deque[tuple[bytes, Vector]] = deque()
         self.proposed: deque[bytes] = deque()
-        self.fenced = False
+        self.fenced = False  # our fence is in the log: we decide
+        self.claimed = False  # it is on its way there
+        self.settled = False  # a follower that has seen that nothing can be decided before something new comes
         self.holder = b""  # token of the last fence read: only its decisions count
         self._mark: int | None = None
+        self._at_mark = b""
 
     def partitions_of(self, account: str | None) -> list[int]:
         """Where the rows of an account go; None: of every account."""
@@ -96,9 +108,27 @@ class Sequencer:
         return {**self.read, (MARKET_LOG, 0): self.market_offset}
 
     def start(self) -> list[Output]:
-        """What to send before the first record: this life's fence."""
+        """What to send before the first record: this life's fence, unless it follows another."""
+        return [] if self.follows else self.claim()
+
+    def claim(self) -> list[Output]:
+        """Our fence: behind it nobody else decides."""
+        self.claimed = True
         header = records.pack_header(records.FENCE, 0, 0, 0, records.NO_HASH)
         return [Output(MARKET_LOG, 0, None, header + self.token)]
+
+    def would_decide(self, until: Vector) -> tuple[bool, list[Output]]:
+        """Of a follower: is there a decision to take by the inputs before `until`? -> (yes, what was refused of them).
+
+        To ask costs: a follower that has judged further than whoever decides must begin again from its checkpoint. So
+        `until` must be what that one has read as well, if it is alive.
+        """
+        if self.fenced or self.claimed or self.recorded:
+            return False, []
+        refused = self._judge({tp: max(offset, until.get(tp, 0)) for tp, offset in self.judged.items()})
+        is_due = bool(self._plan())
+        self.settled = not is_due and self.judged == self.read
+        return is_due, refused
 
     def is_long(self, topic: str, value: bytes | None) -> bool:
         return False
@@ -112,6 +142,7 @@ class Sequencer:
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
         """Apply one record."""
+        self._at_mark, self.settled = b"", False
         if topic == MARKET_LOG:
             self.market_offset = offset + 1
             yield self._read_back(value or b"", dict(headers))
@@ -224,6 +255,8 @@ class Sequencer:
             out = self._go_back(header, raw)
         else:
             out = self._market(header, raw)
+        if self._mark is not None and not self._at_mark:
+            self._at_mark = self._pack()
         return out + [Output(ACCOUNT_LOG, p, None, raw) for p in range(self.partitions)]
 
     def _list(self, header: records.Header) -> list[Output]:
@@ -337,7 +370,14 @@ class Sequencer:
     # -- checkpoint
 
     def dump(self) -> bytes:
-        """Everything but the token and what is only proposed (it is read back from the log, or proposed again)."""
+        """Everything but the token and what is only proposed (it is read back from the log, or proposed again).
+
+        At a mark: as it was there, before anything was judged for the next decision, which another one may take by
+        fewer inputs.
+        """
+        return self._at_mark or self._pack()
+
+    def _pack(self) -> bytes:
         plain = {
             "dump_version": DUMP_VERSION,
             "partitions": self.partitions,
@@ -364,14 +404,14 @@ class Sequencer:
         return msgspec.msgpack.encode(plain)
 
     @classmethod
-    def load(cls, raw: bytes, token: bytes) -> Sequencer:
+    def load(cls, raw: bytes, token: bytes, follows: bool = False) -> Sequencer:
         plain = msgspec.msgpack.decode(raw)
         if plain["dump_version"] != DUMP_VERSION:
             raise Fault(f"sequencer checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
         inputs: dict[str, int] = {}
         for topic, partition, _ in plain["read"]:
             inputs[topic] = max(inputs.get(topic, 0), partition + 1)
-        state = cls(plain["partitions"], inputs, token, plain["checkpoint_every"])
+        state = cls(plain["partitions"], inputs, token, plain["checkpoint_every"], follows)
         state.parameters = parse_parameters(plain["parameters"])
         state.catalogue = Catalogue.from_listings(plain["catalogue"])
         state.ticks = TickState.from_plain(plain["ticks"])

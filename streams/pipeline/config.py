@@ -39,7 +39,8 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     /healthz and /readyz of a worker started alone; under `dpme run all` the workers take this port and those above it,
     in their order; 0 for none. ready_lag_records: how far behind the end of a log a worker may be and still be ready.
     groups: above 1 is hot standby: every group has enforcement and `risk_workers` risk workers of its own, owns all
-    partitions and writes the same bytes, which readers take once.
+    partitions and writes the same bytes, which readers take once. sequencers: above 1 all but one follow, and one of
+    them takes over when that one decides nothing any more.
     """
 
     bootstrap: str
@@ -49,6 +50,7 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     generation: Annotated[int, Meta(ge=0)] = 0
     risk_workers: Count = 1
     groups: Annotated[int, Meta(ge=1, le=4)] = 1
+    sequencers: Annotated[int, Meta(ge=1, le=4)] = 1
     store: str = ""
     store_password_file: str = ""
     gateway_host: str = "127.0.0.1"
@@ -67,7 +69,11 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checkpoint_every: Annotated[int, Meta(ge=1)] = 10
     stall_s: Seconds | None = None
 
-    def settings(self, group: int = 0) -> RuntimeSettings:
+    def groups_of(self, role: str) -> int:
+        """How many consumer groups of a role there are, each with everything the role owns."""
+        return {"sequencer": self.sequencers, "risk": self.groups, "enforcement": self.groups}.get(role, 1)
+
+    def settings(self, group: int = 0, role: str = "") -> RuntimeSettings:
         """Timings and connections of a worker of one group. Raises ConfigError where a password is missing."""
         return RuntimeSettings(
             bootstrap=self.bootstrap,
@@ -82,7 +88,7 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ready_lag_records=self.ready_lag_records,
             idle_allowed=True,
             group=group,
-            groups=self.groups,
+            groups=self.groups_of(role),
         )
 
     @property

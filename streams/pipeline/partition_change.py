@@ -34,7 +34,6 @@ from streams.engine.output import Fault
 from streams.engine.rebucket import Machines, rebucket
 from streams.pipeline.at_the_end import READS_ONLY, EndOfLogs, Stopped, Tell
 from streams.pipeline.config import PREFIX, PipelineConfig
-from streams.pipeline.workers import GROUPED
 from streams.runtime.checkpoints import Checkpoint, CheckpointReader, encode
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
@@ -105,9 +104,7 @@ async def _change(path: Path, config: PipelineConfig, partitions: int, tell: Tel
 
 async def _require_stopped(config: PipelineConfig, tell: Tell) -> None:
     """No worker of the installation may live. A static member that has stopped stays one for its session."""
-    groups = [
-        config.settings(g).group_id(role) for role in ROLES for g in range(config.groups if role in GROUPED else 1)
-    ]
+    groups = [config.settings(g).group_id(role) for role in ROLES for g in range(config.groups_of(role))]
     ends_s = time.monotonic() + 2 * config.session_s
     while found := await members_of(config.bootstrap, groups, security=config.settings().security):
         if time.monotonic() > ends_s:

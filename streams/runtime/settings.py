@@ -36,6 +36,7 @@ class RuntimeSettings:
     fetch_wait_ms: int = 200  # a waiting fetch keeps resumed partitions out; Faust's constant is 1500
     metadata_age_ms: int = 10_000
     isolation: str = "read_committed"  # inputs may come from transactional producers
+    takeover_s: float = 0.15  # a standby sequencer claims the log after so long without a decision that is due
     inbox_records: int = 64  # read ahead per unit
     stream_buffer: int = 256  # read ahead of the Faust stream
     kernel_threads: int = 2  # long records of different units run side by side
