@@ -36,6 +36,7 @@ COMMANDS = {
         "streams.cli.trace", "Why an account got where it is: fill, Greeks, breach, shortfall, call, liquidation."
     ),
     "margin": Entry("streams.cli.margin", "One account's margin as of a block: show it, explain it, what if."),
+    "gate": Entry("streams.cli.gate", "May a withdrawal or an order be done? The margin before and after."),
     "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),

@@ -44,7 +44,7 @@ def show(
 
     Example: `dpme margin show retail-0012 --block 20`.
     """
-    found = _as_of(data, config, block, account)
+    found = as_of_block(data, config, block, account)
     from streams.cli.margin_tables import show_margin
     from streams.cli.margin_views import margin_view
 
@@ -77,7 +77,7 @@ def explain(
 
     Example: `dpme margin explain retail-0012 --instrument BTC-PERP`.
     """
-    found = _as_of(data, config, block, account)
+    found = as_of_block(data, config, block, account)
     from streams.cli.margin_input import check_listed
     from streams.cli.margin_tables import show_explanation
     from streams.cli.margin_views import explanation_view
@@ -133,7 +133,7 @@ def what_if(
     written = read_portfolio(portfolio) if portfolio is not None else None
     if written is None and not wanted and not deposit_usd6:
         raise CommandError("nothing would change: give --trade INSTRUMENT:LOTS[@PRICE] or --deposit USD")
-    found = _as_of(data, config, block, account)
+    found = as_of_block(data, config, block, account)
     check_listed([trade.instrument for trade in wanted], found.catalogue)
     if written is not None:
         start = portfolio_of(written, found.catalogue, found.tables)
@@ -149,7 +149,7 @@ def what_if(
 # -- reading
 
 
-def _as_of(data: Path, config: Path | None, block: int | None, account: str | None) -> AsOf:
+def as_of_block(data: Path, config: Path | None, block: int | None, account: str | None) -> AsOf:
     """The machine of the account's partition (of the first one without an account) right after a block."""
     with explained(), source_of(data, config) as source:
         return asyncio.run(_read(source, block, account))

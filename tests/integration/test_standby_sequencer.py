@@ -1,4 +1,4 @@
-"""Two sequencers: whichever is killed, frozen or stopped, the other decides, and the outputs are those of a calm run."""
+"""Two sequencers: either one is killed, frozen or stopped; the other decides, and outputs are those of a calm run."""
 
 from __future__ import annotations
 
