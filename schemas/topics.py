@@ -8,6 +8,7 @@ CHAIN_BLOCKS = "chain.blocks"
 ACCOUNT_FILLS = "account.fills"
 ORACLE_TICKS = "oracle.ticks"
 INSTRUMENTS = "instruments"
+AUCTION_BIDS = "auction.bids"
 MARKET_LOG = "market.log"
 ACCOUNT_LOG = "account.log"
 MARGIN_WARNINGS = "margin.warnings"
@@ -22,7 +23,8 @@ CHECKPOINTS_SEQUENCER = "checkpoints.sequencer"
 CHECKPOINTS_ENFORCEMENT = "checkpoints.enforcement"
 GENESIS = "genesis"
 
-INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS)
+INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS, AUCTION_BIDS)
+OF_BLOCKS = (ACCOUNT_FILLS, AUCTION_BIDS)  # whose events name their block, and count in it
 RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE)
 PUBLIC_OUTPUTS = (*RISK_OUTPUTS, LIQUIDATIONS)
 
@@ -48,7 +50,7 @@ class TopicSpec(NamedTuple):
 
 def topic_specs(risk_partitions: int) -> list[TopicSpec]:
     """Every topic of an installation whose accounts are spread over `risk_partitions`."""
-    inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS)
+    inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, AUCTION_BIDS)
     single = (MARKET_LOG, LIQUIDATIONS, QUARANTINE)
     spread = (ACCOUNT_LOG, *RISK_OUTPUTS)
     compacted = {CHECKPOINTS: risk_partitions, CHECKPOINTS_SEQUENCER: 1, CHECKPOINTS_ENFORCEMENT: 1, SCENARIO_SETS: 1}

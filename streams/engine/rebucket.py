@@ -17,6 +17,7 @@ import numpy as np
 from schemas import log_records as records
 from schemas.topics import MARGIN_WARNINGS
 from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK, Book
+from streams.engine.decision_log import DecisionLog
 from streams.engine.enforcement import Enforcement
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins
@@ -27,7 +28,16 @@ from streams.engine.sequence import Sequencer, partition_of
 from streams.engine.undo import Context, Kept, Point, Said, Undo, restore
 
 Columns = dict[str, np.ndarray]
-COMMON = ("number", "block", "scenario_digest", "keyframe_instruments", "keyframe_identity", "parameters", "marked")
+COMMON = (
+    "number",
+    "block",
+    "scenario_digest",
+    "keyframe_instruments",
+    "keyframe_identity",
+    "parameters",
+    "marked",
+    "bids",
+)
 
 
 class Machines(NamedTuple):
@@ -149,7 +159,12 @@ def _require_same(machines: Machines) -> None:
     if sequencer.accepted.tolist() != [risk.events for risk in risks]:
         raise Fault("the open block's events are not those that the partitions have")
     enforcement = machines.enforcement
-    if enforcement.steps_due or len(set(enforcement.done)) != 1 or any(enforcement.halted):
+    if (
+        enforcement.decisions.number != sequencer.number
+        or enforcement.steps_due
+        or len(set(enforcement.done)) != 1
+        or any(enforcement.halted)
+    ):
         raise Fault("enforcement has not taken every block that is done")
 
 
@@ -284,4 +299,5 @@ def _enforcement(old: Enforcement, partitions: int) -> Enforcement:
     made = Enforcement(partitions, old.checkpoint_every)
     made.done = [old.done[0]] * partitions
     made.held, made.emitted, made.marked = old.held, old.emitted, old.marked
+    made.decisions, made.epoch, made.bids = DecisionLog(b"", old.decisions.number), old.epoch, old.bids
     return made

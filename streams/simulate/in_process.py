@@ -84,20 +84,21 @@ class Pipeline:
             output = queue.popleft()
             log = self.logs[output.topic, output.partition]
             log.append(output.value or b"")
-            machine = self._reader(output.topic, output.partition)
-            if machine is not None:
+            for machine in self._readers(output.topic, output.partition):
                 for found in machine.steps(output.topic, output.partition, len(log) - 1, output.value, output.headers):
                     queue.extend(found)
                 machine.checkpoint_mark()
 
-    def _reader(self, topic: str, partition: int) -> Sequencer | Risk | Enforcement | None:
-        if topic in INPUTS or topic == MARKET_LOG:
-            return self.sequencer
+    def _readers(self, topic: str, partition: int) -> tuple[Sequencer | Risk | Enforcement, ...]:
+        if topic == MARKET_LOG:
+            return self.sequencer, self.enforcement
+        if topic in INPUTS:
+            return (self.sequencer,)
         if topic == ACCOUNT_LOG:
-            return self.risks[partition]
+            return (self.risks[partition],)
         if topic in (MARGIN_CALLS, BLOCKS_DONE):
-            return self.enforcement
-        return None
+            return (self.enforcement,)
+        return ()
 
     def values(self, topic: str) -> list[bytes]:
         """Values of a topic by partition and order."""
