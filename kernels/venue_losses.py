@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kernels.expected_shortfall import FAST, account_losses, account_status, accumulate, most_legs
+from kernels.expected_shortfall import FAST, account_losses, account_status
 from kernels.layout import Int8Array, Int32Array, Int64Array, PnlTable
 
 NANO_PER_MICRO = 1_000
@@ -56,16 +56,18 @@ def _take(a, uncovered_usd6, out) -> None:  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _venue_losses(account_ptr, leg_instrument, leg_lots, pnl, resources_usd6, no_stress, out, status) -> None:  # type: ignore[no-untyped-def]
-    accounts = np.arange(resources_usd6.shape[0])
-    losses = np.empty(out.total_usd6.shape[0], np.int64)
-    shifted = np.empty(most_legs(account_ptr, accounts), np.int32)
-    for a in accounts:
+    losses, shifted = np.empty(out.total_usd6.shape[0], np.int64), np.empty(pnl.exponent.shape[0], np.int32)
+    for a in range(resources_usd6.shape[0]):
         legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
         lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
         status[a] = account_status(legs, lots, pnl, no_stress, shifted)
         if status[a] != FAST:
             continue
-        accumulate(pnl.values, legs, shifted, losses)
+        losses[:] = 0
+        for j in range(legs.shape[0]):
+            q, row = np.int64(shifted[j]), pnl.values[legs[j]]
+            for s in range(losses.shape[0]):
+                losses[s] -= q * np.int64(row[s])
         for s in range(losses.shape[0]):
             losses[s] = -(-losses[s] // NANO_PER_MICRO) - resources_usd6[a]
         _take(a, losses, out)

@@ -74,6 +74,8 @@ def _is_shallow(plain: Any) -> bool:
 def _decode_one(topic: str, plain: Any) -> tuple[Any, Refusal | None, dict | None]:
     if not isinstance(plain, dict):
         return _malformed(f"an event is a JSON object, not {type(plain).__name__}")
+    if "type" not in plain:  # msgspec demands it of unions alone
+        return None, _refusal("Object missing required field `type`", plain), plain
     try:
         return msgspec.convert(plain, INPUT_TYPES[topic]), None, plain
     except msgspec.ValidationError as error:

@@ -144,8 +144,20 @@ class CallRecord(Struct, frozen=True, tag="margin_calls"):
     epoch: int | UnsetType = UNSET
 
 
+class RecordedBid(Struct, frozen=True):
+    """A bid as market.log has it."""
+
+    id: str
+    time_ms: int
+    account: str
+    target: str
+    fraction_e6: int
+    price_usd6: int
+    state_id: str
+
+
 class LiquidationRecord(Struct, frozen=True, tag="liquidations"):
-    """Liquidation events of one block, by severity and account."""
+    """Liquidation events of one block, by severity and account. `bids`: those of the block, in their order."""
 
     version: int
     partition: int
@@ -153,6 +165,7 @@ class LiquidationRecord(Struct, frozen=True, tag="liquidations"):
     block: int
     events: tuple[Liquidation | Retraction, ...]
     epoch: int | UnsetType = UNSET
+    bids: tuple[RecordedBid, ...] | UnsetType = UNSET
 
 
 class BlockDone(Struct, frozen=True, tag="block_done"):
@@ -163,6 +176,7 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     `liquidation_depth_blocks`: how many blocks must follow one before its flags are acted on.
     `stages`: how many accounts each stage of the screen took and why (streams/engine/screen.py); names without any are
     left out. `bound`: rows of this block's margins that are certified bounds (schemas/margin_batch.py).
+    `bids`: how many bids of the block market.log has.
     """
 
     version: int
@@ -189,6 +203,7 @@ class BlockDone(Struct, frozen=True, tag="block_done"):
     epoch: int | UnsetType = UNSET
     rollback_from: int | UnsetType = UNSET
     liquidation_depth_blocks: int | UnsetType = UNSET
+    bids: int | UnsetType = UNSET
 
 
 class Quarantined(Struct, frozen=True, tag="quarantined", omit_defaults=True):

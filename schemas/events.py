@@ -17,7 +17,8 @@ RECORD_EVENTS_MAX = 10_000  # of an array: each may become a record of the quara
 RECORD_LEVELS_MAX = 32  # of arrays and objects within each other
 
 # No control characters: names are shown in terminals.
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+(?![\s\S])")]
+PRINTED = r"^[^\x00-\x1f\x7f]+(?![\s\S])"
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=PRINTED)]
 TIME_MAX_MS = 2**43
 BLOCKS_MAX = 2**53
 TimeMs = Annotated[int, Meta(ge=0, lt=TIME_MAX_MS)]
@@ -40,10 +41,11 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type", forbid_unknown_
 
 
 class Block(Event, frozen=True, tag="block"):
-    """A block of the chain, or of the venue. It closes when `event_count` account events naming it have been accepted
-    or quarantined. `tick_count` and `listing_count`, where given, make the closing independent of arrival: the ticks in
-    (time of the block before, time of this block], and the number of listing events ever produced, that it waits for.
-    What is announced last is the head, whichever branch it is of; a repeated announcement changes nothing.
+    """A block of the chain, or of the venue. It closes when `event_count` events naming it (account events, and bids)
+    have been accepted or quarantined. `tick_count` and `listing_count`, where given, make the closing independent of
+    arrival: the ticks in (time of the block before, time of this block], and the number of listing events ever made,
+    that it waits for. What is announced last is the head, whichever branch it is of; a repeated
+    announcement changes nothing.
     """
 
     number: BlockNumber
@@ -248,12 +250,42 @@ class ParametersListing(Event, frozen=True, tag="parameters"):
     document: dict
 
 
-Listing = UnderlyingListing | InstrumentListing | ScenarioSetListing | ParametersListing
+class HaltListing(Event, frozen=True, tag="halt"):
+    """A partition stands still from here on: it says so in `blocks.done`, and enforcement goes on without it."""
 
-InputEvent = Block | BlockClose | AccountEvent | Funding | Tick | Listing
+    id: Name
+    partition: Annotated[int, Meta(ge=0, lt=65_535)]
+    reason: Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTED)]
+
+
+Listing = UnderlyingListing | InstrumentListing | ScenarioSetListing | ParametersListing | HaltListing
+
+
+# -- auction.bids
+
+
+class Bid(Event, frozen=True, tag="bid"):
+    """An offer of `account` to take over a share of the portfolio of `target`, should it be auctioned: at most
+    `fraction_e6` of it, and at most `price_usd6` for the whole (negative: it wants to be paid). `state_id`: the state
+    of the auction that the bidder has seen. It is judged in its block, in the order of time and id.
+    """
+
+    id: Name
+    block: BlockNumber
+    time_ms: TimeMs
+    account: Name
+    target: Name
+    fraction_e6: Annotated[int, Meta(ge=1, le=1_000_000)]
+    price_usd6: CashUsd6
+    state_id: Name | UnsetType = UNSET
+    block_hash: BlockHash | UnsetType = UNSET
+
+
+InputEvent = Block | BlockClose | AccountEvent | Funding | Tick | Listing | Bid
 INPUT_TYPES: dict[str, object] = {
     "chain.blocks": Block | BlockClose,
     "account.fills": AccountEvent | Funding,
     "oracle.ticks": Tick,
     "instruments": Listing,
+    "auction.bids": Bid,
 }

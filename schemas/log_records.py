@@ -15,7 +15,10 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 - ROLLBACK: block, time and hash are those of the block to go back to; u64 epoch that begins, u64 last block retracted
   (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
   followed any more; block, time and hash are then the last block closed.
+- BIDS: JSON array of the bids of a block in their order; entries = their number. Just before the block's barrier.
 - FENCE: 16 bytes token of a sequencer that begins to write (market.log only; it has no number).
+- SEAL: u64 generation, u64 partitions: this log is over, the installation goes on in logs of that generation
+  (market.log only; no number; block is the last one closed).
 """
 
 from __future__ import annotations
@@ -27,11 +30,12 @@ import numpy as np
 import orjson
 
 VERSION = 1
-LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK = 1, 2, 3, 4, 5, 6
+LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK, SEAL, BIDS = 1, 2, 3, 4, 5, 6, 7, 8
 EVERY_PARTITION = 0xFFFF
 FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING = 1, 2, 3, 4, 5
 EVERY_ACCOUNT = 0xFFFFFFFF
 NO_HASH = bytes(32)
+BID_FIELDS = ("id", "time_ms", "account", "target", "fraction_e6", "price_usd6", "state_id")
 
 HEADER = struct.Struct("<BBHIQQq32sQ")
 SPOT_ROW = np.dtype([("underlying", "<i4"), ("reserved", "<i4"), ("spot_usd9", "<i8"), ("volatility_e9", "<i8")])
@@ -92,6 +96,13 @@ class Rollback(NamedTuple):
     from_block: int
 
 
+class Seal(NamedTuple):
+    """Where an installation goes on whose log is over."""
+
+    generation: int
+    partitions: int
+
+
 class RecordError(ValueError):
     """The bytes are no record of this version."""
 
@@ -125,6 +136,15 @@ def pack_listings(header: bytes, listings: list[dict]) -> bytes:
 
 
 def read_listings(raw: bytes) -> list[dict]:
+    return orjson.loads(raw[HEADER.size :])
+
+
+def pack_bids(header: bytes, bids: list[dict]) -> bytes:
+    """`header` must carry entries = number of bids."""
+    return header + orjson.dumps([{name: bid.get(name, "") for name in BID_FIELDS} for bid in bids])
+
+
+def read_bids(raw: bytes) -> list[dict]:
     return orjson.loads(raw[HEADER.size :])
 
 
@@ -173,6 +193,16 @@ def read_rollback(raw: bytes) -> Rollback:
     if len(raw) < HEADER.size + 16:
         raise RecordError(f"record ends at byte {len(raw)}, a rollback has {HEADER.size + 16}")
     return Rollback(*struct.unpack_from("<QQ", raw, HEADER.size))
+
+
+def pack_seal(header: bytes, seal: Seal) -> bytes:
+    return header + struct.pack("<QQ", *seal)
+
+
+def read_seal(raw: bytes) -> Seal:
+    if len(raw) < HEADER.size + 16:
+        raise RecordError(f"record ends at byte {len(raw)}, a seal has {HEADER.size + 16}")
+    return Seal(*struct.unpack_from("<QQ", raw, HEADER.size))
 
 
 def pack_events(header: bytes, events: Events) -> bytes:

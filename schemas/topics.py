@@ -8,6 +8,7 @@ CHAIN_BLOCKS = "chain.blocks"
 ACCOUNT_FILLS = "account.fills"
 ORACLE_TICKS = "oracle.ticks"
 INSTRUMENTS = "instruments"
+AUCTION_BIDS = "auction.bids"
 MARKET_LOG = "market.log"
 ACCOUNT_LOG = "account.log"
 MARGIN_WARNINGS = "margin.warnings"
@@ -21,10 +22,16 @@ CHECKPOINTS = "checkpoints"
 CHECKPOINTS_SEQUENCER = "checkpoints.sequencer"
 CHECKPOINTS_ENFORCEMENT = "checkpoints.enforcement"
 CHECKPOINTS_MODEL = "checkpoints.model"
+GENESIS = "genesis"
 
-INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS)
+INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS, AUCTION_BIDS)
+OF_BLOCKS = (ACCOUNT_FILLS, AUCTION_BIDS)  # whose events name their block, and count in it
 RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE)
 PUBLIC_OUTPUTS = (*RISK_OUTPUTS, LIQUIDATIONS)
+
+ALL_CHECKPOINTS = (CHECKPOINTS, CHECKPOINTS_SEQUENCER, CHECKPOINTS_ENFORCEMENT, CHECKPOINTS_MODEL)
+# Topics that begin anew with another number of partitions (infra/docs/partitions.md)
+OF_A_GENERATION = frozenset((MARKET_LOG, ACCOUNT_LOG, *PUBLIC_OUTPUTS, *ALL_CHECKPOINTS, GENESIS))
 
 FILL_PARTITIONS = 4  # of the input topic; producers key it by account
 COMPACTED = {"cleanup.policy": "compact", "segment.ms": "60000", "min.cleanable.dirty.ratio": "0.1"}
@@ -44,7 +51,7 @@ class TopicSpec(NamedTuple):
 
 def topic_specs(risk_partitions: int) -> list[TopicSpec]:
     """Every topic of an installation whose accounts are spread over `risk_partitions`."""
-    inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS)
+    inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, AUCTION_BIDS)
     single = (MARKET_LOG, LIQUIDATIONS, QUARANTINE)
     spread = (ACCOUNT_LOG, *RISK_OUTPUTS)
     single_units = (CHECKPOINTS_SEQUENCER, CHECKPOINTS_ENFORCEMENT, CHECKPOINTS_MODEL, SCENARIO_SETS)
@@ -56,3 +63,11 @@ def topic_specs(risk_partitions: int) -> list[TopicSpec]:
         *(TopicSpec(name, risk_partitions, LARGE) for name in spread),
         *(TopicSpec(name, count, COMPACTED) for name, count in compacted.items()),
     ]
+
+
+def generation_specs(risk_partitions: int) -> list[TopicSpec]:
+    """Topics of a generation after the first: those that begin anew, and the states that they begin with (a partition
+    for each of the risk machines, then the sequencer's and enforcement's).
+    """
+    derived = [spec for spec in topic_specs(risk_partitions) if spec.name in OF_A_GENERATION]
+    return [*derived, TopicSpec(GENESIS, risk_partitions + len(ALL_CHECKPOINTS) - 1, KEPT)]

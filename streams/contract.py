@@ -174,11 +174,11 @@ def _topic_messages(topic: str) -> Document:
         return {"batch": {"contentType": "application/vnd.apache.arrow.stream", "summary": told}}
     if topic in OUTPUT_TYPES:
         return {"record": {"payload": _schemas(OUTPUT_TYPES[topic], "#/components/schemas/")[0]}}
-    union = INPUT_TYPES[topic]
+    union: Any = INPUT_TYPES[topic]
     found, _ = _schemas(union, "#/components/schemas/")
     events = {
         kind.__struct_config__.tag: {"payload": _schemas(kind, "#/components/schemas/")[0]}
-        for kind in union.__args__  # type: ignore[attr-defined]
+        for kind in getattr(union, "__args__", (union,))
     }
     return {**events, "array": {"summary": "Several events as one record.", "payload": _array_of(found)}}
 

@@ -104,4 +104,4 @@ def make_gateway(
 def run(config: PipelineConfig, name: str) -> int:
     """Run a gateway of a pipeline until it is told to stop."""
     host, port = config.gateway_host, config.gateway_port
-    return run_worker(make_gateway(config.settings(), name=name, epoch=config.prefix, host=host, port=port))
+    return run_worker(make_gateway(config.settings(), name=name, epoch=config.run_name, host=host, port=port))

@@ -32,8 +32,14 @@ def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one risk worker until it is told to stop."""
     scenario_sets = ScenarioSets(config.settings())
     scenario_sets.fetch()  # before the first block asks for one
+    scenario_sets.say_if_empty()
     cache = TableCache(scenario_sets, threading.Lock())
     app = make_app(
-        "risk", [ACCOUNT_LOG], RiskFactory(cache), config.settings(group), name=name, checkpoint_topic=CHECKPOINTS
+        "risk",
+        [ACCOUNT_LOG],
+        RiskFactory(cache),
+        config.settings(group, "risk"),
+        name=name,
+        checkpoint_topic=CHECKPOINTS,
     )
     return run_worker(app)

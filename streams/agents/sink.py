@@ -134,5 +134,5 @@ def run(config: PipelineConfig, name: str) -> int:
     """Run the sink of a pipeline until it is told to stop."""
     password = config.secret("store_password")
     return run_worker(
-        make_sink(config.settings(), name=name, store=config.store, epoch=config.prefix, password=password)
+        make_sink(config.settings(), name=name, store=config.store, epoch=config.run_name, password=password)
     )

@@ -45,9 +45,12 @@ COMMANDS = {
     "quarantine": Entry("streams.cli.quarantine", "Inputs that were not taken: which, why, and sending them again."),
     "data": Entry("streams.cli.data", "Recorded bars, quotes, trades, fills: import and check them."),
     "backtest": Entry("streams.cli.backtest", "Risk models against what happened: coverage, scores, a report."),
+    "gate": Entry("streams.cli.gate", "May a withdrawal or an order be done? The margin before and after."),
     "schema": Entry("streams.cli.schema", "What inputs and outputs look like: JSON Schema, AsyncAPI."),
     "run": Entry("streams.cli.run", "The workers on a broker of your own, for inputs from your own producers."),
     "restart": Entry("streams.cli.restart", "Rolling restart of the workers: with hot standby no block is late."),
+    "scenarios": Entry("streams.cli.scenarios", "Scenario sets of an installation: publish one, list them."),
+    "partitions": Entry("streams.cli.partitions", "Over how many partitions accounts are spread, and changing it."),
     "doctor": Entry("streams.cli.doctor", "Check what DPME needs on this machine, and say what to do."),
 }
 EXAMPLES = (

@@ -12,12 +12,11 @@ from rich.console import Console
 
 from streams.cli.errors import CommandError
 from streams.cli.output import emit_json, error_console
-from streams.cli.recorded_run import RunReader, broker_of, reading, unknown_account
+from streams.cli.recorded_run import ConfigOption, RunReader, Source, reading, source_of, unknown_account
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
     from streams.cli.as_of import AsOf
-    from streams.sink.current_run import CurrentRun
 
 app = typer.Typer(
     help="An account's margin as of a block: the numbers (show), why (explain), and what it would be (what-if); "
@@ -58,6 +57,7 @@ def show(
     ] = False,
     block: BlockOption = None,
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The margin of ACCOUNT as of a block: NLV, IM, MM, their terms, positions and Greeks, and the cure of a call.
@@ -82,20 +82,21 @@ def show(
     if cases is not None:
         _show_cases(name, document, cases, integers, as_json)
     elif name is not None or document is not None:
-        _show_shadow(account or "", name, document, _Where(data, block), as_json)
+        _show_shadow(account or "", name, document, _Where(data, config, block), as_json)
     else:
-        _show_account(account or "", _Where(data, block), as_json)
+        _show_account(account or "", _Where(data, config, block), as_json)
 
 
 class _Where(NamedTuple):
-    """Folder of a run, and as of which block."""
+    """Folder of a run or configuration of an installation, and as of which block."""
 
     data: Path
+    config: Path | None
     block: int | None
 
 
 def _show_account(account: str, where: _Where, as_json: bool) -> None:
-    found = _as_of(where.data, where.block, account)
+    found = as_of_block(*where, account)
     from streams.cli.margin_tables import show_margin
     from streams.cli.margin_views import margin_view
 
@@ -107,7 +108,7 @@ def _show_shadow(account: str, name: str | None, document: Path | None, where: _
     from streams.cli.preset_tables import show_shadow
 
     rules = read_document(name, document)
-    _say(shadow_view(_as_of(where.data, where.block, account), account, rules), as_json, show_shadow)
+    _say(shadow_view(as_of_block(*where, account), account, rules), as_json, show_shadow)
 
 
 def _show_cases(name: str | None, document: Path | None, cases: Path, integers: bool, as_json: bool) -> None:
@@ -185,6 +186,7 @@ def explain(
         int, typer.Option("--tail", min=0, help="Tail scenarios shown, those that weigh most.")
     ] = TAIL_SHOWN,
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Why the margin of ACCOUNT is what it is: rows that sum to it exactly, its tail scenarios, what one more lot asks.
@@ -194,7 +196,7 @@ def explain(
 
     Example: `dpme margin explain retail-0012 --instrument BTC-PERP`.
     """
-    found = _as_of(data, block, account)
+    found = as_of_block(data, config, block, account)
     from streams.cli.margin_input import check_listed
     from streams.cli.margin_tables import show_explanation
     from streams.cli.margin_views import explanation_view
@@ -225,6 +227,7 @@ def what_if(
     ] = None,
     block: BlockOption = None,
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What the margin of ACCOUNT would be after trades and a deposit at a block's market; or that of a portfolio.
@@ -249,7 +252,7 @@ def what_if(
     written = read_portfolio(portfolio) if portfolio is not None else None
     if written is None and not wanted and not deposit_usd6:
         raise CommandError("nothing would change: give --trade INSTRUMENT:LOTS[@PRICE] or --deposit USD")
-    found = _as_of(data, block, account)
+    found = as_of_block(data, config, block, account)
     check_listed([trade.instrument for trade in wanted], found.catalogue)
     if written is not None:
         start = portfolio_of(written, found.catalogue, found.tables)
@@ -265,18 +268,18 @@ def what_if(
 # -- reading
 
 
-def _as_of(data: Path, block: int | None, account: str | None) -> AsOf:
+def as_of_block(data: Path, config: Path | None, block: int | None, account: str | None) -> AsOf:
     """The machine of the account's partition (of the first one without an account) right after a block."""
-    with explained(), broker_of(data) as run:
-        return asyncio.run(_read(run, block, account))
+    with explained(), source_of(data, config) as source:
+        return asyncio.run(_read(source, block, account))
 
 
-async def _read(run: CurrentRun, block: int | None, account: str | None) -> AsOf:
+async def _read(source: Source, block: int | None, account: str | None) -> AsOf:
     from streams.cli.recorded_machines import partition_as_of
     from streams.engine.sequence import partition_of
 
-    partition = partition_of(account, run.partitions) if account is not None else 0
-    async with reading(run) as reader:
+    partition = partition_of(account, source.partitions) if account is not None else 0
+    async with reading(source) as reader:
         sets = await reader.scenario_sets()
         with error_console().status("running the risk machine over the log") as status:
             found = await partition_as_of(reader, partition, sets, block, lambda at: status.update(f"block {at}"))
@@ -290,7 +293,7 @@ async def _accounts(reader: RunReader) -> set[str]:
     from schemas.topics import ACCOUNT_LOG
     from streams.cli.tracing import accounts_in
 
-    logs = [await reader.log(ACCOUNT_LOG, partition) for partition in range(reader.run.partitions)]
+    logs = [await reader.log(ACCOUNT_LOG, partition) for partition in range(reader.partitions)]
     return {name for log in logs for name in accounts_in(log)}
 
 

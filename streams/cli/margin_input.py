@@ -41,19 +41,19 @@ class PortfolioFile(Struct, frozen=True, forbid_unknown_fields=True):
     collateral: list[FileCollateral] = []
 
 
-def parse_trade(text: str) -> Trade:
+def parse_trade(text: str, field: str = "--trade") -> Trade:
     """Raises CommandError naming the part that is wrong."""
     name, colon, rest = text.rpartition(":")
     lots_text, at, price_text = rest.partition("@")
     if not colon or not name:
-        raise CommandError(f"--trade {text!r}: instrument or lots are missing; write {TRADE_FORM}")
+        raise CommandError(f"{field} {text!r}: instrument or lots are missing; write {TRADE_FORM}")
     try:
         lots = int(lots_text)
     except ValueError:
-        raise CommandError(f"--trade {text!r}: lots must be a whole number other than 0, not {lots_text!r}") from None
+        raise CommandError(f"{field} {text!r}: lots must be a whole number other than 0, not {lots_text!r}") from None
     if lots == 0:
-        raise CommandError(f"--trade {text!r}: lots must be a whole number other than 0")
-    price = scaled(price_text, 9, f"--trade {text!r}: price") if at else None
+        raise CommandError(f"{field} {text!r}: lots must be a whole number other than 0")
+    price = scaled(price_text, 9, f"{field} {text!r}: price") if at else None
     return Trade(name, lots, price)
 
 

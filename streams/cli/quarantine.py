@@ -19,6 +19,7 @@ from schemas.topics import INPUTS, QUARANTINE
 from streams.cli.errors import CommandError
 from streams.cli.output import emit_json, moment, plural
 from streams.cli.quarantined import WHAT_TO_DO, Entry, Wanted, as_text, cannot_send, entries
+from streams.cli.recorded_run import ConfigOption, source_of
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ app = typer.Typer(
 )
 
 SHOW_BYTES = 4_000
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Installation of `dpme run` instead of the last run of --data.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only this reason, for example late_tick.")]
 Topic = Annotated[str | None, typer.Option("--topic", help="Only this input topic.")]
@@ -197,19 +195,9 @@ def _chosen(found: list[Entry], ids: list[str]) -> list[Entry]:
 
 @contextlib.contextmanager
 def _installation(data: Path, config: Path | None) -> Iterator[RuntimeSettings]:
-    """How to reach the topics: of a configuration, or of the last run of a data folder."""
-    from streams.cli.recorded_run import broker_of
-
-    with explained():
-        if config is None:
-            from streams.runtime.settings import RuntimeSettings
-
-            with broker_of(data) as run:
-                yield RuntimeSettings(bootstrap=run.bootstrap, prefix=run.prefix)
-            return
-        from streams.cli.run import read as read_configuration
-
-        yield read_configuration(config).settings()
+    """How to reach the topics."""
+    with explained(), source_of(data, config) as source:
+        yield source.settings
 
 
 async def _read(settings: RuntimeSettings) -> list[Entry]:

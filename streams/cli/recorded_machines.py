@@ -32,7 +32,7 @@ async def all_as_of(
     """The machines of all partitions after one and the same block (None: the newest that all of them have)."""
     sets = await reader.scenario_sets()
     found = []
-    for partition in range(reader.run.partitions):
+    for partition in range(reader.partitions):
         found.append(await partition_as_of(reader, partition, sets, block))
         on_partition(partition)
     common = min(machine.risk.block for machine in found)
@@ -43,8 +43,8 @@ async def all_as_of(
 
 
 async def _start(reader: RunReader, partition: int, block: int | None) -> tuple[bytes | None, int]:
-    """(state, next offset) of the newest checkpoint, unless it is later than the block: then from the beginning."""
+    """(state, next offset) of the newest checkpoint, unless it is later than the block: then the beginning's."""
     newest = await reader.checkpoint(partition)
     if newest is None or (block is not None and newest.mark > block):
-        return None, 0
+        return await reader.genesis(partition), 0
     return newest.state, newest.positions[ACCOUNT_LOG, partition]

@@ -1,4 +1,5 @@
-"""The run of a data folder, read back: its broker (started again if it has ended), its logs, checkpoints, scenarios."""
+"""A run, read back: its logs, checkpoints, scenarios. That of a data folder, whose broker is started again if it has
+ended, or an installation of `dpme run`, by its configuration and with its passwords and certificates."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import contextlib
 import difflib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
 
 from streams.cli.errors import CommandError
 
@@ -20,10 +23,35 @@ if TYPE_CHECKING:
 
 EXAMPLES_SHOWN = 5
 Record = tuple[int, bytes]  # offset in its partition, value
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="Installation of `dpme run` instead of the last run of --data.")
+]
+
+
+class Source(NamedTuple):
+    """Where a run's topics are, and how to reach them."""
+
+    partitions: int
+    settings: RuntimeSettings
 
 
 @contextlib.contextmanager
-def broker_of(data: Path) -> Iterator[CurrentRun]:
+def source_of(data: Path, config: Path | None) -> Iterator[Source]:
+    """The installation of a configuration, or the last run of a data folder."""
+    if config is not None:
+        from streams.cli.run import read as read_configuration
+
+        installation = read_configuration(config)
+        yield Source(installation.partitions, installation.settings())
+        return
+    from streams.runtime.settings import RuntimeSettings
+
+    with _broker_of(data) as run:
+        yield Source(run.partitions, RuntimeSettings(bootstrap=run.bootstrap, prefix=run.prefix))
+
+
+@contextlib.contextmanager
+def _broker_of(data: Path) -> Iterator[CurrentRun]:
     """The last run of a data folder, with a broker that has its logs."""
     from streams.sink.current_run import read_current_run
 
@@ -57,8 +85,8 @@ def _own_broker(kind: str, home: Path, port: int) -> Broker:
 class RunReader:
     """Reads the topics of a run; from `reading`."""
 
-    def __init__(self, run: CurrentRun, settings: RuntimeSettings, reader: LogReader) -> None:
-        self.run, self.settings, self.reader = run, settings, reader
+    def __init__(self, source: Source, reader: LogReader) -> None:
+        self.partitions, self.settings, self.reader = source.partitions, source.settings, reader
 
     async def log(self, topic: str, partition: int, begin: int = 0) -> list[Record]:
         """Records of a topic's partition from an offset on to what is its end now."""
@@ -73,6 +101,16 @@ class RunReader:
 
         return await CheckpointReader(self.reader, self.settings.topic(CHECKPOINTS)).newest(partition)
 
+    async def genesis(self, partition: int) -> bytes | None:
+        """The state that the log begins with; None where it begins with nothing."""
+        from schemas.topics import GENESIS
+        from streams.runtime.checkpoints import CheckpointReader
+
+        if not self.settings.generation:
+            return None
+        found = await CheckpointReader(self.reader, self.settings.topic(GENESIS)).newest(partition)
+        return found.state if found is not None else None
+
     async def scenario_sets(self) -> dict[str, ScenarioSet]:
         """Every scenario set of the run, by digest."""
         from streams.pipeline.scenario_store import load_scenario_sets
@@ -81,19 +119,20 @@ class RunReader:
 
 
 @contextlib.asynccontextmanager
-async def reading(run: CurrentRun) -> AsyncIterator[RunReader]:
+async def reading(source: Source) -> AsyncIterator[RunReader]:
     """A connection to a run's broker, which must still have its logs."""
     from schemas.topics import ACCOUNT_LOG
     from streams.runtime.log_reader import LogReader
-    from streams.runtime.settings import RuntimeSettings
 
-    settings = RuntimeSettings(bootstrap=run.bootstrap, prefix=run.prefix)
+    settings = source.settings
     reader = LogReader(settings)
     await reader.start()
     try:
-        if settings.topic(ACCOUNT_LOG) not in await reader.topics():
-            raise CommandError(f"the broker at {run.bootstrap} no longer has the logs of the last run: start another")
-        yield RunReader(run, settings, reader)
+        topic = settings.topic(ACCOUNT_LOG)
+        if topic not in await reader.topics():
+            where = settings.bootstrap
+            raise CommandError(f"the broker at {where} has no topic {topic}: no run is there, or no longer")
+        yield RunReader(source, reader)
     finally:
         await reader.stop()
 

@@ -13,7 +13,7 @@ import typer
 
 from schemas.topics import topic_specs
 from streams.pipeline.config import ConfigError, PipelineConfig, read_config
-from streams.pipeline.workers import GROUPED, group_name, run_alone, worker_specs
+from streams.pipeline.workers import group_name, run_alone, worker_specs
 from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
@@ -39,7 +39,7 @@ def run(
     role: Annotated[str, typer.Argument(help="all (one supervisor for every worker), topics, or one role.")] = "all",
     config: Annotated[Path | None, typer.Option("--config", help="JSON file; see --example.")] = None,
     name: Annotated[str, typer.Option("--name", help="Stable name of a worker; {hostname} is filled in.")] = "",
-    group: Annotated[int, typer.Option("--group", help="Hot-standby group of a risk or enforcement worker.")] = 0,
+    group: Annotated[int, typer.Option("--group", help="Which one of its role's groups a worker is of.")] = 0,
     example: Annotated[bool, typer.Option("--example", help="Print a configuration to start from.")] = False,
 ) -> None:
     """Run the workers of an installation until SIGTERM or Ctrl-C.
@@ -80,11 +80,22 @@ def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
     if role == "topics":
         return 0
     if role == "all":
+        _say_if_nothing_can_be_margined(config)
         return Supervisor(worker_specs(config), config.folder, session_s=config.session_s).run()
-    if not 0 <= group < (config.groups if role in GROUPED else 1):
-        raise typer.BadParameter(f"--group {group}: {role} has no such group; the configuration says {config.groups}")
+    if not 0 <= group < config.groups_of(role):
+        said = f"the configuration says {config.groups_of(role)}"
+        raise typer.BadParameter(f"--group {group}: {role} has no such group; {said}")
     chosen = name.replace("{hostname}", socket.gethostname()) or f"{group_name(role, group)}-0"
     return run_alone(role, config, chosen, group)
+
+
+def _say_if_nothing_can_be_margined(config: PipelineConfig) -> None:
+    """Here too: what the workers say is in their logs."""
+    from streams.pipeline.scenario_store import ScenarioSets
+
+    scenario_sets = ScenarioSets(config.settings())
+    scenario_sets.fetch()
+    scenario_sets.say_if_empty()
 
 
 def _make_topics(config: PipelineConfig) -> None:

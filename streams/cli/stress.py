@@ -12,12 +12,11 @@ from rich.progress import Progress
 
 from streams.cli.errors import CommandError
 from streams.cli.output import emit_json, error_console
-from streams.cli.recorded_run import broker_of, reading
+from streams.cli.recorded_run import ConfigOption, Source, reading, source_of
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
     from streams.cli.as_of import AsOf
-    from streams.sink.current_run import CurrentRun
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -40,6 +39,7 @@ def stress(
         int | None, typer.Option("--block", "-b", min=0, help="As of this block; else the newest.")
     ] = None,
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")] = False,
 ) -> None:
     """Every account of the last run under the scenario set and the stress rows: what is left for the insurance fund.
@@ -58,7 +58,7 @@ def stress(
     fund_usd6 = scaled(fund, 6, "--fund") if fund is not None else None
     if fund_usd6 is not None and fund_usd6 < 0:
         raise CommandError("--fund: an insurance fund is not negative")
-    machines = _machines(data, block)
+    machines = _machines(data, config, block)
     with Progress(console=error_console(), transient=True, disable=not reverse) as progress:
         task = progress.add_task("searching the nearest exhausting scenario", total=1.0)
         view = stress_view(
@@ -76,15 +76,15 @@ def _confidence_e6(percent: float) -> int:
     return min(round(percent * 10_000), 999_999)
 
 
-def _machines(data: Path, block: int | None) -> list[AsOf]:
-    with explained(), broker_of(data) as run:
-        return asyncio.run(_read(run, block))
+def _machines(data: Path, config: Path | None, block: int | None) -> list[AsOf]:
+    with explained(), source_of(data, config) as source:
+        return asyncio.run(_read(source, block))
 
 
-async def _read(run: CurrentRun, block: int | None) -> list[AsOf]:
+async def _read(source: Source, block: int | None) -> list[AsOf]:
     from streams.cli.recorded_machines import all_as_of
 
-    async with reading(run) as reader:
+    async with reading(source) as reader:
         with Progress(console=error_console(), transient=True) as progress:
-            task = progress.add_task("running the risk machines over the log", total=run.partitions)
+            task = progress.add_task("running the risk machines over the log", total=source.partitions)
             return await all_as_of(reader, block, lambda done: progress.update(task, completed=done + 1))

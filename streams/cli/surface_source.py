@@ -12,10 +12,9 @@ from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.topics import MARKET_LOG
 from streams.cli.errors import CommandError
-from streams.cli.recorded_run import Record, broker_of, near_matches, reading
+from streams.cli.recorded_run import Record, Source, near_matches, reading, source_of
 from streams.engine.market import RecordedMarket
 from streams.replay.option_chains import read_markets
-from streams.sink.current_run import CurrentRun
 
 
 class Surface(NamedTuple):
@@ -39,8 +38,8 @@ def of_file(path: Path | None, underlying: str | None) -> Surface:
 
 def of_run(data: Path, underlying: str | None, block: int | None) -> Surface:
     """Recorded slices of a run at the close of a block (None: the newest market record)."""
-    with broker_of(data) as run:
-        log = asyncio.run(_market_log(run))
+    with source_of(data, None) as source:
+        log = asyncio.run(_market_log(source))
     catalogue, market, at = follow(log, block)
     with_surface = sorted({catalogue.expiries[e].underlying for e in _living(market)})
     names = [catalogue.underlyings[u].symbol for u in with_surface]
@@ -61,8 +60,8 @@ def of_run(data: Path, underlying: str | None, block: int | None) -> Surface:
     return Surface(wanted, market.time_ms, f"recorded at block {at}", found)
 
 
-async def _market_log(run: CurrentRun) -> list[Record]:
-    async with reading(run) as reader:
+async def _market_log(source: Source) -> list[Record]:
+    async with reading(source) as reader:
         return await reader.log(MARKET_LOG, 0)
 
 

@@ -12,12 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.cli.output import emit_json, error_console, moment, plural, price, state_text, usd
-from streams.cli.recorded_run import Record, broker_of, liquidations_of, reading, unknown_account
+from streams.cli.recorded_run import (
+    ConfigOption,
+    Record,
+    Source,
+    liquidations_of,
+    reading,
+    source_of,
+    unknown_account,
+)
 from streams.cli.running import DataOption, explained
 
 if TYPE_CHECKING:
     from oracles.scenario_set import ScenarioSet
-    from streams.sink.current_run import CurrentRun
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -29,6 +36,7 @@ STEP_STYLES = {"warning": "yellow", "call": "red", "liquidation": "bold red", "m
 def trace(
     account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="Account of the last run, as the views name it.")],
     data: DataOption = Path(".dpme"),
+    config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")] = False,
 ) -> None:
     """Why an account got where it is: fill, Greeks, breach, expected shortfall, call, liquidation.
@@ -39,42 +47,50 @@ def trace(
     Example: `dpme trace retail-0012`.
     """
     notes = error_console()
-    with explained(), broker_of(data) as run:
-        log, liquidations, sets = asyncio.run(_read(run, account))
-        story = _follow(notes, run, account, log, sets)
+    with explained(), source_of(data, config) as source:
+        log, liquidations, sets, genesis = asyncio.run(_read(source, account))
+        story = _follow(notes, source.partitions, account, log, sets, genesis)
     from streams.cli.tracing import with_liquidations
 
     story = with_liquidations(story, liquidations)
     if as_json:
-        emit_json({"account": account, "world": run.prefix.split("-")[0], "steps": story})
+        emit_json({"account": account, "world": source.settings.prefix.split("-")[0], "steps": story})
     else:
         show(Console(highlight=False), account, story)
 
 
 def _follow(
-    notes: Console, run: CurrentRun, account: str, log: list[Record], sets: dict[str, ScenarioSet]
+    notes: Console,
+    partitions: int,
+    account: str,
+    log: list[Record],
+    sets: dict[str, ScenarioSet],
+    genesis: bytes | None = None,
 ) -> list[dict[str, Any]]:
     from streams.cli.tracing import Tracer, accounts_in
     from streams.engine.sequence import partition_of
 
-    names = accounts_in(log)
+    tracer = Tracer(account, partition_of(account, partitions), sets, genesis)
+    names = {*accounts_in(log), *tracer.risk.book.accounts}
     if account not in names:
         raise unknown_account(account, names)
     with notes.status("running the risk machine over the log") as status:
-        return Tracer(account, partition_of(account, run.partitions), sets).follow(
-            log, lambda block: status.update(f"block {block}")
-        )
+        return tracer.follow(log, lambda block: status.update(f"block {block}"))
 
 
-async def _read(run: CurrentRun, account: str) -> tuple[list[Record], list[dict[str, Any]], dict[str, ScenarioSet]]:
-    """-> (records of the account's partition, its liquidation events, scenario sets by digest)."""
+async def _read(
+    source: Source, account: str
+) -> tuple[list[Record], list[dict[str, Any]], dict[str, ScenarioSet], bytes | None]:
+    """-> (records of the account's partition, its liquidation events, scenario sets by digest, what the log begins
+    with)."""
     from schemas.topics import ACCOUNT_LOG, LIQUIDATIONS
     from streams.engine.sequence import partition_of
 
-    async with reading(run) as reader:
-        log = await reader.log(ACCOUNT_LOG, partition_of(account, run.partitions))
+    partition = partition_of(account, source.partitions)
+    async with reading(source) as reader:
+        log = await reader.log(ACCOUNT_LOG, partition)
         liquidations = liquidations_of(account, await reader.log(LIQUIDATIONS, 0))
-        return log, liquidations, await reader.scenario_sets()
+        return log, liquidations, await reader.scenario_sets(), await reader.genesis(partition)
 
 
 # -- showing

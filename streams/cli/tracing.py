@@ -47,9 +47,11 @@ class Tracer:
     barrier at which the account was computed. Steps of blocks that the chain has left are no part of the story.
     """
 
-    def __init__(self, account: str, partition: int, scenario_sets: dict[str, ScenarioSet]) -> None:
-        self.account = account
-        self.risk = Risk(partition, TableCache(scenario_sets.__getitem__))
+    def __init__(
+        self, account: str, partition: int, scenario_sets: dict[str, ScenarioSet], genesis: bytes | None = None
+    ) -> None:
+        self.account, cache = account, TableCache(scenario_sets.__getitem__)
+        self.risk = Risk(partition, cache) if genesis is None else Risk.load(genesis, cache)
         self.story: list[dict[str, Any]] = []
         self.estimate_usd6: float | None = None  # by Greeks, at the record before
 

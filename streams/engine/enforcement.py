@@ -5,6 +5,9 @@ every partition has come to it (a halted partition holds nobody back), so the ou
 whatever order partitions arrive in. A block's flags are acted on once as many blocks are done behind it as blocks.done
 demands (0: at once), by severity and account. Flags of a block that is retracted before are dropped, and a liquidation
 that went out already is retracted by id.
+
+The bids of a block come from market.log, in its order; blocks.done says how many there are, so that a step waits for
+them and for nothing else. They stand in the block's record (auctions, which judge them, are not built yet).
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ from typing import Any
 
 import msgspec
 
+from schemas import log_records as records
 from schemas.codec import decode_output, encode
 from schemas.decisions import INSOLVENT, LIQUIDATABLE, STATES
 from schemas.risk_parameters import FINALITY_DEPTH_MAX
-from schemas.topics import BLOCKS_DONE, LIQUIDATIONS, MARGIN_CALLS
+from schemas.topics import BLOCKS_DONE, LIQUIDATIONS, MARGIN_CALLS, MARKET_LOG
+from streams.engine.decision_log import DecisionLog
 from streams.engine.output import Fault, Output
 from streams.engine.reports import retraction_id
 
@@ -39,6 +44,11 @@ class Enforcement:
             (t, p): 0 for t in (MARGIN_CALLS, BLOCKS_DONE) for p in range(partitions)
         }
         self.taken: dict[tuple[str, int], int] = dict.fromkeys(self.read, 0)
+        self.read[MARKET_LOG, 0] = 0
+        self.decisions = DecisionLog()
+        self.epoch = 0  # of market.log, as far as it is read
+        self.bids: dict[Key, list[dict]] = {}  # step -> bids in market.log, not yet taken
+        self.bids_due: dict[Key, int] = {}  # step -> how many blocks.done declares
         self.done: list[Key] = [(0, ROLLED_BACK)] * partitions
         self.halted: list[Key | None] = [None] * partitions  # step in which a partition halted
         self.flags: dict[Key, list[dict]] = {}
@@ -68,8 +78,12 @@ class Enforcement:
     def steps(
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
-        """Apply one record of margin.calls or blocks.done; repeats (by record number) change nothing."""
+        """Apply one record of its logs; repeats (by number) change nothing."""
         self.read[topic, partition] = offset + 1
+        if topic == MARKET_LOG:
+            self._take_decision(value or b"", dict(headers))
+            yield self._act()
+            return
         record = decode_output(value or b"{}")
         seq = record["seq"]
         if seq > self.taken[topic, partition] + 1:
@@ -83,6 +97,16 @@ class Enforcement:
             self._take_done(partition, record)
         yield self._act()
 
+    def _take_decision(self, raw: bytes, headers: dict[str, bytes]) -> None:
+        header = self.decisions.take(raw, headers)
+        if header is None:
+            return
+        if header.kind == records.ROLLBACK:
+            self.epoch, last = records.read_rollback(raw)  # bids of the block that was open then are of no step
+            self.bids = {key: bids for key, bids in self.bids.items() if key[1] <= last}
+        elif header.kind == records.BIDS:
+            self.bids.setdefault((self.epoch, header.block), []).extend(records.read_bids(raw))
+
     def _take_calls(self, partition: int, record: dict) -> None:
         events, epoch = record["events"], record.get("epoch", 0)
         is_retraction = bool(events) and events[0].get("type") == RETRACTION
@@ -94,6 +118,7 @@ class Enforcement:
     def _take_done(self, partition: int, record: dict) -> None:
         key = (record.get("epoch", 0), ROLLED_BACK if "rollback_from" in record else record["block"])
         self._counts(self.calls_due, key)[partition] = record["calls"]
+        self.bids_due[key] = max(self.bids_due.get(key, 0), record.get("bids", 0))
         if record["halted"]:
             self.halted[partition] = key
             return
@@ -111,12 +136,15 @@ class Enforcement:
             if not self._complete(key):
                 break
             out += self._step(key, self.steps_due.pop(key))
+            self.bids_due.pop(key, None)
             for kept in (self.calls_seen, self.calls_due):
                 kept.pop(key, None)
         return out
 
     def _complete(self, key: Key) -> bool:
-        """Every partition has taken the step or halted in it or before, and the calls it announced have been read."""
+        """Every partition has taken the step or halted in it or before, and what it announced has been read."""
+        if len(self.bids.get(key, ())) < self.bids_due.get(key, 0):
+            return False
         seen, due = self._counts(self.calls_seen, key), self._counts(self.calls_due, key)
         for p, halted in enumerate(self.halted):
             if (halted is None and self.done[p] < key) or seen[p] != due[p]:
@@ -129,22 +157,24 @@ class Enforcement:
             return self._retract(block, key[0])
         if flags:
             self.held[block] = flags
-        out = []
+        out, bids = [], self.bids.pop(key, [])
         for ready in sorted(b for b in self.held if b <= block - done["depth"]):
-            out.append(self._liquidate(ready, done["time_ms"], block - ready, key[0]))
+            out.append(self._liquidate(ready, done["time_ms"], block - ready, key[0], bids if ready == block else []))
+        if bids and block not in self.emitted:
+            out.append(self._record(block, [], key[0], bids))
         for final in [b for b in self.emitted if b < block - FINALITY_DEPTH_MAX]:
             del self.emitted[final]
         if block % self.checkpoint_every == 0 and block > self.marked:
             self._mark = self.marked = block
         return out
 
-    def _liquidate(self, block: int, time_ms: int, confirmations: int, epoch: int) -> Output:
+    def _liquidate(self, block: int, time_ms: int, confirmations: int, epoch: int, bids: list[dict]) -> Output:
         flags = self.held.pop(block)
         ordered = sorted(flags, key=lambda e: (-STATES.index(e["to"]), -_shortfall(e), e["account"]))
         of_epoch = {name: value for name, value in (("epoch", epoch), ("confirmations", confirmations)) if value}
         events = [self._event(flag, time_ms) | of_epoch for flag in ordered]
         self.emitted[block] = [(e["account"], e["id"]) for e in events]
-        return self._record(block, events, epoch)
+        return self._record(block, events, epoch, bids)
 
     def _retract(self, block: int, epoch: int) -> list[Output]:
         """The chain went back to `block`: what was flagged since is dropped, what was said of it is retracted."""
@@ -168,7 +198,7 @@ class Enforcement:
             "epoch": epoch,
         }
 
-    def _record(self, block: int, events: list[dict], epoch: int) -> Output:
+    def _record(self, block: int, events: list[dict], epoch: int, bids: list[dict] | None = None) -> Output:
         self.record_seq += 1
         record = {
             "type": "liquidations",
@@ -178,7 +208,8 @@ class Enforcement:
             "block": block,
             "events": events,
         }
-        return Output(LIQUIDATIONS, 0, str(block).encode(), encode(record | ({"epoch": epoch} if epoch else {})))
+        rest = {name: value for name, value in (("epoch", epoch), ("bids", bids)) if value}
+        return Output(LIQUIDATIONS, 0, str(block).encode(), encode(record | rest))
 
     def _event(self, flag: dict, time_ms: int) -> dict:
         self.event_seq += 1
@@ -201,6 +232,7 @@ class Enforcement:
 
     def dump(self) -> bytes:
         plain = {name: value for name, value in vars(self).items() if name != "_mark"}
+        plain["decisions"] = [self.decisions.holder, self.decisions.number]
         for name in ("read", "taken"):
             plain[name] = [[*tp, v] for tp, v in plain[name].items()]
         for name in (*_BY_STEP, *_BY_BLOCK):
@@ -214,9 +246,12 @@ class Enforcement:
             raise Fault("enforcement checkpoint of another version")
         state = cls(plain["partitions"], plain["checkpoint_every"])
         for name in ("read", "taken"):
-            plain[name] = {(t, p): v for t, p, v in plain[name]}
+            plain[name] = getattr(state, name) | {(t, p): v for t, p, v in plain[name]}
         for name in _BY_STEP:
-            plain[name] = {(epoch, block): value for (epoch, block), value in plain[name]}
+            plain[name] = {(epoch, block): value for (epoch, block), value in plain.get(name, ())}
+        plain["decisions"] = DecisionLog(
+            *plain.get("decisions", ())
+        )  # dumps before bids have none: read from the first
         for name in _BY_BLOCK:
             plain[name] = dict(map(tuple, plain[name]))
         plain["done"] = [tuple(key) for key in plain["done"]]
@@ -226,7 +261,7 @@ class Enforcement:
         return state
 
 
-_BY_STEP = ("flags", "steps_due", "calls_seen", "calls_due")
+_BY_STEP = ("flags", "steps_due", "calls_seen", "calls_due", "bids", "bids_due")
 _BY_BLOCK = ("held", "emitted")
 
 

@@ -16,10 +16,10 @@ from schemas import refusals
 from schemas.codec import decode_inputs, own_bytes
 from schemas.events import BLOCKS_MAX, TIME_MAX_MS
 from schemas.refusals import Refusal
-from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INPUTS, INSTRUMENTS, ORACLE_TICKS
+from schemas.topics import ACCOUNT_FILLS, AUCTION_BIDS, CHAIN_BLOCKS, INPUTS, INSTRUMENTS, OF_BLOCKS, ORACLE_TICKS
 from streams.engine.branches import Branches, ClosedBlock, packed, unpacked
 
-TICKS, EVENTS = INPUTS.index(ORACLE_TICKS), INPUTS.index(ACCOUNT_FILLS)
+TICKS, EVENTS, BIDS = INPUTS.index(ORACLE_TICKS), INPUTS.index(ACCOUNT_FILLS), INPUTS.index(AUCTION_BIDS)
 ANY_BRANCH = ""  # events that name no block hash
 BlockKey = tuple[int, str]  # number, hash or ANY_BRANCH
 
@@ -39,6 +39,11 @@ class Candidate(NamedTuple):
     def name(self) -> str:
         """Identity: ids are unique within a topic."""
         return f"{self.rank}/{self.event['id']}"
+
+    @property
+    def place_in_pool(self) -> str:
+        """Bids wait beside account events; no id has a control character in it."""
+        return self.event["id"] if self.rank != BIDS else f"\0{self.event['id']}"
 
     @property
     def raw(self) -> bytes:
@@ -132,7 +137,7 @@ class Intake:
     def _take(self, topic: str, candidate: Candidate, lateness_ms: int) -> Refusal | None:
         if topic == CHAIN_BLOCKS:
             return self._take_block(candidate.event)
-        if topic == ACCOUNT_FILLS and (answer := self._take_of_branch(candidate)) is not None:
+        if topic in OF_BLOCKS and (answer := self._take_of_branch(candidate)) is not None:
             return None if answer is True else answer
         if topic == INSTRUMENTS and candidate.mark in self.listing_marks:
             self.repeats += 1
@@ -143,7 +148,7 @@ class Intake:
             return None
         if self.is_taken(candidate.name):
             return conflict(candidate)
-        if topic == ACCOUNT_FILLS:
+        if topic in OF_BLOCKS:
             return self._take_account_event(candidate)
         if topic == ORACLE_TICKS:
             return self._take_tick(candidate, lateness_ms)
@@ -209,7 +214,7 @@ class Intake:
         return None
 
     def _add(self, pool: dict[str, list[Candidate]], candidate: Candidate) -> None:
-        same_id = pool.setdefault(candidate.event["id"], [])
+        same_id = pool.setdefault(candidate.place_in_pool, [])
         if any(other.mark == candidate.mark for other in same_id):
             self.repeats += 1
             return
@@ -222,7 +227,7 @@ class Intake:
             return
         mark, block, time_ms = content_mark(plain), plain.get("block"), plain.get("time_ms")
         named = _hash_named(plain)
-        if topic == ACCOUNT_FILLS and _is_number(block, BLOCKS_MAX) and self._may_close(block, named):
+        if topic in OF_BLOCKS and _is_number(block, BLOCKS_MAX) and self._may_close(block, named):
             self.refused.setdefault((block, named), set()).add(mark)
         elif topic == ORACLE_TICKS and _is_number(time_ms, TIME_MAX_MS) and time_ms > self.final_time_ms:
             self.gone_ticks[mark] = time_ms
@@ -275,12 +280,28 @@ class Intake:
     # -- taking out
 
     def pop_events(self, block: int, block_hash: str, until_ms: int | None) -> tuple[list[Candidate], list[Candidate]]:
-        """Events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers)."""
+        """Account events of `block` in order (time, topic, id), up to `until_ms` if given -> (chosen, losers)."""
+        return self._pop_of_block(EVENTS, block, block_hash, until_ms)
+
+    def pop_bids(self, block: int, block_hash: str, until: tuple[int, str]) -> tuple[list[Candidate], list[Candidate]]:
+        """Bids of `block` in order (time, id), up to the one with this time and id -> (chosen, losers)."""
+        return self._pop_of_block(BIDS, block, block_hash, *until)
+
+    def _pop_of_block(
+        self, rank: int, block: int, block_hash: str, until_ms: int | None, until_id: str | None = None
+    ) -> tuple[list[Candidate], list[Candidate]]:
         chosen: list[Candidate] = []
         losers: list[Candidate] = []
+
+        def is_due(first: Candidate) -> bool:
+            time_ms, event_id = first.event["time_ms"], first.event["id"]
+            return (
+                until_ms is None or time_ms < until_ms or (time_ms == until_ms and event_id <= (until_id or event_id))
+            )
+
         for named in dict.fromkeys((ANY_BRANCH, block_hash)):
             pool = self.events.get((block, named), {})
-            due = [i for i, c in pool.items() if until_ms is None or c[0].event["time_ms"] <= until_ms]
+            due = [i for i, c in pool.items() if c[0].rank == rank and is_due(c[0])]
             for kept, found in zip((chosen, losers), self._pop(pool, due, block), strict=True):
                 kept += found
         self.flushed[block] = self.flushed.get(block, 0) + len(chosen) + len(losers)
@@ -378,7 +399,7 @@ class Intake:
             back += [Candidate(*c) for c in unpacked(gone.taken)]  # type: ignore[attr-defined]
         last = self.branches.closed[-1]
         self.closed, self.closed_time_ms = number, last.event["time_ms"]
-        self.known = {i: v for i, v in self.known.items() if v[1] <= number or int(i[0]) not in (TICKS, EVENTS)}
+        self.known = {i: v for i, v in self.known.items() if v[1] <= number or int(i[0]) not in (TICKS, EVENTS, BIDS)}
         self.taken_ticks, self.flushed = [], {}
         for candidate in back:
             self.gone_ticks.pop(candidate.mark, None)

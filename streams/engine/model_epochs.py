@@ -89,6 +89,7 @@ class ModelEpochs:
         self.next_offset = offset + 1
         if header.kind == records.FENCE:
             self.holder = raw[records.HEADER.size :]
+        if header.kind in (records.FENCE, records.SEAL):  # they have no number
             return
         if dict(headers).get("token", self.holder) != self.holder or header.number <= self.number:
             return
@@ -104,6 +105,10 @@ class ModelEpochs:
             yield self._block(header)
         elif header.kind == records.ROLLBACK:
             self._go_back(header.block)
+
+    def begin_log(self) -> None:
+        """Go on in a log that continues this one's numbers (another generation: infra/docs/partitions.md)."""
+        self.next_offset, self.holder = 0, b""
 
     def _list(self, listings: list[dict]) -> None:
         for listing in listings:

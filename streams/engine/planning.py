@@ -12,6 +12,7 @@ from schemas.log_records import Barrier, Market, Rollback
 from schemas.quantities import ONE_E6
 from schemas.topics import RECORD_BYTES_MAX
 from streams.engine.account_events import accounts_of
+from streams.engine.intake import BIDS, EVENTS
 
 if TYPE_CHECKING:
     from streams.engine.intake import Candidate
@@ -36,6 +37,8 @@ class Step(NamedTuple):
     def pack(self, number: int) -> bytes:
         """The record of market.log."""
         header = records.pack_header(self.kind, number, self.block, self.time_ms, self.block_hash, entries=self.entries)
+        if self.kind == records.BIDS:
+            return records.pack_bids(header, self.body)  # type: ignore[arg-type]
         if self.kind == records.LISTINGS:
             return records.pack_listings(header, self.body)  # type: ignore[arg-type]
         if self.kind == records.MARKET:
@@ -73,7 +76,27 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
     tally.take(None, ticks)
     settlements = ticks.settlements(state.catalogue, time_ms, window_ms)
     barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), settlements, True)
-    return [*steps, Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier)]
+    return [
+        *steps,
+        *plan_bids(state, block),
+        Step(records.BARRIER, number, time_ms, block_hash, state.partitions, barrier),
+    ]
+
+
+def plan_bids(state: Sequencer, block: dict) -> list[Step]:
+    """The bids of a block in the order of time and id, in as many steps as records need."""
+    intake = state.intake
+    waiting = [c[0] for c in intake.waiting(block["number"], block["hash"]) if c[0].rank == BIDS]
+    left = sorted(
+        (c for c in waiting if not intake.is_taken(c.name)), key=lambda c: (c.event["time_ms"], c.event["id"])
+    )
+    steps = []
+    while left:
+        part = _fitting(left)
+        left = left[len(part) :]
+        block_hash, bids = bytes.fromhex(block["hash"][2:]), [c.event for c in part]
+        steps.append(Step(records.BIDS, block["number"], block["time_ms"], block_hash, len(bids), bids))
+    return steps
 
 
 class Tally:
@@ -82,7 +105,8 @@ class Tally:
     def __init__(self, state: Sequencer, block: dict) -> None:
         self.state = state
         self.accepted = state.accepted.copy()
-        self.waiting = [c[0] for c in state.intake.waiting(block["number"], block["hash"])]
+        waiting = state.intake.waiting(block["number"], block["hash"])
+        self.waiting = [c[0] for c in waiting if c[0].rank == EVENTS]
 
     def take(self, until_ms: int | None, ticks: TickState) -> None:
         """Count what a step until `until_ms` (None: the close) takes, judged by the market of that step."""

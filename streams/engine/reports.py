@@ -180,6 +180,7 @@ class Reporter:
             epoch=self.epoch or UNSET,
             rollback_from=rollback_from,
             liquidation_depth_blocks=state.parameters.liquidation_depth_blocks or UNSET,
+            bids=state.bids or UNSET,
         )
         self.block_calls = 0
         return self._output(BLOCKS_DONE, header.block, encode(done))

@@ -62,6 +62,7 @@ class Risk:
         self.lines = Lines()
         self.events = 0  # of the open block
         self.warned = 0  # warnings of the open block
+        self.bids = 0  # of the open block, in market.log
         self.reporter = Reporter(partition)
         self.undo = Undo()
         self.marked = -1  # block of the last checkpoint mark: after a rollback they come again
@@ -108,6 +109,8 @@ class Risk:
         self.number = header.number
         if header.kind == records.LISTINGS:
             self._list(records.read_listings(raw))
+        elif header.kind == records.BIDS:
+            self.bids += header.entries  # enforcement's
         elif header.kind == records.MARKET:
             self.market.record(records.read_market(raw, header), header.time_ms)
             yield self._warn(header, None)
@@ -147,6 +150,8 @@ class Risk:
                 self.parameters = parse_parameters(listing["document"])
             elif listing["type"] == "scenario_set":
                 self.scenario_digest = listing["digest"]
+            elif listing["type"] == "halt" and listing["partition"] == self.partition:
+                raise Fault(f"declared in market.log: {listing['reason']}")
         for market in (self.market, self.keyframe):
             market.fit_to(self.catalogue)
 
@@ -207,7 +212,7 @@ class Risk:
             yield from self._evaluate(header)
         else:
             yield [self.reporter.block_done(self, header, None, 0, {})]
-        self.block, self.events, self.warned = header.block, 0, 0
+        self.block, self.events, self.warned, self.bids = header.block, 0, 0, 0
         self.undo.close(self, is_evaluated and bool((self.margins.keyframe_block == header.block).all()))
         if header.block % self.checkpoint_every == 0 and header.block > self.marked:
             self._mark = self.marked = header.block
@@ -218,6 +223,7 @@ class Risk:
             depth = self.parameters.finality_depth_blocks
             raise Fault(f"the chain has left block {header.block - depth} or an earlier one, which are final")
         said = self.undo.go_back(self, header.block)
+        self.bids = 0
         self.opened = header.block
         self.reporter.epoch = rollback.epoch
         return self.reporter.rolled_back(self, header, rollback, said)
@@ -227,7 +233,7 @@ class Risk:
         tables = self.cache.get(self.catalogue, self.market, self.parameters, self.scenario_digest)
         legs = self.book.legs()
         sums = account_sums(legs, self.book.cash(), self.book.entry_by_account(), tables, self.parameters)
-        margins = _grown(self.margins, len(self.book.accounts))
+        margins = grown(self.margins, len(self.book.accounts))
         old_state = margins.state.copy()
         plan = screen(legs, sums, margins, self.lines.traded, previous, tables, self.parameters, header.block)
         first, rest = plan.first, np.flatnonzero(plan.rest)
@@ -297,7 +303,7 @@ class Risk:
             raise Fault(f"risk checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
         state = cls(plain["partition"], cache, plain["checkpoint_every"])
         for name in _SCALARS:
-            setattr(state, name, plain[name])
+            setattr(state, name, plain.get(name, getattr(state, name)))  # a dump before bids has none
         state.parameters = parse_parameters(plain["parameters"])
         state.catalogue = Catalogue.from_listings(plain["catalogue"])
         state.market = RecordedMarket.from_plain(plain["market"])
@@ -314,13 +320,13 @@ class Risk:
 
 _SCALARS = (
     "partition", "checkpoint_every", "next_offset", "number", "block", "opened", "halted", "scenario_digest",
-    "keyframe_instruments", "events", "warned", "marked",
+    "keyframe_instruments", "events", "warned", "bids", "marked",
 )  # fmt: skip
 
 
-def _grown(margins: Margins, count: int) -> Margins:
+def grown(margins: Margins, count: int) -> Margins:
     """Margins of the last barrier with room for new accounts (healthy, no numbers yet)."""
-    grown = empty_margins(count)
+    found = empty_margins(count)
     for name, old in margins._asdict().items():
-        getattr(grown, name)[: len(old)] = old
-    return grown
+        getattr(found, name)[: len(old)] = old
+    return found

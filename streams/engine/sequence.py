@@ -6,14 +6,16 @@ a copy of the decision behind them. With each record travels the position vector
 restarted sequencer judges exactly the same inputs before it carries the decision out again, and writes the same bytes
 (`account.log` drops them by number). Which inputs were judged is all that matters, not how topics took turns.
 
-A sequencer begins with a fence, a record with its token: what stands before it in the log is carried out first, and a
-sequencer that reads another's fence after its own has been replaced and stops. A decision behind a fence that names
+A sequencer decides behind a fence, a record with its token: what stands before it in the log is carried out first, and
+a sequencer that reads another's fence after its own has been replaced and stops. A decision behind a fence that names
 another token is void for every reader: its writer was frozen, or its last request was still under way, and is too late.
+
+Beside the one that decides others may follow: they carry the same decisions out, so that `account.log` has each twice,
+and one of them claims the log when nothing more is decided though something could be (`would_decide`, `claim`).
 """
 
 from __future__ import annotations
 
-import base64
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -24,13 +26,10 @@ import numpy as np
 
 from schemas import log_records as records
 from schemas import refusals
-from schemas.catalogue import Catalogue, Instrument
-from schemas.codec import encode
-from schemas.decisions import Quarantined
-from schemas.quantities import CASH_MAX_USD6, LOT_VALUE_MAX_USD6, notional_usd6
+from schemas.catalogue import Catalogue
 from schemas.refusals import Refusal
 from schemas.risk_parameters import RiskParameters, parameters_document, parse_parameters
-from schemas.topics import ACCOUNT_LOG, INPUT_BYTES_MAX, INPUTS, MARKET_LOG, QUARANTINE
+from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG
 from streams.engine.account_events import (
     Row,
     event_rows,
@@ -39,14 +38,14 @@ from streams.engine.account_events import (
     transfer_refusal,
 )
 from streams.engine.branches import packed, unpacked
-from streams.engine.intake import ANY_BRANCH, Candidate, Intake, Refused, conflict
+from streams.engine.intake import ANY_BRANCH, Candidate, Intake, conflict
+from streams.engine.outgoing import pack_events, quarantine_of, quarantined, size_refusal
 from streams.engine.output import Fault, Output
 from streams.engine.planning import Step, plan_block, plan_live_tick, plan_rollback
 from streams.engine.tick_state import TickState
 
 Vector = dict[tuple[str, int], int]
 DUMP_VERSION = 2
-SHOWN_MAX = 200  # characters of a field or detail in quarantine
 
 
 def partition_of(account: str, partitions: int) -> int:
@@ -55,13 +54,19 @@ def partition_of(account: str, partitions: int) -> int:
 
 
 class Sequencer:
-    """State and transition of the one writer of the logs. `token` names this life and takes no part in any decision."""
+    """State and transition of a writer of the logs. `token` names this life and takes no part in any decision;
+    `follows`: it writes no fence before it is told to claim the log."""
 
     def __init__(
-        self, partitions: int, input_partitions: dict[str, int], token: bytes, checkpoint_every: int = 16
+        self,
+        partitions: int,
+        input_partitions: dict[str, int],
+        token: bytes,
+        checkpoint_every: int = 16,
+        follows: bool = False,
     ) -> None:
         self.partitions = partitions
-        self.token = token
+        self.token, self.follows = token, follows
         self.checkpoint_every = checkpoint_every
         self.parameters = RiskParameters()
         self.catalogue = Catalogue()
@@ -81,9 +86,12 @@ class Sequencer:
         self.inbox: dict[tuple[str, int], deque[tuple[int, bytes | None]]] = {log: deque() for log in self.read}
         self.recorded: deque[tuple[bytes, Vector]] = deque()
         self.proposed: deque[bytes] = deque()
-        self.fenced = False
+        self.fenced = False  # our fence is in the log: we decide
+        self.claimed = False  # it is on its way there
+        self.settled = False  # a follower that has seen that nothing can be decided before something new comes
         self.holder = b""  # token of the last fence read: only its decisions count
         self._mark: int | None = None
+        self._at_mark = b""
 
     def partitions_of(self, account: str | None) -> list[int]:
         """Where the rows of an account go; None: of every account."""
@@ -96,9 +104,27 @@ class Sequencer:
         return {**self.read, (MARKET_LOG, 0): self.market_offset}
 
     def start(self) -> list[Output]:
-        """What to send before the first record: this life's fence."""
+        """What to send before the first record: this life's fence, unless it follows another."""
+        return [] if self.follows else self.claim()
+
+    def claim(self) -> list[Output]:
+        """Our fence: behind it nobody else decides."""
+        self.claimed = True
         header = records.pack_header(records.FENCE, 0, 0, 0, records.NO_HASH)
         return [Output(MARKET_LOG, 0, None, header + self.token)]
+
+    def would_decide(self, until: Vector) -> tuple[bool, list[Output]]:
+        """Of a follower: is there a decision to take by the inputs before `until`? -> (yes, what was refused of them).
+
+        To ask costs: a follower that has judged further than whoever decides must begin again from its checkpoint. So
+        `until` must be what that one has read as well, if it is alive.
+        """
+        if self.fenced or self.claimed or self.recorded:
+            return False, []
+        refused = self._judge({tp: max(offset, until.get(tp, 0)) for tp, offset in self.judged.items()})
+        is_due = bool(self._plan())
+        self.settled = not is_due and self.judged == self.read
+        return is_due, refused
 
     def is_long(self, topic: str, value: bytes | None) -> bool:
         return False
@@ -112,6 +138,7 @@ class Sequencer:
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
         """Apply one record."""
+        self._at_mark, self.settled = b"", False
         if topic == MARKET_LOG:
             self.market_offset = offset + 1
             yield self._read_back(value or b"", dict(headers))
@@ -129,6 +156,9 @@ class Sequencer:
             return self._read_fence(raw[records.HEADER.size :])
         if headers.get("token", self.holder) != self.holder:
             return []  # by a writer whose fence is not the last one
+        if header.kind == records.SEAL:
+            seal = records.read_seal(raw)
+            raise Fault(f"market.log is over: {seal.partitions} partitions now, generation {seal.generation}")
         expected = self.number + len(self.recorded) + 1
         if header.number < expected:
             return []  # a repeat: the first record of a number wins
@@ -166,6 +196,8 @@ class Sequencer:
         """Judge what was read up to `until`, in the canonical order of topics, partitions and offsets."""
         out = []
         for tp in self.judged:
+            if tp not in until:
+                continue  # a topic that came later than the record
             if self.judged[tp] > until[tp]:
                 raise Fault(f"{tp} is judged to {self.judged[tp]}, the log says {until[tp]}: begin again")
             waiting = self.inbox[tp]
@@ -219,17 +251,21 @@ class Sequencer:
             out = self._list(header)
         elif header.kind == records.ROLLBACK:
             out = self._go_back(header, raw)
+        elif header.kind == records.BIDS:
+            out = self._take_bids(header, records.read_bids(raw)[-1])
         else:
             out = self._market(header, raw)
+        if self._mark is not None and not self._at_mark:
+            self._at_mark = self._pack()
         return out + [Output(ACCOUNT_LOG, p, None, raw) for p in range(self.partitions)]
 
     def _list(self, header: records.Header) -> list[Output]:
         """Take the recorded number of waiting listings; those that the catalogue refuses go to quarantine."""
         out = []
         chosen, losers = self.intake.pop_listings(header.entries, header.block)
-        out += [_quarantine(c, conflict(c)) for c in losers]
+        out += [quarantine_of(c, conflict(c)) for c in losers]
         for candidate in chosen:
-            refusal = self.catalogue.refusal(candidate.event)
+            refusal = self.catalogue.refusal(candidate.event) or _halt_refusal(candidate.event, self.partitions)
             if refusal is not None:
                 out.append(self._refuse(candidate, Refusal(refusals.LISTING_REFUSED, refusal)))
                 continue
@@ -241,7 +277,7 @@ class Sequencer:
     def _refuse(self, candidate: Candidate, refusal: Refusal) -> Output:
         """An event that was taken out, but not in: its id is free for a corrected one."""
         self.intake.free(candidate)
-        return _quarantine(candidate, refusal)
+        return quarantine_of(candidate, refusal)
 
     def _take_parameters(self, document: dict) -> None:
         self.parameters = parse_parameters(document)
@@ -253,7 +289,7 @@ class Sequencer:
         closing = header.kind == records.BARRIER
         out = []
         chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
-        out += [_quarantine(c, conflict(c)) for c in losers]
+        out += [quarantine_of(c, conflict(c)) for c in losers]
         for candidate in chosen:
             refusal = self.ticks.absorb(candidate.event, self.catalogue, self.parameters.settlement_window_ms)
             if refusal is not None:
@@ -277,7 +313,7 @@ class Sequencer:
         self.accepted[:], self.begun = 0, ANY_BRANCH
         if header.block % self.checkpoint_every == 0 and header.block > self.marked:
             self._mark = self.marked = header.block
-        return [_quarantine(c, refusal) for c, refusal in stale]
+        return [quarantine_of(c, refusal) for c, refusal in stale]
 
     def _go_back(self, header: records.Header, raw: bytes) -> list[Output]:
         """The state at a block's close again. Inputs are never un-read, listings stay listed."""
@@ -290,12 +326,18 @@ class Sequencer:
         self.declared = block.get("tick_count") is not None
         self.last_tick_ms = block["time_ms"]
         self.accepted[:], self.begun = 0, ANY_BRANCH
-        return [_quarantine(c, refusal) for c, refusal in lost]
+        return [quarantine_of(c, refusal) for c, refusal in lost]
+
+    def _take_bids(self, header: records.Header, last: dict) -> list[Output]:
+        """Bids up to the record's last one: those that it does not have had lost their id to another."""
+        self.begun = _hash_of(header) or self.begun
+        until = (last["time_ms"], last["id"])
+        return [quarantine_of(c, conflict(c)) for c in self.intake.pop_bids(header.block, _hash_of(header), until)[1]]
 
     def _flush(self, header: records.Header, until_ms: int | None) -> list[Output]:
         """Events of the open block into one packed record a partition."""
         chosen, losers = self.intake.pop_events(header.block, _hash_of(header), until_ms)
-        out = [_quarantine(c, conflict(c)) for c in losers]
+        out = [quarantine_of(c, conflict(c)) for c in losers]
         rows: list[list[tuple[str | None, Row]]] = [[] for _ in range(self.partitions)]
         for candidate in chosen:
             refusal = self.event_refusal(candidate.event, self.ticks)
@@ -307,7 +349,7 @@ class Sequencer:
                     rows[partition].append((account, row))
                     self.accepted[partition] += 1
         return out + [
-            Output(ACCOUNT_LOG, p, None, _pack_events(header, p, found)) for p, found in enumerate(rows) if found
+            Output(ACCOUNT_LOG, p, None, pack_events(header, p, found)) for p, found in enumerate(rows) if found
         ]
 
     def event_refusal(self, event: dict, ticks: TickState) -> Refusal | None:
@@ -329,12 +371,19 @@ class Sequencer:
             return Refusal(refusals.INSTRUMENT_UNPRICED, f"{event['instrument']} has no price yet", "instrument")
         if event["type"] == "funding":
             return funding_refusal(event, ticks.spot_usd9[instrument.underlying])
-        return _size_refusal(event, instrument, ticks.spot_usd9.get(instrument.underlying, 0))
+        return size_refusal(event, instrument, ticks.spot_usd9.get(instrument.underlying, 0))
 
     # -- checkpoint
 
     def dump(self) -> bytes:
-        """Everything but the token and what is only proposed (it is read back from the log, or proposed again)."""
+        """Everything but the token and what is only proposed (it is read back from the log, or proposed again).
+
+        At a mark: as it was there, before anything was judged for the next decision, which another one may take by
+        fewer inputs.
+        """
+        return self._at_mark or self._pack()
+
+    def _pack(self) -> bytes:
         plain = {
             "dump_version": DUMP_VERSION,
             "partitions": self.partitions,
@@ -361,14 +410,14 @@ class Sequencer:
         return msgspec.msgpack.encode(plain)
 
     @classmethod
-    def load(cls, raw: bytes, token: bytes) -> Sequencer:
+    def load(cls, raw: bytes, token: bytes, follows: bool = False) -> Sequencer:
         plain = msgspec.msgpack.decode(raw)
         if plain["dump_version"] != DUMP_VERSION:
             raise Fault(f"sequencer checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
-        inputs: dict[str, int] = {}
+        inputs: dict[str, int] = dict.fromkeys(INPUTS, 1)  # a dump may be older than one of them
         for topic, partition, _ in plain["read"]:
             inputs[topic] = max(inputs.get(topic, 0), partition + 1)
-        state = cls(plain["partitions"], inputs, token, plain["checkpoint_every"])
+        state = cls(plain["partitions"], inputs, token, plain["checkpoint_every"], follows)
         state.parameters = parse_parameters(plain["parameters"])
         state.catalogue = Catalogue.from_listings(plain["catalogue"])
         state.ticks = TickState.from_plain(plain["ticks"])
@@ -376,10 +425,10 @@ class Sequencer:
         for name in _SCALARS:
             setattr(state, name, plain[name])
         state.accepted = np.array(plain["accepted"], np.int64)
-        state.read = {(t, p): o for t, p, o in plain["read"]}
-        state.judged = {(t, p): o for t, p, o in plain["judged"]}
+        state.read |= {(t, p): o for t, p, o in plain["read"]}
+        state.judged |= {(t, p): o for t, p, o in plain["judged"]}
         state.recorded = deque((record, _vector(vector)) for record, vector in plain["recorded"])
-        state.inbox = {(t, p): deque((o, v) for o, v in waiting) for t, p, waiting in plain["inbox"]}
+        state.inbox |= {(t, p): deque((o, v) for o, v in waiting) for t, p, waiting in plain["inbox"]}
         return state
 
 
@@ -393,57 +442,10 @@ def _hash_of(header: records.Header) -> str:
     return ANY_BRANCH if header.block_hash == records.NO_HASH else "0x" + header.block_hash.hex()
 
 
-def quarantined(refused: Refused) -> Output:
-    """A refusal as a record of the quarantine, keyed by its origin."""
-    refusal, kept = refused.refusal, refused.raw[:INPUT_BYTES_MAX]
-    value = Quarantined(
-        1, refusal.reason, _shown(refusal.field), _shown(refusal.detail), refused.topic, refused.partition,
-        refused.offset, refused.place, base64.b64encode(kept).decode(),
-        len(refused.raw) if len(kept) < len(refused.raw) else None,
-    )  # fmt: skip
-    key = f"{refused.topic}/{refused.partition}/{refused.offset}/{refused.place}"
-    return Output(QUARANTINE, 0, key.encode(), encode(value))
-
-
-def _shown(text: str) -> str:
-    """Names in bad input have any length."""
-    return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "..."
-
-
-def _quarantine(candidate: Candidate, refusal: Refusal) -> Output:
-    origin = (INPUTS[candidate.rank], candidate.partition, candidate.offset, candidate.place)
-    return quarantined(Refused(refusal, *origin, candidate.raw))
-
-
-def _size_refusal(event: dict, instrument: Instrument, spot_usd9: int) -> Refusal | None:
-    """Bounds of one event, so that no single one brings an account out of the range of its integers."""
-    for price_usd9 in (event.get("price_usd9") or 0, spot_usd9):
-        if notional_usd6(1, price_usd9, instrument.lot_exponent) > LOT_VALUE_MAX_USD6:
-            detail = f"a lot of {instrument.symbol} is worth more than {LOT_VALUE_MAX_USD6} micro-USD"
-            return Refusal(refusals.POSITION_LIMIT, detail, "instrument")
-        if abs(notional_usd6(event["lots"], price_usd9, instrument.lot_exponent)) > CASH_MAX_USD6:
-            return Refusal(refusals.POSITION_LIMIT, f"worth more than {CASH_MAX_USD6} micro-USD", "lots")
+def _halt_refusal(listing: dict, partitions: int) -> str | None:
+    if listing["type"] == "halt" and listing["partition"] >= partitions:
+        return f"partition {listing['partition']}: there are {partitions}"
     return None
-
-
-def _pack_events(header: records.Header, partition: int, found: list[tuple[str | None, Row]]) -> bytes:
-    names = list(dict.fromkeys(account for account, _ in found if account is not None))
-    index: dict[str | None, int] = {name: i for i, name in enumerate(names)}
-    index[None] = records.EVERY_ACCOUNT
-    rows = np.zeros(len(found), records.EVENT_ROW)
-    for row, (account, (kind, instrument, lots, price, cash)) in zip(rows, found, strict=True):
-        row["kind"], row["account"], row["instrument"] = kind, index[account], instrument
-        row["lots"], row["price_usd9"], row["cash_usd6"] = lots, price, cash
-    head = records.pack_header(
-        records.EVENTS,
-        header.number,
-        header.block,
-        header.time_ms,
-        header.block_hash,
-        entries=len(rows),
-        partition=partition,
-    )
-    return records.pack_events(head, records.Events(names, rows))
 
 
 def _vector_bytes(vector: Vector) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -40,6 +41,37 @@ class Context(NamedTuple):
     residue_usd21: str
     parameters: RiskParameters
     kept: bytes
+
+
+class Kept(NamedTuple):
+    """Margins and what goes with them, where they cannot be computed again."""
+
+    margins: Margins
+    lines: Lines
+    keyframe: RecordedMarket
+    pair_keys: np.ndarray
+    pair_greeks_usd9: np.ndarray
+
+    def pack(self) -> bytes:
+        plain = {
+            "margins": {n: [str(v.dtype), v.tobytes()] for n, v in self.margins._asdict().items()},
+            "lines": self.lines.to_plain(),
+            "keyframe": self.keyframe.to_plain(),
+            "pair_keys": self.pair_keys.tobytes(),
+            "pair_greeks_usd9": self.pair_greeks_usd9.tobytes(),
+        }
+        return zlib.compress(msgspec.msgpack.encode(plain), 1)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Kept:
+        plain: dict[str, Any] = msgspec.msgpack.decode(zlib.decompress(raw))
+        return cls(
+            Margins(**{n: np.frombuffer(v, d).copy() for n, (d, v) in plain["margins"].items()}),
+            Lines.from_plain(plain["lines"]),
+            RecordedMarket.from_plain(plain["keyframe"]),
+            np.frombuffer(plain["pair_keys"], np.int64).copy(),
+            np.frombuffer(plain["pair_greeks_usd9"], np.int64).reshape(-1, 4).copy(),
+        )
 
 
 class Said(NamedTuple):
@@ -95,6 +127,21 @@ class Undo:
             self.steps.popleft()
         final = point.context.block - depth
         self.said = {block: said for block, said in self.said.items() if block > final}
+
+    def points(self) -> list[Point]:
+        """Every barrier remembered, the oldest first."""
+        found = [self.head] if self.head is not None else []
+        for step in reversed(self.steps):
+            found.append(_before(found[-1], step))
+        return found[::-1]
+
+    @classmethod
+    def of_points(cls, points: list[Point], said: dict[int, list[Said]]) -> Undo:
+        """What remembers these barriers, the oldest first."""
+        undo = cls()
+        undo.head, undo.said = points[-1] if points else None, said
+        undo.steps = deque(_difference(old, new.rows, new.keys, new.legs) for old, new in pairwise(points))
+        return undo
 
     def go_back(self, state: Risk, block: int) -> list[Said]:
         """`state` as it was at the barrier of `block`, but for what is listed. Returns what was said since."""
@@ -163,14 +210,7 @@ def _point(state: Risk, is_exact: bool) -> Point:
 
 def _kept(state: Risk) -> bytes:
     book = state.book
-    plain = {
-        "margins": {n: [str(v.dtype), v.tobytes()] for n, v in state.margins._asdict().items()},
-        "lines": state.lines.to_plain(),
-        "keyframe": state.keyframe.to_plain(),
-        "pair_keys": book.pair_keys.tobytes(),
-        "pair_greeks_usd9": book.pair_greeks_usd9.tobytes(),
-    }
-    return zlib.compress(msgspec.msgpack.encode(plain), 1)
+    return Kept(state.margins, state.lines, state.keyframe, book.pair_keys, book.pair_greeks_usd9).pack()
 
 
 def restore(state: Risk, point: Point) -> None:
@@ -194,13 +234,10 @@ def restore(state: Risk, point: Point) -> None:
 
 
 def _unpack_kept(state: Risk, raw: bytes) -> None:
-    plain: dict[str, Any] = msgspec.msgpack.decode(zlib.decompress(raw))
-    state.margins = Margins(**{n: np.frombuffer(v, d).copy() for n, (d, v) in plain["margins"].items()})
-    state.lines = Lines.from_plain(plain["lines"])
-    state.keyframe = RecordedMarket.from_plain(plain["keyframe"])
+    kept = Kept.unpack(raw)
+    state.margins, state.lines, state.keyframe = kept.margins, kept.lines, kept.keyframe
     state.keyframe.fit_to(state.catalogue)
-    state.book.pair_keys = np.frombuffer(plain["pair_keys"], np.int64).copy()
-    state.book.pair_greeks_usd9 = np.frombuffer(plain["pair_greeks_usd9"], np.int64).reshape(-1, 4).copy()
+    state.book.pair_keys, state.book.pair_greeks_usd9 = kept.pair_keys, kept.pair_greeks_usd9
 
 
 def _compute_again(state: Risk, point: Point) -> None:

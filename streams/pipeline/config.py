@@ -33,21 +33,25 @@ class ConfigError(Exception):
 class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every worker is started with.
 
+    partitions, generation: changed together, by `dpme partitions change` alone.
     folder: logs and pid files of the workers. model: a worker draws scenario sets as the market moves, where the risk
     parameters ask for epochs (`scenario_model`). store: the analytics store, a folder (chDB) or
     clickhouse://user@host:port/database; "" for no sink. gateway_port: 0 for no gateway. metrics_port: /metrics,
     /healthz and /readyz of a worker started alone; under `dpme run all` the workers take this port and those above it,
     in their order; 0 for none. ready_lag_records: how far behind the end of a log a worker may be and still be ready.
     groups: above 1 is hot standby: every group has enforcement and `risk_workers` risk workers of its own, owns all
-    partitions and writes the same bytes, which readers take once.
+    partitions and writes the same bytes, which readers take once. sequencers: above 1 all but one follow, and one of
+    them takes over when that one decides nothing any more.
     """
 
     bootstrap: str
     prefix: str
     folder: str
     partitions: Count = 4
+    generation: Annotated[int, Meta(ge=0)] = 0
     risk_workers: Count = 1
     groups: Annotated[int, Meta(ge=1, le=4)] = 1
+    sequencers: Annotated[int, Meta(ge=1, le=4)] = 1
     model: bool = False
     store: str = ""
     store_password_file: str = ""
@@ -67,12 +71,17 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checkpoint_every: Annotated[int, Meta(ge=1)] = 10
     stall_s: Seconds | None = None
 
-    def settings(self, group: int = 0) -> RuntimeSettings:
+    def groups_of(self, role: str) -> int:
+        """How many consumer groups of a role there are, each with everything the role owns."""
+        return {"sequencer": self.sequencers, "risk": self.groups, "enforcement": self.groups}.get(role, 1)
+
+    def settings(self, group: int = 0, role: str = "") -> RuntimeSettings:
         """Timings and connections of a worker of one group. Raises ConfigError where a password is missing."""
         return RuntimeSettings(
             bootstrap=self.bootstrap,
             security=self.security(),
             prefix=self.prefix,
+            generation=self.generation,
             session_s=self.session_s,
             checkpoint_every=self.checkpoint_every,
             stall_s=self.stall_s,
@@ -81,8 +90,13 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             ready_lag_records=self.ready_lag_records,
             idle_allowed=True,
             group=group,
-            groups=self.groups,
+            groups=self.groups_of(role),
         )
+
+    @property
+    def run_name(self) -> str:
+        """Of these logs, as stores and subscribers tell them from others."""
+        return self.prefix + (f"g{self.generation}" if self.generation else "")
 
     def security(self) -> BrokerSecurity:
         """How to connect to the broker. Raises ConfigError."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import threading
+import time
 
 import orjson
 from aiokafka.errors import KafkaError
@@ -14,10 +15,13 @@ from oracles.scenario_set import MAGIC, ScenarioSet
 from schemas.topics import SCENARIO_SETS
 from streams.engine.scenario_records import set_records
 from streams.runtime.log_reader import LogReader
+from streams.runtime.notes import note
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 
 FETCH_LIMIT_S = 15.0
+WAIT_S, POLL_S = 10.0, 0.5  # for a set that is listed already
+HOW = "dpme scenarios publish --config FILE"
 
 
 class ScenarioSetMissing(Exception):
@@ -61,17 +65,28 @@ class ScenarioSets:
     """Lookup by digest for the engine. What is not known yet is fetched on a thread and loop of its own: rare, and a
     set's bytes are named by their digest, so the lookup is still a pure function."""
 
-    def __init__(self, settings: RuntimeSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: RuntimeSettings, wait_s: float = WAIT_S) -> None:
+        self.settings, self.wait_s = settings, wait_s
         self.known: dict[str, ScenarioSet] = {}
 
     def __call__(self, digest: str) -> ScenarioSet:
-        if digest not in self.known:
+        ends_s, topic = None, self.settings.topic(SCENARIO_SETS)
+        while digest not in self.known:
             self.fetch()
-        if digest not in self.known:
-            topic = self.settings.topic(SCENARIO_SETS)
-            raise ScenarioSetMissing(f"scenario set {digest} is not in {topic}: publish it first")
+            if digest in self.known:
+                break
+            if ends_s is None:
+                ends_s = time.monotonic() + self.wait_s
+                note("waiting_for_scenario_set", digest=digest, topic=topic, publish_it_by=HOW)
+            if time.monotonic() >= ends_s:
+                raise ScenarioSetMissing(f"scenario set {digest} is not in {topic}: publish it by `{HOW}`")
+            time.sleep(POLL_S)
         return self.known[digest]
+
+    def say_if_empty(self) -> None:
+        """Without any set blocks are only carried along: positions, but no margins."""
+        if not self.known:
+            note("no_scenario_set", topic=self.settings.topic(SCENARIO_SETS), no_margins_until=HOW)
 
     def fetch(self) -> None:
         """Take what is on the topic now; nothing while the broker or the topic is away (then a lookup says so)."""

@@ -15,7 +15,7 @@ from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor, WorkerSpec
 
 SHELL_MODULES = ("streams.runtime.worker", "faust.app", "faust.transport.drivers.aiokafka", "faust.cli.worker")
-GROUPED = ("risk", "enforcement")  # roles of which hot standby has a group more
+GROUPED = ("sequencer", "risk", "enforcement")  # roles that may have more than one group
 RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", "streams.simulate.warm_up")
 
 
@@ -29,7 +29,7 @@ class Named(NamedTuple):
 
 def worker_specs(config: PipelineConfig) -> list[WorkerSpec]:
     """Every worker, as the supervisor wants it."""
-    named = [Named("sequencer", "sequencer")]
+    named = [Named("sequencer", group_name("sequencer", group), group) for group in range(config.sequencers)]
     for group in range(config.groups):
         named += group_members(config, group)
     if config.model:

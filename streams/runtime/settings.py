@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.topics import OF_A_GENERATION
 from streams.runtime.security import BrokerSecurity
 
 
@@ -13,12 +14,14 @@ class RuntimeSettings:
     """One frozen value per process. Optional limits are derived from the session where they are None.
 
     bootstrap: "host:port[,host:port...]"; prefix: put before every topic and group name;
+    generation: how often the number of partitions has changed, part of the names of all that begins anew with it;
     group of groups: hot standby, every group of workers owns all partitions (0 <= group < groups).
     """
 
     bootstrap: str = "127.0.0.1:9092"
     security: BrokerSecurity = field(default_factory=BrokerSecurity)
     prefix: str = "dpme."
+    generation: int = 0
     session_s: float = 6.0  # how long a silent member keeps its partitions; 2 on one's own brokers
     rebalance_s: float | None = None  # how long the others wait for a member to join again: 1.5 sessions
     heartbeat_s: float | None = None  # a fifth of the session
@@ -33,6 +36,7 @@ class RuntimeSettings:
     fetch_wait_ms: int = 200  # a waiting fetch keeps resumed partitions out; Faust's constant is 1500
     metadata_age_ms: int = 10_000
     isolation: str = "read_committed"  # inputs may come from transactional producers
+    takeover_s: float = 0.15  # a standby sequencer claims the log after so long without a decision that is due
     inbox_records: int = 64  # read ahead per unit
     stream_buffer: int = 256  # read ahead of the Faust stream
     kernel_threads: int = 2  # long records of different units run side by side
@@ -70,11 +74,15 @@ class RuntimeSettings:
 
     def topic(self, name: str) -> str:
         """Full name of a topic on the broker."""
-        return self.prefix + name
+        return self.prefix + name + (self._suffix if name in OF_A_GENERATION else "")
 
     def short(self, topic: str) -> str:
-        """The name without prefix, as machines know it."""
-        return topic.removeprefix(self.prefix)
+        """The name without prefix and generation, as machines know it."""
+        return topic.removeprefix(self.prefix).removesuffix(self._suffix)
 
     def group_id(self, role: str) -> str:
-        return self.prefix + role + (f"-standby{self.group}" if self.group else "")
+        return self.prefix + role + (f"-standby{self.group}" if self.group else "") + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        return f".g{self.generation}" if self.generation else ""

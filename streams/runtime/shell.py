@@ -327,6 +327,16 @@ class Shell:
             await self._writer.drained()
         self._threads.shutdown(wait=False)
 
+    async def ask(self, number: int, question: Callable[[Any], tuple[bool, list[Output]]]) -> bool:
+        """Ask a machine between two records; what it has to say with its answer is sent. False where it is not here."""
+        unit = self.units.get(number)
+        if unit is None:
+            return False
+        async with unit.lock:
+            answer, outputs = question(unit.machine)
+            await self._send_all(unit, outputs)
+            return answer
+
     def position(self, log: LogPosition) -> int | None:
         """Next offset wanted, None if the unit is not (yet) here."""
         unit = self.units.get(self.factory.unit_of(*log))

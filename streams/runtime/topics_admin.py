@@ -50,11 +50,22 @@ async def ensure_topics(
         await _within(timeout_s, bootstrap, security, lambda admin: _ensure(admin, wanted))
 
 
-async def delete_topics(bootstrap: str, names: Iterable[str], timeout_s: float = 30.0) -> None:
+async def delete_topics(
+    bootstrap: str, names: Iterable[str], timeout_s: float = 30.0, security: BrokerSecurity = PLAINTEXT
+) -> None:
     """Deletes the topics (unknown ones are fine) and returns when none of them is visible. Raises TopicsError."""
     gone = set(names)
     if gone:
-        await _within(timeout_s, bootstrap, PLAINTEXT, lambda admin: _delete(admin, gone))
+        await _within(timeout_s, bootstrap, security, lambda admin: _delete(admin, gone))
+
+
+async def members_of(
+    bootstrap: str, groups: Iterable[str], timeout_s: float = 30.0, security: BrokerSecurity = PLAINTEXT
+) -> dict[str, list[str]]:
+    """Consumer groups that have members now -> what these call themselves. Raises TopicsError."""
+    found: dict[str, list[str]] = {}
+    await _within(timeout_s, bootstrap, security, lambda admin: _members(admin, groups, found))
+    return found
 
 
 async def _ensure(admin: AIOKafkaAdminClient, wanted: Mapping[str, TopicSpec]) -> None:
@@ -68,6 +79,14 @@ async def _delete(admin: AIOKafkaAdminClient, gone: set[str]) -> None:
     _check((await admin.delete_topics(sorted(gone))).topic_error_codes, UnknownTopicOrPartitionError)
     while gone & set(await admin.list_topics()):
         await asyncio.sleep(POLL_S)
+
+
+async def _members(admin: AIOKafkaAdminClient, groups: Iterable[str], found: dict[str, list[str]]) -> None:
+    for name in groups:
+        for answer in await admin.describe_consumer_groups([name]):
+            for _, group, _, _, _, members, *_ in answer.groups:
+                if members:
+                    found[group] = [client for _, client, *_ in members]
 
 
 async def _within(

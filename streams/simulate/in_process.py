@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 from oracles.scenario_set import ScenarioSet
 from schemas.codec import encode
@@ -24,6 +25,7 @@ from schemas.topics import (
 )
 from streams.engine.enforcement import Enforcement
 from streams.engine.output import Output
+from streams.engine.rebucket import Machines, open_events, rebucket
 from streams.engine.risk import Risk
 from streams.engine.sequence import Sequencer, partition_of
 from streams.engine.tables import TableCache
@@ -42,6 +44,18 @@ class Pipeline:
         self.enforcement = Enforcement(partitions)
         self.logs: dict[tuple[str, int], list[bytes]] = defaultdict(list)
         self._run(self.sequencer.start())
+
+    def with_partitions(self, partitions: int) -> Pipeline:
+        """Where the pipeline goes on with another number of partitions: the inputs stay, all else begins anew."""
+        machines = Machines(self.sequencer, self.risks, self.enforcement)
+        logs = [log for (topic, _), log in self.logs.items() if topic == ACCOUNT_LOG]
+        made = copy(self)
+        made.partitions, made.logs = partitions, defaultdict(list)
+        made.logs.update({log: list(values) for log, values in self.logs.items() if log[0] in INPUTS})
+        found = rebucket(machines, [raw for log in logs for raw in open_events(log)], partitions, b"in-process")
+        made.sequencer, made.risks, made.enforcement = found
+        made._run(made.sequencer.start())
+        return made
 
     def push(self, topic: str, partition: int, raw: bytes) -> None:
         """Append one input record and carry everything out that follows from it."""
@@ -70,20 +84,21 @@ class Pipeline:
             output = queue.popleft()
             log = self.logs[output.topic, output.partition]
             log.append(output.value or b"")
-            machine = self._reader(output.topic, output.partition)
-            if machine is not None:
+            for machine in self._readers(output.topic, output.partition):
                 for found in machine.steps(output.topic, output.partition, len(log) - 1, output.value, output.headers):
                     queue.extend(found)
                 machine.checkpoint_mark()
 
-    def _reader(self, topic: str, partition: int) -> Sequencer | Risk | Enforcement | None:
-        if topic in INPUTS or topic == MARKET_LOG:
-            return self.sequencer
+    def _readers(self, topic: str, partition: int) -> tuple[Sequencer | Risk | Enforcement, ...]:
+        if topic == MARKET_LOG:
+            return self.sequencer, self.enforcement
+        if topic in INPUTS:
+            return (self.sequencer,)
         if topic == ACCOUNT_LOG:
-            return self.risks[partition]
+            return (self.risks[partition],)
         if topic in (MARGIN_CALLS, BLOCKS_DONE):
-            return self.enforcement
-        return None
+            return (self.enforcement,)
+        return ()
 
     def values(self, topic: str) -> list[bytes]:
         """Values of a topic by partition and order."""

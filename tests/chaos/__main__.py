@@ -75,6 +75,7 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
         mutant=arguments.mutant,
         script=script,
         groups=arguments.groups,
+        sequencers=arguments.sequencers,
         risk_workers=3 if arguments.groups == 1 else 2,
         broker=broker,
     )
@@ -99,6 +100,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--groups", type=int, default=1, help="2: hot standby, one group disturbed at a time")
+    parser.add_argument("--sequencers", type=int, default=1, help="2: one follows, and takes over")
     parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
     parser.add_argument("--acts", type=_script, help="KIND:ROLE,KIND:ROLE... instead of chance, as freeze long:risk")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")

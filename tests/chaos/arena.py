@@ -51,6 +51,7 @@ class Plan:
     partitions: int = 4
     risk_workers: int = 3
     groups: int = 1
+    sequencers: int = 1
     session_s: float = 6.0
     checkpoint_every: int = 10
     sink: bool = False
@@ -81,6 +82,7 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
     config = PipelineConfig(
         bootstrap=address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
         partitions=plan.partitions, risk_workers=plan.risk_workers, groups=plan.groups, session_s=plan.session_s,
+        sequencers=plan.sequencers,
         checkpoint_every=plan.checkpoint_every, log_format="json", store=str(folder / "store") if plan.sink else "",
     )  # fmt: skip
     settings = config.settings()

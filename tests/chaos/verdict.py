@@ -160,7 +160,7 @@ def by_kind(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, d
     for act in acts:
         role = act.who.split("-")[0]
         theirs = [gap for gap in gaps if (groups > 1 and role == "risk") or gap.owner == act.who]
-        theirs += enforcement if role == "enforcement" else [gap for gap in silences if gap.owner == act.who]
+        theirs += enforcement if role == "enforcement" else [gap for gap in silences if gap.owner == role]
         hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1]]
         if hit:
             caused[f"{act.kind} {role}"].append(max(hit))

@@ -63,6 +63,10 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="i-1", instrument="BTC-C", underlying="BTC", kind="call", lot_exponent=-2, expiry_ms=T + 1,
         strike_usd9=41_000 * ONE)),
     "scenario_set": ("instruments", e.ScenarioSetListing(version=1, id="s-1", digest="5a" * 32)),
+    "halt": ("instruments", e.HaltListing(version=1, id="h-1", partition=2, reason="its disk is lost")),
+    "bid": ("auction.bids", e.Bid(
+        version=1, id="b-1", block=17, time_ms=T, account="keeper", target="alice", fraction_e6=500_000,
+        price_usd6=-2_000_000, state_id="a-7")),
     "parameters": ("instruments", e.ParametersListing(version=1, id="p-1", document={"version": 2})),
 }  # fmt: skip
 
@@ -98,6 +102,8 @@ OUTPUTS: dict[str, Any] = {
         stages={"bound_sup": 3, "exact_not_healthy": 1, "exact_traded": 1}, bound=3),
     "margin_calls_retracted": d.CallRecord(1, 2, 4, 16, (RETRACTION,), 1),
     "liquidations_confirmed": d.LiquidationRecord(1, 0, 4, 17, (CONFIRMED,), 1),
+    "liquidations_bids": d.LiquidationRecord(1, 0, 5, 17, (), bids=(
+        d.RecordedBid("b-1", T, "keeper", "alice", 500_000, -2_000_000, "a-7"),)),
     "block_done_rollback": d.BlockDone(
         version=1, partition=2, seq=19, block=16, block_hash=HASH, time_ms=T, accounts=5, events=0, evaluated=False,
         first=0, wide=0, warnings=0, calls=1, state_digest="ab", table_digest="", scenario_digest="5a" * 32,
@@ -131,6 +137,10 @@ RECORDS: dict[str, bytes] = {
     "rollback": r.pack_rollback(r.pack_header(r.ROLLBACK, 4, 16, T, RAW_HASH), r.Rollback(1, 17)),
     "events_funding": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=1, partition=2), r.Events([], FUNDED)),
+    "bids": r.pack_bids(
+        r.pack_header(r.BIDS, 5, 17, T, RAW_HASH, entries=1),
+        [{"id": "b-1", "time_ms": T, "account": "keeper", "target": "alice", "fraction_e6": 1, "price_usd6": -2}]),
+    "seal": r.pack_seal(r.pack_header(r.SEAL, 0, 7, 0, r.NO_HASH), r.Seal(2, 8)),
     "fence": r.pack_header(r.FENCE, 0, 0, 0, r.NO_HASH) + b"0123456789abcdef",
 }  # fmt: skip
 BATCH_HEAD = BatchHead(2, 18, 17, HASH, T)

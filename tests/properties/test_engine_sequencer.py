@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from schemas.topics import ACCOUNT_LOG, MARKET_LOG, QUARANTINE
 from streams.engine.output import Fault
 from streams.engine.sequence import Sequencer
+from streams.simulate.in_process import INPUT_PARTITIONS
 
 SEEDS = st.integers(0, 2**32)
 
@@ -93,6 +94,93 @@ def test_two_sequencers_at_once_write_one_account_log(seed: int) -> None:
             lives += 1
     calm = inputs.pipeline()
     assert store.account_logs(4) == [calm.logs[ACCOUNT_LOG, partition] for partition in range(4)]
+
+
+class Pair:
+    """A sequencer that decides and one that follows, each fed in any order, killed, and told to claim the log at any
+    moment, whether the other lives or not; the next life begins with the newest checkpoint of either and follows."""
+
+    def __init__(self, inputs: Inputs, rng: random.Random) -> None:
+        self.store, self.rng, self.lives, self.faults = LogStore(inputs), rng, 0, 0
+        self.checkpoint: bytes | None = None
+        self.machines = [self._born(), self._born()]
+
+    def _born(self) -> Sequencer:
+        self.lives += 1
+        token = f"life {self.lives}".encode()
+        if self.checkpoint is None:
+            return Sequencer(4, INPUT_PARTITIONS, token, checkpoint_every=1, follows=True)
+        return Sequencer.load(self.checkpoint, token, follows=True)
+
+    def run(self, chance: float) -> None:
+        """Until nothing is left to read, and nothing to decide."""
+        while True:
+            n = self.rng.randrange(2)
+            try:
+                if not self._step(n, chance) and not self._step(1 - n, chance) and not self._claims(n):
+                    return
+            except Fault:
+                self.faults += 1
+                self.machines[n] = self._born()
+
+    def _step(self, n: int, chance: float) -> bool:
+        machine = self.machines[n]
+        if not (logs := self.store.readable(machine)):
+            return False
+        if self.rng.random() < chance and self.lives < 30:
+            if self.rng.random() < 0.5:
+                self.machines[n] = self._born()
+                return True
+            self._claims(n)
+        outputs = self.store.feed(machine, self.rng.choice(logs))
+        if machine.checkpoint_mark() is not None and self.rng.random() < 0.5:
+            self.checkpoint = machine.dump()
+            assert Sequencer.load(self.checkpoint, b"x").positions() == machine.positions()
+        self.store.append(outputs)
+        return True
+
+    def _claims(self, n: int) -> bool:
+        machine = self.machines[n]
+        until = machine.read if self.rng.random() < 0.5 else dict.fromkeys(machine.read, self.rng.randrange(9))
+        until = {log: min(offset, machine.read[log]) for log, offset in until.items()}
+        due, refused = machine.would_decide(until)
+        self.store.append(refused)
+        if due:
+            self.store.append(machine.claim())
+        return not machine.settled and not machine.fenced
+
+
+@given(SEEDS, SEEDS, st.sampled_from([0.0, 0.02, 0.2]))
+@settings(max_examples=40)
+def test_one_that_decides_and_one_that_follows_write_one_account_log(world: int, seed: int, chance: float) -> None:
+    inputs = random_world(world % 20)
+    pair = Pair(inputs, random.Random(seed))
+    pair.run(chance)
+    calm = inputs.pipeline()
+    assert pair.store.account_logs(4) == [calm.logs[ACCOUNT_LOG, partition] for partition in range(4)]
+    assert pair.store.decisions() == calm.logs[MARKET_LOG, 0][1:]
+    assert max(machine.number for machine in pair.machines) == len(pair.store.decisions())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_follower_decides_nothing_while_the_other_does(seed: int) -> None:
+    """And each decision is carried out by both: no partition of account.log waits for one of them."""
+    inputs, rng = random_world(seed, declared=False), random.Random(seed)
+    store = LogStore(inputs)
+    leader = new_sequencer(b"leader")
+    follower = Sequencer(4, INPUT_PARTITIONS, b"follower", 1, follows=True)
+    store.append(leader.start())
+    assert follower.start() == []
+    carried = 0
+    while any(map(store.readable, (leader, follower))):
+        machine = rng.choice([m for m in (leader, follower) if store.readable(m)])
+        outputs = store.feed(machine, rng.choice(store.readable(machine)))
+        if machine is follower:
+            assert MARKET_LOG not in {output.topic for output in outputs}
+            carried += sum(output.topic == ACCOUNT_LOG for output in outputs)
+        store.append(outputs)
+    assert follower.number == leader.number > 0
+    assert carried == sum(map(len, store.account_logs(4)))
 
 
 @pytest.mark.parametrize("sent", range(5))

@@ -100,6 +100,7 @@ def test_golden_outputs_are_as_the_schema_says() -> None:
         "block_done_rollback": "blocks.done",
         "margin_calls_retracted": "margin.calls",
         "liquidations_confirmed": "liquidations",
+        "liquidations_bids": "liquidations",
         "quarantined": "quarantine",
         "risk_parameters": contract.PARAMETERS,
     }

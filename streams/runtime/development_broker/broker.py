@@ -72,6 +72,7 @@ class Broker:
             group.SyncGroupRequest_v3: lambda asked: self._group(asked.group).sync(asked),
             group.HeartbeatRequest_v1: lambda asked: self._group(asked.group).heartbeat(asked),
             group.LeaveGroupRequest_v1: lambda asked: self._group(asked.group).leave(asked),
+            admin.DescribeGroupsRequest_v0: lambda asked: ([self._describe(name) for name in asked.groups],),
             admin.CreateTopicsRequest_v3: self._create_topics,
             admin.DeleteTopicsRequest_v3: self._delete_topics,
             admin.DescribeConfigsRequest_v2: self._describe_configs,
@@ -216,6 +217,12 @@ class Broker:
 
     def _group(self, name: str) -> Group:
         return self.state.groups.setdefault(name, Group())
+
+    def _describe(self, name: str) -> Answer:
+        of = self.state.groups.get(name, Group())
+        of.advance()
+        members = [(member.id, member.instance or member.id, HOST, b"", b"") for member in of.members.values()]
+        return 0, name, of.state.capitalize(), "consumer", of.protocol, members
 
     def _commit(self, request: Any) -> Answer:
         of = self._group(request.consumer_group)

@@ -10,7 +10,7 @@ from schemas.refusals import Refusal
 from schemas.topics import INPUT_BYTES_MAX
 from streams.cli.quarantined import WHAT_TO_DO, Entry, Wanted, as_text, cannot_send, entries
 from streams.engine.intake import Refused
-from streams.engine.sequence import quarantined
+from streams.engine.outgoing import quarantined
 
 
 def value_of(raw: bytes, reason: str = refusals.MALFORMED, topic: str = "account.fills", offset: int = 0) -> bytes:

@@ -17,7 +17,6 @@ from streams.cli.errors import CommandError
 from streams.cli.trace import _follow, show
 from streams.cli.tracing import Tracer, told, with_liquidations
 from streams.engine.sequence import partition_of
-from streams.sink.current_run import CurrentRun
 
 
 def log_of(run: DemoRun, account: str) -> list[tuple[int, bytes]]:
@@ -126,8 +125,7 @@ def test_story_is_printed(demo_run: DemoRun, liquidated: str, width: int) -> Non
 
 
 def test_unknown_account_names_some_that_exist(demo_run: DemoRun) -> None:
-    run = CurrentRun(bootstrap="", prefix="", partitions=PARTITIONS)
     notes = Console(file=io.StringIO())
     log = log_of(demo_run, "retail-00")
     with pytest.raises(CommandError, match=r"no account 'retail-00'; some that exist: retail-00\d\d"):
-        _follow(notes, run, "retail-00", log, {})
+        _follow(notes, PARTITIONS, "retail-00", log, {})

@@ -97,6 +97,11 @@ def test_listings_and_fence_records() -> None:
     assert (header.entries, r.read_listings(raw)) == (1, [{"type": "underlying", "underlying": "Ω"}])
     raw, header = golden_record("fence")
     assert (header.kind, raw[r.HEADER.size :]) == (r.FENCE, b"0123456789abcdef")
+    raw, header = golden_record("bids")
+    (bid,) = r.read_bids(raw)
+    assert (header.kind, header.entries, bid["id"], bid["price_usd6"], bid["state_id"]) == (r.BIDS, 1, "b-1", -2, "")
+    raw, header = golden_record("seal")
+    assert (header.kind, header.block, r.read_seal(raw)) == (r.SEAL, 7, r.Seal(2, 8))
 
 
 def test_rollback_record() -> None:
