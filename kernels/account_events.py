@@ -318,7 +318,10 @@ def net_values_usd6(
 def line_rises_usd6(
     rows: Int64Array, book: BookColumns, lots_before: Int64Array, bound_usd9: FloatArray, out_usd6: FloatArray
 ) -> None:
-    """Sum of |lots moved| x bound of one lot f64[I], float64[n]; `lots_before`: of `lots_of_rows` with the same keys."""
+    """Sum of |lots moved| x bound of one lot f64[J], float64[n]; `lots_before`: of `lots_of_rows` with the same keys.
+
+    A lot of an instrument beyond J can do anything.
+    """
     count = 0
     for n in range(rows.shape[0]):
         total = 0.0
@@ -326,7 +329,9 @@ def line_rises_usd6(
         while at < book.keys.shape[0] and book.keys[at] >> INSTRUMENT_BITS == rows[n]:
             moved = np.float64(abs(book.lots[at] - lots_before[count]))
             if moved != 0.0:
-                total += moved * bound_usd9[book.keys[at] & INSTRUMENT_MASK] / _USD9_PER_USD6
+                index = book.keys[at] & INSTRUMENT_MASK
+                bound = bound_usd9[index] if index < bound_usd9.shape[0] else np.inf
+                total += moved * bound / _USD9_PER_USD6
             at += 1
             count += 1
         out_usd6[n] = total

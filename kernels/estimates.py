@@ -14,15 +14,31 @@ from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
 from kernels.layout import BoolArray, FloatArray, Int64Array
 
 _USD9_PER_USD6 = 1_000.0
-_ONE_E6 = 1_000_000.0
+_ONE_E6, _ONE_E9 = 1_000_000.0, 1_000_000_000.0
 
 
 class Moves(NamedTuple):
-    """From a barrier's market to another one: f64[U] relative moves of prices and absolute ones of volatilities."""
+    """From a barrier's market to the present one: prices and volatilities int64[U], 0 where there is none; days."""
 
-    spot: FloatArray
-    volatility: FloatArray
+    spot_usd9: Int64Array
+    spot_before_usd9: Int64Array
+    volatility_e9: Int64Array
+    volatility_before_e9: Int64Array
     days: float
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _relative_move(now_usd9: int, before_usd9: int) -> float:
+    if now_usd9 <= 0 or before_usd9 <= 0:
+        return 0.0
+    return np.float64(now_usd9) / np.float64(before_usd9) - 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _absolute_move(now_e9: int, before_e9: int) -> float:
+    if now_e9 <= 0 or before_e9 <= 0:
+        return 0.0
+    return np.float64(now_e9 - before_e9) / _ONE_E9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -36,6 +52,7 @@ def estimates(
 ) -> None:
     """out_usd6 f64[n] = base_usd6[row] + delta r + gamma r^2 / 2 + vega dv + theta dt over the row's underlyings.
 
+    r is the relative move of a price, dv the absolute one of a volatility.
     rows int64[n] ascending; pair_keys int64[P] (row << INSTRUMENT_BITS | underlying, ascending) with pair_greeks_usd9
     int64[P,4]: delta, gamma per +100 % spot, vega per 1.00, theta per day. base_usd6 f64[A].
     """
@@ -46,7 +63,8 @@ def estimates(
             at = place_of(pair_keys, row << INSTRUMENT_BITS)
         while at < pair_keys.shape[0] and pair_keys[at] >> INSTRUMENT_BITS == row:
             underlying = pair_keys[at] & INSTRUMENT_MASK
-            r, dv = moves.spot[underlying], moves.volatility[underlying]
+            r = _relative_move(moves.spot_usd9[underlying], moves.spot_before_usd9[underlying])
+            dv = _absolute_move(moves.volatility_e9[underlying], moves.volatility_before_e9[underlying])
             change = np.float64(pair_greeks_usd9[at, 0]) * r
             change = change + np.float64(pair_greeks_usd9[at, 1]) * (r * r * 0.5)
             change = change + np.float64(pair_greeks_usd9[at, 2]) * dv

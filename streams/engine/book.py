@@ -195,9 +195,9 @@ class Book:
 
     def _rows_of(self, names: list[str]) -> np.ndarray:
         """Rows of accounts, int64; who is not there yet begins here."""
-        rows = [self.row_of.get(name, -1) for name in names]
-        if -1 in rows:
-            rows = [self._row(name) for name in names]
+        rows = list(map(self.row_of.get, names))
+        if None in rows:
+            rows = list(map(self._row, names))
         return np.array(rows, np.int64)
 
     def _row(self, account: str) -> int:

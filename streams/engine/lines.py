@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.estimates import Moves, estimates, look
-from schemas.quantities import ONE_E6, ONE_E9
+from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Book
 from streams.engine.margin import HEALTHY, MARGIN_CALL, Margins
@@ -105,10 +105,5 @@ class Lines:
 
 
 def _moves(now: RecordedMarket, then: RecordedMarket) -> Moves:
-    """Relative moves of prices, absolute ones of volatilities, and days from `then` to `now`."""
-    both = (then.spot_usd9 > 0) & (now.spot_usd9 > 0)
-    spot_move = np.zeros(len(now.spot_usd9))
-    spot_move[both] = now.spot_usd9[both] / then.spot_usd9[both] - 1.0
-    known = (then.volatility_e9 > 0) & (now.volatility_e9 > 0)
-    volatility_move = np.where(known, (now.volatility_e9 - then.volatility_e9) / float(ONE_E9), 0.0)
-    return Moves(spot_move, volatility_move, (now.time_ms - then.time_ms) / MILLISECONDS_PER_DAY)
+    days = (now.time_ms - then.time_ms) / MILLISECONDS_PER_DAY
+    return Moves(now.spot_usd9, then.spot_usd9, now.volatility_e9, then.volatility_e9, days)

@@ -27,7 +27,7 @@ from streams.engine.output import Fault, Output
 from streams.engine.reports import Reporter
 from streams.engine.screen import screen
 from streams.engine.tables import TableCache, Tables
-from streams.engine.trades import loss_bound_usd9, trade_effects
+from streams.engine.trades import LotTerms, lot_terms, trade_effects
 from streams.engine.undo import Undo
 from streams.engine.warn import exact_now, warnings_due
 
@@ -43,7 +43,7 @@ class AtHand(NamedTuple):
     parameters: RiskParameters
     listed: tuple[str, int, int]  # scenario set, underlyings, instruments
     tables: Tables
-    loss_bound_usd9: np.ndarray
+    lot_terms: LotTerms
 
 
 class Risk:
@@ -171,7 +171,9 @@ class Risk:
         if at_hand is None:
             self.book.apply_events(events, self.catalogue, np.zeros((0, 4), np.int64))
             return []
-        effects = trade_effects(self.book, events, self.catalogue, at_hand.tables, at_hand.loss_bound_usd9)
+        effects = trade_effects(
+            self.book, events, self.catalogue, at_hand.tables.greeks_usd9, at_hand.lot_terms
+        )
         self.lines.fit_to(len(self.book.accounts))
         self.lines.on_trades(effects.rows, effects.nlv_change_usd6, effects.line_rise_usd6)
         self.lines.traded[effects.named] = True
@@ -195,8 +197,8 @@ class Risk:
             or held.listed != listed
         ):
             tables = self.cache.get(self.catalogue, self.keyframe, self.parameters, self.scenario_digest)
-            bound_usd9 = loss_bound_usd9(tables, self.parameters)
-            held = self._at_hand = AtHand(self.keyframe, self.parameters, listed, tables, bound_usd9)
+            terms = lot_terms(tables, self.parameters)
+            held = self._at_hand = AtHand(self.keyframe, self.parameters, listed, tables, terms)
         return held
 
     def _warn(self, header: records.Header, touched: np.ndarray | None) -> list[Output]:

@@ -26,6 +26,22 @@ class TradeEffects(NamedTuple):
     line_rise_usd6: np.ndarray
 
 
+class LotTerms(NamedTuple):
+    """What one lot of each instrument is worth, owed and held (after the collateral factor), and the most that it can
+    add to IM: float64[I] nano-USD.
+    """
+
+    mark_usd9: np.ndarray
+    haircut_mark_usd9: np.ndarray
+    loss_bound_usd9: np.ndarray
+
+
+def lot_terms(tables: Tables, p: RiskParameters) -> LotTerms:
+    """The terms by the tables of the last barrier."""
+    mark, haircut_mark = (np.ascontiguousarray(column, np.float64) for column in tables.columns_usd9[:2])
+    return LotTerms(mark, haircut_mark, loss_bound_usd9(tables, p))
+
+
 def loss_bound_usd9(tables: Tables, p: RiskParameters) -> np.ndarray:
     """Most that one lot, long or short, can add to IM: float64[I].
 
@@ -40,17 +56,15 @@ def loss_bound_usd9(tables: Tables, p: RiskParameters) -> np.ndarray:
 
 
 def trade_effects(
-    book: Book, events: records.Events, catalogue: Catalogue, tables: Tables, bound_usd9: np.ndarray
+    book: Book, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray, lot: LotTerms
 ) -> TradeEffects:
-    """Apply the events to the book and say what they did. bound_usd9: of `loss_bound_usd9` with the same tables."""
+    """Apply the events to the book and say what they did. greeks_usd9 int64[I,4] and `lot`: of one set of tables."""
     taken = book.take_up(events, catalogue)
-    rows, marks = taken.rows, tables.columns_usd9[:2].astype(np.float64)
+    rows = taken.rows
     before, after, rise = np.zeros((3, len(rows)))
-    net_values_usd6(rows, book.columns(), marks[0], marks[1], before)
+    net_values_usd6(rows, book.columns(), lot.mark_usd9, lot.haircut_mark_usd9, before)
     lots = lots_of_rows(rows, book.keys, book.lots)
-    book.carry_out(taken, catalogue, tables.greeks_usd9)
-    net_values_usd6(rows, book.columns(), marks[0], marks[1], after)
-    bound = np.full(len(catalogue.instruments), np.inf)  # a lot of what was listed since then can do anything
-    bound[: len(bound_usd9)] = bound_usd9
-    line_rises_usd6(rows, book.columns(), lots, bound, rise)
+    book.carry_out(taken, catalogue, greeks_usd9)
+    net_values_usd6(rows, book.columns(), lot.mark_usd9, lot.haircut_mark_usd9, after)
+    line_rises_usd6(rows, book.columns(), lots, lot.loss_bound_usd9, rise)
     return TradeEffects(rows, taken.named, after - before, rise)
