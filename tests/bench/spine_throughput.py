@@ -66,7 +66,8 @@ def rows(small: bool, broker: str = "kafka") -> Iterator[Row]:
         yield _beside_peer("faust", calm, agent, small)
         yield _beside_peer("quix", calm, _peer(address, "quix", small), small)
         yield _row("fills, 250 a record, 12 calls a block", _flow(address, _shape(CALLS, small)), CALLS_GOAL, small)
-        yield _row("fills, 250 a record, a barrier behind each", _flow(address, _shape(SINGLE, small)), 0, small)
+        if not small:
+            yield _row("fills, 250 a record, a barrier behind each", _flow(address, SINGLE), 0, small)
         recorded = _recorded(address, small)
         yield _row("fills, recorded record sizes (hyperliquid)", recorded, 0, small)
         yield _records_row("records, recorded record sizes (hyperliquid)", recorded)
@@ -157,7 +158,7 @@ async def _single_topic(address: str) -> AsyncIterator[tuple[str, AIOKafkaProduc
 def _spread(address: str, small: bool) -> Iterator[Row]:
     """The same log of four partitions by 1, 2 and 4 workers."""
     alone: Flow | None = None
-    for workers in (1, 2, 4):
+    for workers in (1, 2) if small else (1, 2, 4):
         flow = _flow(address, _shape(SPREAD, small), workers)
         alone = alone or flow
         yield Row(
