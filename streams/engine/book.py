@@ -151,9 +151,7 @@ class Book:
 
     def columns(self) -> BookColumns:
         """The book as the kernels take it."""
-        return BookColumns(
-            self.cash_usd6, self.keys, self.lots, self.entry_usd6, self.pair_keys, self.pair_greeks_usd9
-        )
+        return BookColumns(self.cash_usd6, self.keys, self.lots, self.entry_usd6, self.pair_keys, self.pair_greeks_usd9)
 
     def marked(self, rows: list[np.ndarray]) -> np.ndarray:
         """Sorted distinct rows (a mark per account: much faster than np.unique where they are many)."""

@@ -73,8 +73,8 @@ class Lines:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(places in `rows` of who is below an armed line, float64[n] NLV of `rows` by their Greeks at `now`).
 
-        `then` is the last barrier's market. What stands above `rearm_ratio` x line is armed again first; a NaN counts as
-        below.
+        `then` is the last barrier's market. What stands above `rearm_ratio` x line is armed again first; a NaN counts
+        as below.
         """
         estimate_usd6, below = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
         look(

@@ -171,9 +171,7 @@ class Risk:
         if at_hand is None:
             self.book.apply_events(events, self.catalogue, np.zeros((0, 4), np.int64))
             return []
-        effects = trade_effects(
-            self.book, events, self.catalogue, at_hand.tables.greeks_usd9, at_hand.lot_terms
-        )
+        effects = trade_effects(self.book, events, self.catalogue, at_hand.tables.greeks_usd9, at_hand.lot_terms)
         self.lines.fit_to(len(self.book.accounts))
         self.lines.on_trades(effects.rows, effects.nlv_change_usd6, effects.line_rise_usd6)
         self.lines.traded[effects.named] = True
@@ -202,7 +200,7 @@ class Risk:
         return held
 
     def _warn(self, header: records.Header, touched: np.ndarray | None) -> list[Output]:
-        """Exact margins of those whose estimate crossed an armed line: of everybody, or of those `touched` by events."""
+        """Exact margins of those whose estimate crossed an armed line: of everybody, or of who is `touched` by events."""
         if self._tables() is None or not len(self.lines.base_usd6):
             return []
         rows = np.arange(len(self.book.accounts)) if touched is None else touched

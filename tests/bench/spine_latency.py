@@ -1,7 +1,8 @@
 """From a barrier's append to the append of its last margin call, and what accounts cost in memory.
 
 One risk worker with four partitions; a block at a steady pace: 250 fills a partition, prices that move, 12 accounts
-whose state changes. Times are the broker's. The first block, in which the copied accounts take their own states, is left out.
+whose state changes. Times are the broker's. The first block, in which the copied accounts take their own states, is
+left out.
 """
 
 from __future__ import annotations

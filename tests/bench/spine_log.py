@@ -141,6 +141,7 @@ class _Writer:
         self.traded = np.flatnonzero(self.marks_usd9 > 0)
         margins, calls = self.risk.margins, log.shape.calls // log.shape.partitions
         self.called = np.flatnonzero((margins.state == 0) & (margins.initial_margin_usd6 > 10**9))[:calls]
+        self.others = np.setdiff1d(np.arange(len(self.names)), self.called)  # who trades
         between = (margins.initial_margin_usd6 + margins.maintenance_margin_usd6) // 2  # a margin call, no more
         self.taken_usd6 = (margins.nlv_usd6 - between)[self.called]
 
@@ -167,7 +168,7 @@ class _Writer:
     def _fills(self) -> np.ndarray:
         rows = np.zeros(self.shape.fills_a_record, records.EVENT_ROW)
         rows["kind"] = records.FILL
-        rows["account"] = self.rng.integers(0, len(self.names), len(rows))
+        rows["account"] = self.others[self.rng.integers(0, len(self.others), len(rows))]
         contract = rows["account"].astype(np.int64) * HELD + self.rng.integers(0, HELD, len(rows))
         rows["instrument"] = self.traded[contract * STRIDE % len(self.traded)]
         rows["lots"] = self.rng.choice([-2, -1, 1, 2], len(rows))
@@ -176,8 +177,7 @@ class _Writer:
 
     def _cash(self, block: int) -> np.ndarray:
         """Who is to be called loses cash in odd blocks and has it back in even ones; in block 1 the others are rich."""
-        is_first = self.shape.rich and block == 1
-        others = np.setdiff1d(np.arange(len(self.names)), self.called) if is_first else self.called[:0]
+        others = self.others if self.shape.rich and block == 1 else self.others[:0]
         rows = np.zeros(len(self.called) + len(others), records.EVENT_ROW)
         rows["kind"], rows["instrument"] = records.CASH, -1
         rows["account"] = np.concatenate([self.called, others])
@@ -196,13 +196,13 @@ class _Writer:
         market, move_e6 = self.risk.market, int(MOVES_E6[block % len(MOVES_E6)]) if self.shape.moving else 0
         spots = np.zeros(len(market.spot_usd9), records.SPOT_ROW)
         spots["underlying"], spots["volatility_e9"] = np.arange(len(spots)), market.volatility_e9
-        spots["spot_usd9"] = market.spot_usd9 * (10**6 + move_e6) // 10**6
+        spots["spot_usd9"] = market.spot_usd9 + market.spot_usd9 // 10**6 * move_e6
         expiries = np.zeros(len(market.expiries) if move_e6 else 0, records.EXPIRY_ROW)
         if move_e6:
             expiries["expiry"] = np.arange(len(expiries))
             for column, name in enumerate(records.EXPIRY_ROW.names[2:]):
                 expiries[name] = market.expiries[:, column]
-            expiries["forward_usd9"] = market.expiries[:, 0] * (10**6 + move_e6) // 10**6
+            expiries["forward_usd9"] = market.expiries[:, 0] + market.expiries[:, 0] // 10**6 * move_e6
         return records.Market(spots, expiries)
 
     def _market(self, block: int, time_ms: int) -> bytes:

@@ -50,7 +50,9 @@ CATALOGUE = catalogue()
 COUNT = len(CATALOGUE.instruments)
 EDGES = (2**59, 2**60 - 1, 2**60, 2**60 + 1, 2**61, 2**62, INT64_MAX, INT64_MIN + 1, INT64_MIN)
 small, anything = st.integers(-20, 20), st.integers(INT64_MIN, INT64_MAX)
-edges = st.sampled_from([s * e + d for e in EDGES for s in (1, -1) for d in (0, 1, -1) if -(2**63) <= s * e + d < 2**63])
+edges = st.sampled_from(
+    [s * e + d for e in EDGES for s in (1, -1) for d in (0, 1, -1) if -(2**63) <= s * e + d < 2**63]
+)
 lots_given = st.one_of(small, small, st.integers(-(2**40), 2**40), edges, anything)
 prices = st.one_of(st.integers(0, 10**6), st.integers(0, 10**17), st.integers(-(10**12), 10**12), anything)
 cash_given = st.one_of(small, st.integers(-(2**53), 2**53), edges)
