@@ -30,7 +30,7 @@ NOTIONAL_LIMIT_USD6 = 2**61
 RESIDUE_LIMB_BITS = 60
 
 DONE, CASH_OUT, ENTRY_OUT, PAID_OUT, LOTS_OUT, CLOSED_OUT = range(6)
-"""How an application ended: all done, or at an event whose cash, entry cost, payment, lots or profit leaves its range."""
+"""How an application ended: all done, or at an event whose cash, entry cost, payment, lots or profit is out of range."""
 
 _USD9_PER_USD6 = 1_000.0
 _USD6_SCALE = 3  # a product of lots and nano-USD a unit is 10**(lot_exponent - 3) micro-USD
@@ -104,7 +104,7 @@ def _divided(high: np.uint64, low: np.uint64, unit: np.uint64) -> tuple[np.uint6
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> tuple[int, int, bool]:
+def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> tuple[np.int64, np.int64, bool]:
     """(micro-USD rounded half-even, what rounding added in 1e-21 USD, whether it is below NOTIONAL_LIMIT_USD6).
 
     lots * 10**lot_exponent units * price_usd9 / 1000; lot_exponent -12 to 6.
@@ -113,19 +113,19 @@ def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> tuple[int, i
     scale = lot_exponent - _USD6_SCALE
     if scale >= 0:
         if high != 0 or low > np.uint64(NOTIONAL_LIMIT_USD6) // _POWERS[scale]:
-            return 0, 0, False
+            return np.int64(0), np.int64(0), False
         whole, added = np.int64(low * _POWERS[scale]), np.int64(0)
     else:
         unit = _POWERS[-scale]
         if high >= unit:
-            return 0, 0, False
+            return np.int64(0), np.int64(0), False
         quotient, rest = _divided(high, low, unit)
         added = -np.int64(rest)
         if np.uint64(2) * rest > unit or (np.uint64(2) * rest == unit and quotient & np.uint64(1)):
             quotient += np.uint64(1)
             added += np.int64(unit)
         if quotient >= np.uint64(NOTIONAL_LIMIT_USD6):
-            return 0, 0, False
+            return np.int64(0), np.int64(0), False
         whole = np.int64(quotient)
         added *= np.int64(_POWERS[_RESIDUE_SCALE + scale])
     if (lots < 0) != (price_usd9 < 0):
@@ -155,9 +155,7 @@ def _add_residue(residue: Int64Array, added_usd21: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _trade(
-    events: EventColumns, n: int, book: BookColumns, listed: ListedColumns, residue: Int64Array
-) -> int:
+def _trade(events: EventColumns, n: int, book: BookColumns, listed: ListedColumns, residue: Int64Array) -> int:
     """One event that moves lots; its leg and its pair are there. Returns DONE or what left its range."""
     row, index, lots = events.row[n], events.instrument[n], events.lots[n]
     at = place_of(book.keys, row << INSTRUMENT_BITS | index)

@@ -200,7 +200,7 @@ class Risk:
         return held
 
     def _warn(self, header: records.Header, touched: np.ndarray | None) -> list[Output]:
-        """Exact margins of those whose estimate crossed an armed line: of everybody, or of who is `touched` by events."""
+        """Exact margins of those whose estimate crossed an armed line: of everybody, or of those `touched`."""
         if self._tables() is None or not len(self.lines.base_usd6):
             return []
         rows = np.arange(len(self.book.accounts)) if touched is None else touched

@@ -60,7 +60,7 @@ async def _paced(address: str, log: SpineLog, pace_s: float) -> Paced:
             await asyncio.gather(*(found.append(p, of[place].events) for p, of in enumerate(blocks)))
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             await asyncio.gather(*(found.append(p, [of[place].barrier]) for p, of in enumerate(blocks)))
-        await found.wait_until_done(1 + shape.blocks)
+        await found.wait_until_said(shape.blocks)
         began, done, calls = await found.barriers_ms(), await found.done(), await found.calls()
         resident_mb = found.usage().resident_mb
     last = [one for one in done if one.block == shape.blocks]

@@ -23,7 +23,6 @@ class RecordedLog:
         behind = next(place for place, header in enumerate(headers) if header.kind == records.BARRIER) + 1
         self.scenario_set, self.shape = world.scenario_set, Shape(accounts=len(run.risks[0].book.accounts))
         self._genesis, self.values = log[:behind], log[behind:]
-        self.block_count = world.block_count - 1
         self.fills = sum(header.entries for header in headers[behind:] if header.kind == records.EVENTS)
 
     def genesis(self, partition: int) -> list[bytes]:

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from schemas.topics import BLOCKS_DONE
 from tests.bench.rows import Row
 from tests.bench.spine_log import Shape, SpineLog, small_shape
-from tests.bench.spine_site import Site, load, quantile, running_broker, site
+from tests.bench.spine_site import load, quantile, running_broker, site
 
 FEW = Shape(accounts=1_000, partitions=4, blocks=120, records_a_block=1, fills_a_record=20, calls=12, rich=False)
 MANY = replace(FEW, accounts=100_000, blocks=45)
@@ -70,7 +69,7 @@ async def _killed(address: str, shape: Shape, pace_s: float, groups: int, kills:
     log = SpineLog(shape)
     at = {shape.blocks * (n + 1) // (kills + 1) for n in range(kills)}
     async with site(address, log, groups=groups, session_s=SESSION_S) as found:
-        await found.wait_until_done(groups)  # the standby is there as well
+        await found.wait_until_everybody_said(groups)  # the standby is there as well
         blocks = [list(log.blocks(p)) for p in range(shape.partitions)]
         due_s = time.monotonic()
         for place in range(shape.blocks):
@@ -80,19 +79,11 @@ async def _killed(address: str, shape: Shape, pace_s: float, groups: int, kills:
             await asyncio.gather(*(found.append(p, these) for p, these in enumerate(records)))
             if place in at:
                 os.kill(found.pids()[VICTIM], signal.SIGKILL)
-        await _all_said(found, shape.blocks)
+        await found.wait_until_said(shape.blocks)
         began, done = await found.barriers_ms(), await found.done()
     last = sorted(one for one in done if one.block == shape.blocks)
     delays = [float(one.time_ms - began[one.partition, one.block]) for one in done if one.block > 1]
     return Kills(delays, kills, "+".join(one.value["state_digest"][:8] for one in last))
-
-
-async def _all_said(found: Site, block: int) -> None:
-    """Until each partition has said the block: repeats make the number of records say nothing."""
-    await found.wait_until_done(1 + block)
-    async with asyncio.timeout(60):
-        while len({one.partition for one in await found.said(BLOCKS_DONE) if one.block == block}) < found.partitions:
-            await asyncio.sleep(0.1)
 
 
 def _size(run: Kills, shape: Shape) -> str:

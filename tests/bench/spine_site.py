@@ -32,6 +32,7 @@ from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
 from tests.bench.rows import MEBIBYTE
 from tests.bench.spine_log import SpineLog
 from tests.bench.spine_recorded import RecordedLog
+from tests.chaos.notes import notes
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
 ROOT = Path(__file__).parents[2]
@@ -87,14 +88,39 @@ class Site:
         """Append the genesis block and wait until every partition has done it."""
         for partition in range(self.partitions):
             await self.append(partition, log.genesis(partition))
-        await self.wait_until_done(1)
+        await self.wait_until_said(records.read_header(log.genesis(0)[-1]).block)
 
-    async def wait_until_done(self, blocks: int) -> None:
-        """Until blocks.done has so many records of every partition, of the first group to say it."""
+    async def wait_until_said(self, block: int) -> None:
+        """Until the last record of blocks.done of every partition is of this block or a later one."""
+        topic = self.settings.topic(BLOCKS_DONE)
+        async with asyncio.timeout(LIMIT_S):
+            for partition in range(self.partitions):
+                while await self._last_said(topic, partition) < block:
+                    await asyncio.sleep(POLL_S)
+
+    async def _last_said(self, topic: str, partition: int) -> int:
+        _, end = await self.reader.bounds(topic, partition)
+        last = await self.reader.read(topic, partition, max(0, end - 1), end)
+        return int(msgspec.json.decode(last[-1].value)["block"]) if last else -1
+
+    async def wait_until_everybody_said(self, copies: int) -> None:
+        """Until every partition's first block was said by so many groups."""
         logs = [(self.settings.topic(BLOCKS_DONE), p) for p in range(self.partitions)]
         async with asyncio.timeout(LIMIT_S):
-            while min((await self.reader.ends(logs)).values()) < blocks:
+            while min((await self.reader.ends(logs)).values()) < copies:
                 await asyncio.sleep(POLL_S)
+
+    async def wait_until_shared(self) -> None:
+        """Until the partitions are spread over all workers of the first group, each of which has some."""
+        async with asyncio.timeout(LIMIT_S):
+            while not (held := self._held()) or min(held) == 0 or sum(held) != self.partitions:
+                await asyncio.sleep(POLL_S)
+
+    def _held(self) -> list[int]:
+        """Partitions of each worker, by what it noted last."""
+        paths = [Path(self.config.folder) / f"risk-{n}.log" for n in range(self.config.risk_workers)]
+        found = [[one for one in notes(path) if one["event"] == "restore"] if path.exists() else [] for path in paths]
+        return [len(restores[-1]["offsets"]) if restores else 0 for restores in found]
 
     async def said(self, topic: str) -> list[Said]:
         """Everything said so far, repeats dropped; a hole or a conflict is an error, and so is a halt."""

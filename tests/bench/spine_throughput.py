@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from schemas import log_records as records
 from schemas.topics import ACCOUNT_LOG
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
 from tests.bench.rows import Row
@@ -84,28 +85,28 @@ def _flow(address: str, shape: Shape, workers: int = 1, compare: bool = False) -
     values = [
         [value for block in log.blocks(p) for value in (*block.events, block.barrier)] for p in range(shape.partitions)
     ]
-    return asyncio.run(_measured(address, log, values, workers, shape.blocks, shape.fills, compare))
+    return asyncio.run(_measured(address, log, values, workers, shape.fills, compare))
 
 
 def _recorded(address: str, small: bool) -> Flow:
     log = RecordedLog(blocks=6 if small else None)
-    return asyncio.run(_measured(address, log, [log.values], 1, log.block_count, log.fills, compare=True))
+    return asyncio.run(_measured(address, log, [log.values], 1, log.fills, compare=True))
 
 
 async def _measured(
-    address: str, log: SpineLog | RecordedLog, values: list[list[bytes]], workers: int, blocks: int, fills: int,
-    compare: bool,
-) -> Flow:  # fmt: skip
+    address: str, log: SpineLog | RecordedLog, values: list[list[bytes]], workers: int, fills: int, compare: bool
+) -> Flow:
+    last_block = records.read_header(values[0][-1]).block
     async with site(address, log, workers=workers) as found:
-        before = (await found.done())[0].value["seq"]
+        await found.wait_until_shared()
         found.signal(signal.SIGSTOP)
         used_s = found.usage().cpu_s
         await asyncio.gather(*(found.append(p, these) for p, these in enumerate(values)))
         began_s = found.signal(signal.SIGCONT)
-        await found.wait_until_done(before + blocks)
+        await found.wait_until_said(last_block)
         usage, done = found.usage(), await found.done()
         seconds = max(one.time_ms for one in done) / 1e3 - began_s
-        digests = [one.value["state_digest"] for one in sorted(done) if one.block == max(d.block for d in done)]
+        digests = [one.value["state_digest"] for one in sorted(done) if one.block == last_block]
         calls = sum(len(one.value["events"]) for one in await found.calls())
         raw = await _raw(found, address) if compare else None
     count = sum(map(len, values))
