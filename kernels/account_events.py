@@ -30,7 +30,7 @@ NOTIONAL_LIMIT_USD6 = 2**61
 RESIDUE_LIMB_BITS = 60
 
 DONE, CASH_OUT, ENTRY_OUT, PAID_OUT, LOTS_OUT, CLOSED_OUT = range(6)
-"""How an application ended: all done, or at an event whose cash, entry cost, payment, lots or profit is out of range."""
+"""How an application ended: all done, or at an event whose cash, entry cost, payment, lots or profit is too large."""
 
 _USD9_PER_USD6 = 1_000.0
 _USD6_SCALE = 3  # a product of lots and nano-USD a unit is 10**(lot_exponent - 3) micro-USD
@@ -147,7 +147,7 @@ def place_of(keys: Int64Array, key: int) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_residue(residue: Int64Array, added_usd21: int) -> None:
+def _add_residue(residue: Int64Array, added_usd21: np.int64) -> None:
     residue[0] += added_usd21
     carried = residue[0] >> RESIDUE_LIMB_BITS
     residue[1] += carried
