@@ -85,8 +85,8 @@ def applied(book: Book, events: records.Events, greeks: np.ndarray) -> Any:
     """The rows touched, or what was said."""
     try:
         return book.apply_events(events, CATALOGUE, greeks).tolist()
-    except Fault as fault:
-        return str(fault)
+    except (Fault, ArithmeticError) as fault:  # either halts a partition
+        return f"{type(fault).__name__}: {fault}"
 
 
 def fill(lots: int, price_usd9: int, index: int) -> list[records.Events]:
