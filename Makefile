@@ -1,7 +1,7 @@
 # DPME. `make help` lists the targets; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bench help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint clean
+.PHONY: bench bench-spine help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint clean
 
 VENV := .venv
 STAMP := $(VENV)/.stamp
@@ -73,6 +73,9 @@ chaos: $(STAMP) ## kill, freeze and restart under load, compare every output: BR
 
 bench: $(STAMP) ## figures of the kernels beside their peers, in one run (pip install QuantLib for that peer)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench kernels
+
+bench-spine: $(STAMP) ## throughput, latency and recovery of risk workers beside their peers: BROKER=kafka|dev (half an hour)
+	$(BIN)/python -m tests.bench spine --broker $(if $(filter command,$(origin BROKER)),$(BROKER),kafka)
 
 clean: ## remove the environment, caches and broker data (not Kafka's jars)
 	@infra/kafka/kafka clean || true

@@ -63,27 +63,3 @@ def greeks_by_pair(
     for leg in range(leg_lots.shape[0]):
         for column in range(4):
             out[pair_of_leg[leg], column] += leg_lots[leg] * greeks_usd9[leg_instrument[leg], column]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def greeks_estimate(
-    pair_row: Int64Array,
-    pair_underlying: Int64Array,
-    greeks_usd9: Int64Array,
-    spot_move: FloatArray,
-    volatility_move: FloatArray,
-    days: float,
-    out_usd9: FloatArray,
-) -> None:
-    """out_usd9[row] += delta r + gamma r^2 / 2 + vega dv + theta dt over the row's underlyings, in order.
-
-    greeks_usd9 int64[N,4] (delta, gamma per +100 % spot, vega per 1.00, theta per day); spot_move f64[U] relative,
-    volatility_move f64[U] absolute; plain float64 in a fixed order, so equal inputs give equal bits.
-    """
-    for n in range(pair_row.shape[0]):
-        r, dv = spot_move[pair_underlying[n]], volatility_move[pair_underlying[n]]
-        change = np.float64(greeks_usd9[n, 0]) * r
-        change = change + np.float64(greeks_usd9[n, 1]) * (r * r * 0.5)
-        change = change + np.float64(greeks_usd9[n, 2]) * dv
-        change = change + np.float64(greeks_usd9[n, 3]) * days
-        out_usd9[pair_row[n]] += change

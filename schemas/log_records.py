@@ -24,6 +24,7 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 from __future__ import annotations
 
 import struct
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -216,12 +217,17 @@ def pack_events(header: bytes, events: Events) -> bytes:
 def read_events(raw: bytes, header: Header) -> Events:
     (count,) = struct.unpack_from("<I", raw, HEADER.size)
     lengths = struct.unpack_from(f"<{count}H", raw, HEADER.size + 4)
-    at = HEADER.size + 4 + 2 * count
-    names = []
-    for length in lengths:
-        names.append(raw[at : at + length].decode())
-        at += length
-    return Events(names, _rows(raw, EVENT_ROW, header.entries, at + -at % 8))
+    bounds = list(accumulate(lengths, initial=HEADER.size + 4 + 2 * count))
+    return Events(_names(raw, bounds), _rows(raw, EVENT_ROW, header.entries, bounds[-1] + -bounds[-1] % 8))
+
+
+def _names(raw: bytes, bounds: list[int]) -> list[str]:
+    """Text between each two bounds; where all of it is ASCII, as it usually is, decoded at once."""
+    first, last = bounds[0], bounds[-1]
+    if raw[first:last].isascii():
+        text = raw[:last].decode("latin-1")
+        return [text[begin:end] for begin, end in pairwise(bounds)]
+    return [raw[begin:end].decode() for begin, end in pairwise(bounds)]
 
 
 def _rows(raw: bytes, dtype: np.dtype, count: int, at: int) -> np.ndarray:

@@ -91,8 +91,8 @@ class Tracer:
         row = self._row()
         if row is None or row >= len(self.risk.lines.base_usd6):
             return None
-        estimate = self.risk.lines.estimates(self.risk.book, self.risk.market, self.risk.keyframe)[row]
-        return float(estimate) if np.isfinite(estimate) else None
+        estimate = self.risk.lines.estimate(row, self.risk.book, self.risk.market, self.risk.keyframe)
+        return estimate if np.isfinite(estimate) else None
 
     # -- steps
 

@@ -10,6 +10,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels.account_events import (
+    CASH_LIMIT_USD6,
+    CASH_OUT,
+    CLOSED_OUT,
+    DONE,
+    ENTRY_LIMIT_USD6,
+    ENTRY_OUT,
+    INSTRUMENT_BITS,
+    INSTRUMENT_MASK,
+    LOTS_LIMIT,
+    LOTS_OUT,
+    PAID_OUT,
+    RESIDUE_LIMB_BITS,
+    BookColumns,
+    EventColumns,
+    ListedColumns,
+    apply_rows,
+    merge_places,
+    missing_keys,
+    widened,
+    widened_table,
+)
 from kernels.account_sums import greeks_by_pair
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
@@ -23,12 +45,7 @@ from schemas.quantities import (
 )
 from streams.engine.output import Fault
 
-INSTRUMENT_BITS = 24
-INSTRUMENT_MASK = (1 << INSTRUMENT_BITS) - 1
 LINEAR_KINDS = ("perpetual", "future")
-CASH_LIMIT_USD6 = 2**60
-ENTRY_LIMIT_USD6 = 2**59
-LOTS_LIMIT = 2**60
 PRODUCT_LIMIT = 2**62
 
 
@@ -38,6 +55,16 @@ class Legs(NamedTuple):
     account_ptr: np.ndarray
     leg_instrument: np.ndarray
     leg_lots: np.ndarray
+
+
+class Taken(NamedTuple):
+    """Events taken up: their columns, the rows int64 of the accounts they name, and those that they will touch (of
+    events of their own, and of holders of what is funded), ascending.
+    """
+
+    columns: EventColumns
+    named: np.ndarray
+    rows: np.ndarray
 
 
 class Book:
@@ -63,22 +90,68 @@ class Book:
 
     def apply_events(self, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray) -> np.ndarray:
         """Apply packed events in order; Greeks (int64[I,4] per lot) move with the lots. Returns rows touched."""
-        rows = np.array([self._row(name) for name in events.names], np.int64)
-        of_one = events.rows["account"] != records.EVERY_ACCOUNT
-        row_of_event = np.full(len(events.rows), -1)
-        row_of_event[of_one] = rows[events.rows["account"][of_one]]
-        trades = of_one & (events.rows["kind"] != records.CASH)
-        self._make_room(row_of_event[trades], events.rows["instrument"][trades].astype(np.int64), catalogue)
+        taken = self.take_up(events, catalogue)
+        self.carry_out(taken, catalogue, greeks_usd9)
+        return taken.rows
+
+    def take_up(self, events: records.Events, catalogue: Catalogue) -> Taken:
+        """Accounts, legs and pairs of everything the events name are there afterwards; nothing else changes."""
+        named, account = self._rows_of(events.names), events.rows["account"]
+        of_one = account != records.EVERY_ACCOUNT
+        row_of_event = np.full(len(account), -1, np.int64)
+        row_of_event[of_one] = named[account[of_one]]
+        fields = ("kind", "instrument", "lots", "price_usd9", "cash_usd6")
+        columns = EventColumns(row_of_event, *(np.ascontiguousarray(events.rows[field]) for field in fields))
+        is_funding = columns.kind == records.FUNDING
+        if not (of_one | is_funding).all():
+            raise Fault("an event other than a funding names no account")
+        trades = of_one & (columns.kind != records.CASH)
+        self._make_room(row_of_event[trades], columns.instrument[trades].astype(np.int64), catalogue)
         touched = [row_of_event[of_one]]
-        for row, event in zip(row_of_event.tolist(), events.rows.tolist(), strict=True):
-            kind, _, _, instrument, _, lots, price_usd9, cash_usd6 = event
-            if kind == records.FUNDING:
-                touched.append(self._fund(instrument, price_usd9, catalogue))
-                continue
-            self._add_cash(row, cash_usd6)
-            if kind != records.CASH:
-                self._trade(row, instrument, kind, lots, price_usd9, catalogue, greeks_usd9)
-        return self.marked(touched)
+        for index in np.unique(columns.instrument[is_funding]).tolist():
+            touched.append(self.keys[self.holders(index)] >> INSTRUMENT_BITS)
+        return Taken(columns, named, self.marked(touched))
+
+    def carry_out(self, taken: Taken, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
+        """Apply what was taken up, in its order: in compiled stretches between fundings."""
+        events, listed = taken.columns, catalogue.columns()
+        columns = ListedColumns(listed.kind, listed.underlying, listed.lot_exponent, greeks_usd9)
+        begin = 0
+        for at in np.flatnonzero(events.kind == records.FUNDING).tolist():
+            self._apply(events, begin, at, columns)
+            self._fund(int(events.instrument[at]), int(events.price_usd9[at]), catalogue)
+            begin = at + 1
+        self._apply(events, begin, len(events.row), columns)
+
+    def _apply(self, events: EventColumns, begin: int, end: int, listed: ListedColumns) -> None:
+        """Events begin to end - 1, none of them a funding. Raises Fault where a number leaves its range."""
+        residue = np.zeros(2, np.int64)
+        at, found = apply_rows(events, begin, end, self.columns(), listed, residue)
+        self.residue_usd21 += int(residue[0]) + (int(residue[1]) << RESIDUE_LIMB_BITS)
+        if found != DONE:
+            self._say_what_is_out(events, at, found, listed)
+
+    def _say_what_is_out(self, events: EventColumns, at: int, found: int, listed: ListedColumns) -> None:
+        """Raises the Fault with the number itself, which may have any size."""
+        row, index = int(events.row[at]), int(events.instrument[at])
+        lots, price_usd9 = int(events.lots[at]), int(events.price_usd9[at])
+        leg = int(np.searchsorted(self.keys, row << INSTRUMENT_BITS | index))
+        if found == CASH_OUT:
+            self._add_cash(row, int(events.cash_usd6[at]))
+        elif found == CLOSED_OUT:
+            self._add_cash(row, -int(self.entry_usd6[leg]))
+        elif found == LOTS_OUT:
+            held = 0 if events.kind[at] == records.COLLATERAL_SET else int(self.lots[leg])
+            self._within(held + lots, LOTS_LIMIT, row)
+        paid = self._paid_usd6(lots, price_usd9, int(listed.lot_exponent[index]))
+        if found == PAID_OUT:
+            self._add_cash(row, -paid)
+        assert found == ENTRY_OUT
+        self._within(int(self.entry_usd6[leg]) + paid, ENTRY_LIMIT_USD6, row)
+
+    def columns(self) -> BookColumns:
+        """The book as the kernels take it."""
+        return BookColumns(self.cash_usd6, self.keys, self.lots, self.entry_usd6, self.pair_keys, self.pair_greeks_usd9)
 
     def marked(self, rows: list[np.ndarray]) -> np.ndarray:
         """Sorted distinct rows (a mark per account: much faster than np.unique where they are many)."""
@@ -91,8 +164,8 @@ class Book:
         """Places of the open legs of an instrument."""
         return np.flatnonzero(((self.keys & INSTRUMENT_MASK) == instrument) & (self.lots != 0))
 
-    def _fund(self, index: int, amount_usd9: int, catalogue: Catalogue) -> np.ndarray:
-        """Every holder of a perpetual pays `amount_usd9` a unit (who is short receives it). Returns their rows."""
+    def _fund(self, index: int, amount_usd9: int, catalogue: Catalogue) -> None:
+        """Every holder of a perpetual pays `amount_usd9` a unit (who is short receives it)."""
         places = self.holders(index)
         rows = self.keys[places] >> INSTRUMENT_BITS
         paid = self._paid_each_usd6(self.lots[places], amount_usd9, catalogue.instruments[index].lot_exponent)
@@ -100,7 +173,6 @@ class Book:
         for beyond in np.flatnonzero(np.abs(cash) > CASH_LIMIT_USD6).tolist():
             self._within(int(cash[beyond]), CASH_LIMIT_USD6, int(rows[beyond]))
         self.cash_usd6[rows] = cash
-        return rows
 
     def _paid_each_usd6(self, lots: np.ndarray, price_usd9: int, lot_exponent: int) -> np.ndarray:
         """`_paid_usd6` of each of many lots, int64; in arrays wherever their products fit."""
@@ -118,6 +190,13 @@ class Book:
         paid = notional_usd6(lots, price_usd9, lot_exponent)
         self.residue_usd21 += paid * USD21_PER_USD6 - notional_usd21(lots, price_usd9, lot_exponent)
         return paid
+
+    def _rows_of(self, names: list[str]) -> np.ndarray:
+        """Rows of accounts, int64; who is not there yet begins here."""
+        rows = list(map(self.row_of.get, names))
+        if None in rows:
+            rows = list(map(self._row, names))
+        return np.array(rows, np.int64)
 
     def _row(self, account: str) -> int:
         row = self.row_of.get(account)
@@ -137,38 +216,22 @@ class Book:
             raise Fault(f"cash, entry cost or lots of {self.accounts[row]} leave their range: {value}")
         return value
 
-    def _trade(
-        self, row: int, index: int, kind: int, lots: int, price_usd9: int, catalogue: Catalogue, greeks_usd9: np.ndarray
-    ) -> None:
-        instrument = catalogue.instruments[index]
-        at = int(np.searchsorted(self.keys, row << INSTRUMENT_BITS | index))
-        change = lots - int(self.lots[at]) if kind == records.COLLATERAL_SET else lots
-        if kind == records.FILL:
-            paid = self._paid_usd6(lots, price_usd9, instrument.lot_exponent)
-            if instrument.kind in LINEAR_KINDS:
-                self.entry_usd6[at] = self._within(int(self.entry_usd6[at]) + paid, ENTRY_LIMIT_USD6, row)
-            else:
-                self._add_cash(row, -paid)
-        self.lots[at] = self._within(int(self.lots[at]) + change, LOTS_LIMIT, row)
-        if index < len(greeks_usd9):
-            pair = int(np.searchsorted(self.pair_keys, row << INSTRUMENT_BITS | instrument.underlying))
-            self.pair_greeks_usd9[pair] += change * greeks_usd9[index]
-        if self.lots[at] == 0 and self.entry_usd6[at]:  # closed: the profit since entry becomes cash
-            self._add_cash(row, -int(self.entry_usd6[at]))
-            self.entry_usd6[at] = 0
-
     def _make_room(self, rows: np.ndarray, instruments: np.ndarray, catalogue: Catalogue) -> None:
         """Legs and Greeks of every (row, instrument) that is to be traded, in one merge each."""
+        if len(rows) and int(instruments.min()) < 0:
+            raise Fault(f"an event of instrument {int(instruments.min())}")
         underlyings = catalogue.columns().underlying[instruments].astype(np.int64)
-        legs = _missing(self.keys, rows << INSTRUMENT_BITS | instruments)
-        at = np.searchsorted(self.keys, legs)
-        self.keys = np.insert(self.keys, at, legs)
-        self.lots = np.insert(self.lots, at, 0)
-        self.entry_usd6 = np.insert(self.entry_usd6, at, 0)
-        pairs = _missing(self.pair_keys, rows << INSTRUMENT_BITS | underlyings)
-        at = np.searchsorted(self.pair_keys, pairs)
-        self.pair_keys = np.insert(self.pair_keys, at, pairs)
-        self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
+        legs = missing_keys(self.keys, np.sort(rows << INSTRUMENT_BITS | instruments))
+        if len(legs):
+            at, nothing = merge_places(self.keys, legs), np.zeros(len(legs), np.int64)
+            self.keys = widened(self.keys, at, legs)
+            self.lots = widened(self.lots, at, nothing)
+            self.entry_usd6 = widened(self.entry_usd6, at, nothing)
+        pairs = missing_keys(self.pair_keys, np.sort(rows << INSTRUMENT_BITS | underlyings))
+        if len(pairs):
+            at = merge_places(self.pair_keys, pairs)
+            self.pair_keys = widened(self.pair_keys, at, pairs)
+            self.pair_greeks_usd9 = widened_table(self.pair_greeks_usd9, at)
 
     # -- barrier
 
@@ -284,12 +347,3 @@ def payoff_usd9(kind: str, strike_usd9: int, price_usd9: int) -> int:
     if kind == "put":
         return max(strike_usd9 - price_usd9, 0)
     return price_usd9
-
-
-def _missing(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Sorted distinct `wanted` that are not in sorted `have`."""
-    wanted = np.unique(wanted)
-    at = np.searchsorted(have, wanted)
-    known = at < len(have)
-    known[known] = have[at[known]] == wanted[known]
-    return wanted[~known]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.account_sums import greeks_estimate
-from schemas.quantities import ONE_E6, ONE_E9, USD9_PER_USD6
+from kernels.estimates import Moves, estimates, look
+from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
-from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK, Book
+from streams.engine.book import Book
 from streams.engine.margin import HEALTHY, MARGIN_CALL, Margins
 from streams.engine.market import RecordedMarket
 
@@ -22,13 +22,18 @@ MILLISECONDS_PER_DAY = 86_400_000.0
 
 
 class Lines:
-    """Per account: NLV at the barrier's marks (moved by trades since), the two lines, and whether each is armed."""
+    """Per account: NLV at the barrier's marks (moved by trades since), the two lines, and whether each is armed.
+
+    `unsettled`: whose numbers or lines have changed, other than by trades, since it was last seen whether to arm them
+    again. Where nobody is, events concern the accounts that they touch and nobody else.
+    """
 
     def __init__(self) -> None:
         self.base_usd6 = np.zeros(0, np.float64)
         self.line_usd6 = np.zeros((0, 2), np.float64)
         self.armed = np.zeros((0, 2), np.bool_)
         self.traded = np.zeros(0, np.bool_)
+        self.unsettled = np.zeros(0, np.bool_)
 
     def fit_to(self, count: int) -> None:
         """Room for new accounts: they start armed, with lines at zero."""
@@ -38,6 +43,7 @@ class Lines:
             self.line_usd6 = np.vstack([self.line_usd6, np.zeros((missing, 2))])
             self.armed = np.vstack([self.armed, np.ones((missing, 2), np.bool_)])
             self.traded = np.append(self.traded, np.zeros(missing, np.bool_))
+            self.unsettled = np.append(self.unsettled, np.zeros(missing, np.bool_))
 
     def at_barrier(self, margins: Margins, changed: np.ndarray, p: RiskParameters) -> None:
         """Exact numbers of a barrier replace the estimates; bool[A] `changed`: the account's state changed here."""
@@ -52,39 +58,36 @@ class Lines:
             [margins.state == HEALTHY, (margins.state == HEALTHY) | (margins.state == MARGIN_CALL)], axis=1
         )
         self.armed = np.where(changed[:, None], fresh, self.armed & fresh)
-        self.rearm(nlv_usd6, p)
+        self.armed |= nlv_usd6[:, None] * ONE_E6 >= self.line_usd6 * p.rearm_ratio_e6
+        self.unsettled[:] = False
 
-    def rearm(self, estimate_usd6: np.ndarray, p: RiskParameters) -> None:
-        """Arm what stands above `rearm_ratio` x line again."""
-        self.armed |= estimate_usd6[:, None] * ONE_E6 >= self.line_usd6 * p.rearm_ratio_e6
+    def on_trades(self, rows: np.ndarray, nlv_change_usd6: np.ndarray, line_rise_usd6: np.ndarray) -> None:
+        """Trades of `rows` int64[n] since the barrier, float64[n]: NLV at the barrier's marks, and a bound by which the
+        lines can rise.
+        """
+        self.base_usd6[rows] += nlv_change_usd6
+        self.line_usd6[rows] += line_rise_usd6[:, None]
 
-    def on_trades(self, nlv_change_usd6: np.ndarray, line_rise_usd6: np.ndarray) -> None:
-        """Trades since the barrier, float64[A]: NLV at the barrier's marks, and a bound by which the lines can rise."""
-        self.fit_to(len(nlv_change_usd6))
-        self.base_usd6 += nlv_change_usd6
-        self.line_usd6 += line_rise_usd6[:, None]
+    def look(
+        self, rows: np.ndarray, book: Book, now: RecordedMarket, then: RecordedMarket, p: RiskParameters
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(places in `rows` of who is below an armed line, float64[n] NLV of `rows` by their Greeks at `now`).
 
-    def estimates(self, book: Book, now: RecordedMarket, then: RecordedMarket) -> np.ndarray:
-        """NLV of every account by its Greeks at `now`, float64[A] micro-USD; `then` is the last barrier's market."""
-        known = then.spot_usd9 > 0
-        spot_move = np.zeros(len(now.spot_usd9))
-        both = known & (now.spot_usd9 > 0)
-        spot_move[both] = now.spot_usd9[both] / then.spot_usd9[both] - 1.0
-        volatility_move = np.where(
-            (then.volatility_e9 > 0) & (now.volatility_e9 > 0),
-            (now.volatility_e9 - then.volatility_e9) / float(ONE_E9),
-            0.0,
-        )
-        change_usd9 = np.zeros(len(book.accounts))
-        rows, underlyings = book.pair_keys >> INSTRUMENT_BITS, book.pair_keys & INSTRUMENT_MASK
-        days = (now.time_ms - then.time_ms) / MILLISECONDS_PER_DAY
-        greeks_estimate(rows, underlyings, book.pair_greeks_usd9, spot_move, volatility_move, days, change_usd9)
-        return self.base_usd6 + change_usd9 / float(USD9_PER_USD6)
+        `then` is the last barrier's market. What stands above `rearm_ratio` x line is armed again first; a NaN counts
+        as below.
+        """
+        estimate_usd6, below = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
+        look(
+            rows, book.pair_keys, book.pair_greeks_usd9, _moves(now, then), self.base_usd6, self.line_usd6,
+            float(p.rearm_ratio_e6), self.armed, self.unsettled, estimate_usd6, below,
+        )  # fmt: skip
+        return np.flatnonzero(below), estimate_usd6
 
-    def crossed(self, estimate_usd6: np.ndarray) -> np.ndarray:
-        """Rows whose estimate is below an armed line (a NaN counts as below)."""
-        below = ~(estimate_usd6[:, None] >= self.line_usd6) & self.armed
-        return np.flatnonzero(below.any(axis=1))
+    def estimate(self, row: int, book: Book, now: RecordedMarket, then: RecordedMarket) -> float:
+        """NLV of one account by its Greeks at `now`; nothing is armed or looked at by it."""
+        rows, found = np.array([row]), np.zeros(1)
+        estimates(rows, book.pair_keys, book.pair_greeks_usd9, _moves(now, then), self.base_usd6, found)
+        return float(found[0])
 
     def to_plain(self) -> dict:
         return {name: value.tobytes() for name, value in vars(self).items()}
@@ -96,4 +99,11 @@ class Lines:
         lines.line_usd6 = np.frombuffer(plain["line_usd6"], np.float64).reshape(-1, 2).copy()
         lines.armed = np.frombuffer(plain["armed"], np.bool_).reshape(-1, 2).copy()
         lines.traded = np.frombuffer(plain["traded"], np.bool_).copy()
+        everybody = np.ones(len(lines.traded), np.bool_)  # of a checkpoint that does not say
+        lines.unsettled = np.frombuffer(plain.get("unsettled", everybody.tobytes()), np.bool_).copy()
         return lines
+
+
+def _moves(now: RecordedMarket, then: RecordedMarket) -> Moves:
+    days = (now.time_ms - then.time_ms) / MILLISECONDS_PER_DAY
+    return Moves(now.spot_usd9, then.spot_usd9, now.volatility_e9, then.volatility_e9, days)

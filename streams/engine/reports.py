@@ -62,9 +62,7 @@ class Reporter:
 
     # -- warnings
 
-    def warnings(
-        self, state: Risk, header: records.Header, due: list[WarningDue], estimate_usd6: np.ndarray
-    ) -> list[Output]:
+    def warnings(self, state: Risk, header: records.Header, due: list[WarningDue]) -> list[Output]:
         """One record for all warnings of one log record."""
         names = tuple(row.name for row in state.parameters.stress_rows)
         events = []
@@ -81,7 +79,7 @@ class Reporter:
                     time_ms=header.time_ms,
                     line=LINE_NAMES[warning.line],
                     trigger=warning.trigger,
-                    estimate_usd6=_whole(estimate_usd6[warning.row], warning),
+                    estimate_usd6=_whole_estimate(warning),
                     margin=margin_of(warning.exact, warning.place, names),
                     greeks=greeks_of(state, warning.row),
                     epoch=self.epoch or UNSET,
@@ -276,6 +274,7 @@ def greeks_of(state: Risk, row: int) -> tuple[Greeks, ...]:
     return tuple(found)
 
 
-def _whole(estimate_usd6: float, warning: WarningDue) -> int:
+def _whole_estimate(warning: WarningDue) -> int:
     """Estimates are shown to the micro-USD; where there is none (wide accounts) the exact NLV stands for it."""
-    return round(float(estimate_usd6)) if np.isfinite(estimate_usd6) else int(warning.exact.nlv_usd6[warning.place])
+    estimate_usd6 = float(warning.estimate_usd6)
+    return round(estimate_usd6) if np.isfinite(estimate_usd6) else int(warning.exact.nlv_usd6[warning.place])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,12 +27,23 @@ from streams.engine.output import Fault, Output
 from streams.engine.reports import Reporter
 from streams.engine.screen import screen
 from streams.engine.tables import TableCache, Tables
-from streams.engine.trades import loss_bound_usd9, trade_effects
+from streams.engine.trades import LotTerms, lot_terms, trade_effects
 from streams.engine.undo import Undo
 from streams.engine.warn import exact_now, warnings_due
 
 DUMP_VERSION = 2
 REPEATS_REMEMBERED = 4_096
+
+
+class AtHand(NamedTuple):
+    """Tables of a keyframe and what follows from them, with what they were found by (the keyframe is never changed but
+    for room for what is listed)."""
+
+    keyframe: RecordedMarket
+    parameters: RiskParameters
+    listed: tuple[str, int, int]  # scenario set, underlyings, instruments
+    tables: Tables
+    lot_terms: LotTerms
 
 
 class Risk:
@@ -68,6 +79,7 @@ class Risk:
         self.marked = -1  # block of the last checkpoint mark: after a rollback they come again
         self.seen: dict[tuple[int, int], bytes] = {}  # (number, kind is EVENTS) -> mark of the bytes
         self._mark: int | None = None
+        self._at_hand: AtHand | None = None  # no state: found again from it
 
     # -- machine
 
@@ -148,6 +160,7 @@ class Risk:
             self.catalogue.apply(listing)
             if listing["type"] == "parameters":
                 self.parameters = parse_parameters(listing["document"])
+                self.lines.unsettled[:] = True
             elif listing["type"] == "scenario_set":
                 self.scenario_digest = listing["digest"]
             elif listing["type"] == "halt" and listing["partition"] == self.partition:
@@ -159,38 +172,57 @@ class Risk:
         if header.block != self.block + 1 and self.block >= 0:
             raise Fault(f"events of block {header.block} after block {self.block}")
         self.events += header.entries
-        tables = self._tables()
-        if tables is None:
+        at_hand = self._tables_at_hand()
+        if at_hand is None:
             self.book.apply_events(events, self.catalogue, np.zeros((0, 4), np.int64))
             return []
-        effects = trade_effects(self.book, events, self.catalogue, tables, loss_bound_usd9(tables, self.parameters))
+        effects = trade_effects(self.book, events, self.catalogue, at_hand.tables.greeks_usd9, at_hand.lot_terms)
         self.lines.fit_to(len(self.book.accounts))
-        self.lines.on_trades(effects.nlv_change_usd6, effects.line_rise_usd6)
+        self.lines.on_trades(effects.rows, effects.nlv_change_usd6, effects.line_rise_usd6)
         self.lines.traded[effects.named] = True
         return self._warn(header, effects.rows)
 
     def _tables(self) -> Tables | None:
         """Tables of the last barrier; None before the first one."""
+        at_hand = self._tables_at_hand()
+        return None if at_hand is None else at_hand.tables
+
+    def _tables_at_hand(self) -> AtHand | None:
+        """The same with their bounds; looked up once for all records up to the next barrier."""
         if not self.keyframe_identity[0]:
             return None
-        return self.cache.get(self.catalogue, self.keyframe, self.parameters, self.scenario_digest)
+        listed = (self.scenario_digest, len(self.catalogue.underlyings), len(self.catalogue.instruments))
+        held = self._at_hand
+        if (
+            held is None
+            or held.keyframe is not self.keyframe
+            or held.parameters is not self.parameters
+            or held.listed != listed
+        ):
+            tables = self.cache.get(self.catalogue, self.keyframe, self.parameters, self.scenario_digest)
+            terms = lot_terms(tables, self.parameters)
+            held = self._at_hand = AtHand(self.keyframe, self.parameters, listed, tables, terms)
+        return held
 
-    def _warn(self, header: records.Header, rows: np.ndarray | None) -> list[Output]:
-        """Exact margins of those whose estimate crossed an armed line (of `rows` only, if given)."""
+    def _warn(self, header: records.Header, touched: np.ndarray | None) -> list[Output]:
+        """Exact margins of those whose estimate crossed an armed line: of everybody, or of those `touched`."""
         if self._tables() is None or not len(self.lines.base_usd6):
             return []
-        estimate = self.lines.estimates(self.book, self.market, self.keyframe)
-        self.lines.rearm(estimate, self.parameters)
-        crossed = self.lines.crossed(estimate)
-        if rows is not None:
-            crossed = np.intersect1d(crossed, rows)
-        if not len(crossed):
+        rows = np.arange(len(self.book.accounts)) if touched is None else touched
+        if touched is not None and self.lines.unsettled.any():  # events wake nobody else, but arm whoever is above
+            self._look(np.flatnonzero(self.lines.unsettled))
+        below, estimate_usd6 = self._look(rows)
+        if not len(below):
             return []
+        crossed = rows[below]
         exact = exact_now(self, crossed)
-        trigger = "tick" if rows is None else "fill"
-        due = warnings_due(self.lines, crossed, estimate, exact, trigger)
+        trigger = "tick" if touched is None else "fill"
+        due = warnings_due(self.lines, crossed, estimate_usd6[below], exact, trigger)
         self.warned += len(due)
-        return self.reporter.warnings(self, header, due, estimate) if due else []
+        return self.reporter.warnings(self, header, due) if due else []
+
+    def _look(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.lines.look(rows, self.book, self.market, self.keyframe, self.parameters)
 
     # -- barrier
 
@@ -211,6 +243,7 @@ class Risk:
         if is_evaluated:
             yield from self._evaluate(header)
         else:
+            self.lines.unsettled[:] = True  # the market moved, and nobody has looked
             yield [self.reporter.block_done(self, header, None, 0, {})]
         self.block, self.events, self.warned, self.bids = header.block, 0, 0, 0
         self.undo.close(self, is_evaluated and bool((self.margins.keyframe_block == header.block).all()))

@@ -254,6 +254,7 @@ def _compute_again(state: Risk, point: Point) -> None:
     state.lines.at_barrier(state.margins, np.ones(count, np.bool_), parameters)
     armed = point.rows["armed"]
     state.lines.armed = np.stack([armed & 1, armed >> 1], axis=1).astype(np.bool_)
+    state.lines.unsettled[:] = True
 
 
 # -- differences

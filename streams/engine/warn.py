@@ -18,12 +18,15 @@ SHARE_WORTH_ALL = 4  # a quarter of the instruments to reprice: as well all of t
 
 
 class WarningDue(NamedTuple):
-    """A confirmed crossing: account row, its place in `exact`, which line, what triggered it, the exact margins."""
+    """A confirmed crossing: account row, its place in `exact`, which line, what triggered it, the estimate that led to
+    it, the exact margins.
+    """
 
     row: int
     place: int
     line: int
     trigger: str
+    estimate_usd6: float
     exact: Margins
 
 
@@ -63,7 +66,7 @@ def _start_warm(margins: Margins, known: Margins, rows: np.ndarray) -> None:
 def warnings_due(
     lines: Lines, rows: np.ndarray, estimate_usd6: np.ndarray, exact: Margins, trigger: str
 ) -> list[WarningDue]:
-    """Confirmed crossings of armed lines; the exact numbers replace the estimates of all `rows`.
+    """Confirmed crossings of armed lines; the exact numbers replace the estimates (float64[n]) of all `rows` int64[n].
 
     A fall through both lines at once is one warning, of the lower line.
     """
@@ -71,12 +74,14 @@ def warnings_due(
     for place, row in enumerate(rows.tolist()):
         nlv = int(exact.nlv_usd6[place])
         limits = (int(exact.initial_margin_usd6[place]), int(exact.maintenance_margin_usd6[place]))
-        lines.base_usd6[row] += nlv - estimate_usd6[row]
+        estimate = estimate_usd6[place]
+        lines.base_usd6[row] += nlv - estimate
         lines.line_usd6[row] = limits
+        lines.unsettled[row] = True
         if nlv < limits[MM] and lines.armed[row, MM]:
-            due.append(WarningDue(row, place, MM, trigger, exact))
+            due.append(WarningDue(row, place, MM, trigger, estimate, exact))
             lines.armed[row] = False
         elif nlv < limits[IM] and lines.armed[row, IM]:
-            due.append(WarningDue(row, place, IM, trigger, exact))
+            due.append(WarningDue(row, place, IM, trigger, estimate, exact))
             lines.armed[row, IM] = False
     return due

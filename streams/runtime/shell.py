@@ -175,7 +175,7 @@ class Shell:
             return
         self.count["long"] += 1
         loop = asyncio.get_running_loop()
-        while (found := await loop.run_in_executor(self._threads, _next_step, steps)) is not None:
+        while (found := await loop.run_in_executor(self._threads, _next_outputs, steps)) is not None:
             await self._send_all(unit, found)
             self._show(found, started_s)
 
@@ -354,9 +354,9 @@ class Shell:
         return {**self.count, **written, "units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
 
 
-def _next_step(steps: Iterator[list[Output]]) -> list[Output] | None:
-    """StopIteration cannot pass through a future."""
-    return next(steps, None)
+def _next_outputs(steps: Iterator[list[Output]]) -> list[Output] | None:
+    """The next outputs there are, None at the end: a step that says nothing is not worth a change of threads."""
+    return next(filter(None, steps), None)
 
 
 def _is_ahead(candidate: dict[LogPosition, int], held: dict[LogPosition, int]) -> bool:

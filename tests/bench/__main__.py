@@ -9,6 +9,7 @@ import sys
 from tests.bench.rows import Row, as_json, table
 
 SUITES = {
+    "spine": ("spine_throughput", "spine_latency", "spine_recovery"),
     "kernels": ("pricing", "expected_shortfall", "screening", "scenarios", "merkle", "compilation"),
     "lifecycle": ("lifecycle",),
     "model": ("model",),
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("suite", choices=sorted(SUITES))
     parser.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object {rows: [...]}")
     parser.add_argument("--small", action="store_true", help="small sizes, for tests: seconds instead of minutes")
+    parser.add_argument("--broker", choices=("kafka", "dev"), default="kafka", help="of the spine suite")
     parser.add_argument("--only", default="", help="only the parts whose name contains this word")
     arguments = parser.parse_args()
     rows: list[Row] = []
@@ -28,7 +30,8 @@ def main() -> int:
         if arguments.only not in part:
             continue
         module = importlib.import_module(f"tests.bench.{part}")
-        for row in module.rows(small=arguments.small):
+        options = {"broker": arguments.broker} if arguments.suite == "spine" else {}
+        for row in module.rows(small=arguments.small, **options):
             rows.append(row)
             print(f"{part}: {row.name}: {row.value} {row.unit}", file=sys.stderr, flush=True)
     print(as_json(rows) if arguments.json else "\n".join(table(rows)))

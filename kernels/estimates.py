@@ -1,0 +1,104 @@
+"""Between barriers: NLV of accounts by their Greeks, and whose estimate is below a line that is armed.
+
+Plain float64 in a fixed order (an account's underlyings ascending), so equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
+from kernels.layout import BoolArray, FloatArray, Int64Array
+
+_USD9_PER_USD6 = 1_000.0
+_ONE_E6, _ONE_E9 = 1_000_000.0, 1_000_000_000.0
+
+
+class Moves(NamedTuple):
+    """From a barrier's market to the present one: prices and volatilities int64[U], 0 where there is none; days."""
+
+    spot_usd9: Int64Array
+    spot_before_usd9: Int64Array
+    volatility_e9: Int64Array
+    volatility_before_e9: Int64Array
+    days: float
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _relative_move(now_usd9: int, before_usd9: int) -> float:
+    if now_usd9 <= 0 or before_usd9 <= 0:
+        return 0.0
+    return np.float64(now_usd9) / np.float64(before_usd9) - 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _absolute_move(now_e9: int, before_e9: int) -> float:
+    if now_e9 <= 0 or before_e9 <= 0:
+        return 0.0
+    return np.float64(now_e9 - before_e9) / _ONE_E9
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def estimates(
+    rows: Int64Array,
+    pair_keys: Int64Array,
+    pair_greeks_usd9: Int64Array,
+    moves: Moves,
+    base_usd6: FloatArray,
+    out_usd6: FloatArray,
+) -> None:
+    """out_usd6 f64[n] = base_usd6[row] + delta r + gamma r^2 / 2 + vega dv + theta dt over the row's underlyings.
+
+    r is the relative move of a price, dv the absolute one of a volatility.
+    rows int64[n] ascending; pair_keys int64[P] (row << INSTRUMENT_BITS | underlying, ascending) with pair_greeks_usd9
+    int64[P,4]: delta, gamma per +100 % spot, vega per 1.00, theta per day. base_usd6 f64[A].
+    """
+    at = 0
+    for n in range(rows.shape[0]):
+        row, change_usd9 = rows[n], 0.0
+        if at == pair_keys.shape[0] or pair_keys[at] >> INSTRUMENT_BITS != row:
+            at = place_of(pair_keys, row << INSTRUMENT_BITS)
+        while at < pair_keys.shape[0] and pair_keys[at] >> INSTRUMENT_BITS == row:
+            underlying = pair_keys[at] & INSTRUMENT_MASK
+            r = _relative_move(moves.spot_usd9[underlying], moves.spot_before_usd9[underlying])
+            dv = _absolute_move(moves.volatility_e9[underlying], moves.volatility_before_e9[underlying])
+            change = np.float64(pair_greeks_usd9[at, 0]) * r
+            change = change + np.float64(pair_greeks_usd9[at, 1]) * (r * r * 0.5)
+            change = change + np.float64(pair_greeks_usd9[at, 2]) * dv
+            change = change + np.float64(pair_greeks_usd9[at, 3]) * moves.days
+            change_usd9 += change
+            at += 1
+        out_usd6[n] = base_usd6[row] + change_usd9 / _USD9_PER_USD6
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def look(
+    rows: Int64Array,
+    pair_keys: Int64Array,
+    pair_greeks_usd9: Int64Array,
+    moves: Moves,
+    base_usd6: FloatArray,
+    line_usd6: FloatArray,
+    rearm_ratio_e6: float,
+    armed: BoolArray,
+    unsettled: BoolArray,
+    out_usd6: FloatArray,
+    out_below: BoolArray,
+) -> None:
+    """`estimates`, and with them: arm what stands above rearm ratio x line; out_below bool[n]: below an armed line.
+
+    line_usd6 f64[A,2] and armed bool[A,2]: the two lines of each account. A NaN counts as below and arms nothing.
+    unsettled bool[A] is cleared for `rows`.
+    """
+    estimates(rows, pair_keys, pair_greeks_usd9, moves, base_usd6, out_usd6)
+    for n in range(rows.shape[0]):
+        row, estimate_usd6 = rows[n], out_usd6[n]
+        for line in range(2):
+            if estimate_usd6 * _ONE_E6 >= line_usd6[row, line] * rearm_ratio_e6:
+                armed[row, line] = True
+            if armed[row, line] and not estimate_usd6 >= line_usd6[row, line]:
+                out_below[n] = True
+        unsettled[row] = False
