@@ -17,9 +17,9 @@ from typing import Any
 
 from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker, KafkaBroker
 from tests.chaos import arena
-from tests.chaos.acts import ACT_KINDS, BROKER, ROLES
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
+from tests.chaos.faults import Script, listing, parse
 from tests.chaos.mutant_workers import CHECKPOINT_EVERY, MUTANTS, SCRIPTS
 from tests.chaos.report import report
 from tests.chaos.verdict import take
@@ -28,22 +28,23 @@ from tests.chaos.world import chaos_world
 BLOCKS_PER_S = 6.0
 SECONDS = 75.0
 SCRIPT_S = 2.8  # of feeding for each act of a script
-SHORT = (
-    ("kill", "risk"), ("kill twice", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "sequencer"),
-    ("kill all", "risk"),
-)  # fmt: skip
+SHORT = parse("kill:risk, kill twice:sequencer, freeze:risk, kill:enforcement, stop:sequencer, kill all:risk")
+LIST = "list"
 BROKERS: dict[str, Callable[[Path], Broker]] = {"dev": DevelopmentBroker, "kafka": KafkaBroker}
 
 
 def main() -> int:
     arguments = _arguments()
+    if arguments.acts == LIST:
+        print(listing())
+        return 0
     with tempfile.TemporaryDirectory(prefix="dpme-chaos-") as temporary:
         folder = Path(arguments.keep or temporary)
         try:
             with own_broker(arguments.broker, folder) as broker:
                 address = broker.address if broker else arguments.broker
                 found = asyncio.run(chaos(address, broker, folder, arguments))
-        except BrokerError as error:
+        except (BrokerError, arena.Impossible) as error:
             print(f"chaos: {error}", file=sys.stderr)
             return 2
     print(json.dumps(found))
@@ -62,7 +63,9 @@ def own_broker(kind: str, folder: Path) -> Iterator[Broker | None]:
 
 async def chaos(address: str, broker: Broker | None, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The disturbed run, and with --calm an undisturbed one on the same broker."""
-    script = arguments.acts or SCRIPTS.get(arguments.mutant) or (SHORT if arguments.short else None)
+    script = arguments.acts or (SHORT if arguments.short else None)
+    if script is None and arguments.mutant:
+        script = parse(SCRIPTS[arguments.mutant])
     seconds = arguments.seconds or (SCRIPT_S * len(script) if script else SECONDS)
     world = chaos_world(arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events)
     blocks = list(world.blocks)
@@ -100,7 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--groups", type=int, default=1, help="2: hot standby, one group disturbed at a time")
     parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
-    parser.add_argument("--acts", type=_script, help="KIND:ROLE,KIND:ROLE... instead of chance, as freeze long:risk")
+    parser.add_argument("--acts", type=_script, help="NAME:ROLE,NAME:ROLE... instead of chance; list: print all faults")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")
     parser.add_argument("--calm", action="store_true", help="also an undisturbed run on the broker")
     parser.add_argument("--sink", action=argparse.BooleanOptionalAction, default=True, help="with the store's sink")
@@ -108,12 +111,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _script(text: str) -> tuple[tuple[str, str], ...]:
-    """KIND:ROLE,... as pairs; argparse turns ValueError into a message."""
-    acts = tuple((kind, role) for kind, _, role in (part.partition(":") for part in text.split(",")))
-    if wrong := [act for act in acts if act[0] not in ACT_KINDS or act[1] not in (*dict(ROLES), BROKER)]:
-        raise argparse.ArgumentTypeError(f"unknown act {wrong[0][0]}:{wrong[0][1]}; kinds: {', '.join(ACT_KINDS)}")
-    return acts
+def _script(text: str) -> Script | str:
+    """Faults by name; argparse prints this error's text."""
+    try:
+        return LIST if text == LIST else parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

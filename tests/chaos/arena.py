@@ -33,12 +33,17 @@ from streams.sink.errors import StoreError
 from streams.sink.query_socket import QueryClient
 from streams.sink.rows import TABLES
 from tests.chaos.acts import Tormentor
+from tests.chaos.faults import Script
 from tests.chaos.feeding import BadProducer
 from tests.chaos.notes import notes
 from tests.chaos.verdict import Recorded
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
 START_LIMIT_S, STOP_LIMIT_S = 120.0, 30.0
+
+
+class Impossible(Exception):
+    """The plan asks for a fault that the run cannot have; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Plan:
     checkpoint_every: int = 10
     sink: bool = False
     mutant: str = ""
-    script: tuple[tuple[str, str], ...] | None = None
+    script: Script | None = None
     end_limit_s: float = 90.0
     producer: type[BadProducer] = BadProducer
     broker: Broker | None = None
@@ -99,7 +104,9 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
     observer, feeder = Observer(settings, plan.partitions, lambda *_: None), Feeder(settings)
     producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
     names = [spec.name for spec in worker_specs(config)]
-    tormentor = Tormentor(Path(config.folder), names, plan.seed, plan.session_s, plan.broker)
+    tormentor = Tormentor(config, names, plan.seed, plan.broker)
+    if reason := tormentor.impossible(plan.script or ()):
+        raise Impossible(reason)
     with workers(config, plan.mutant):
         reading = asyncio.create_task(observer.run())
         await feeder.start()

@@ -95,11 +95,11 @@ MUTANTS: dict[str, Callable[[], None]] = {
 }
 
 # What to do to whom, so that the mistake shows in a few seconds; checkpoints at every block where they matter.
-SCRIPTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "late_and_again": (("kill all", "risk"), ("kill", "sequencer"), ("kill", "enforcement"), ("kill all", "risk")),
-    "early_checkpoint": (("kill all", "risk"), ("kill", "risk"), ("kill all", "risk")),
-    "guard_off": (("kill all", "risk"),) * 3,
-    "repeats_applied": (("kill", "sequencer"),) * 3,
+SCRIPTS = {
+    "late_and_again": "kill all:risk,kill:sequencer,kill:enforcement,kill all:risk",
+    "early_checkpoint": "kill all:risk,kill:risk,kill all:risk",
+    "guard_off": "kill all:risk,kill all:risk,kill all:risk",
+    "repeats_applied": "kill:sequencer,kill:sequencer,kill:sequencer",
 }
 CHECKPOINT_EVERY = {"late_and_again": 1, "early_checkpoint": 1}
 

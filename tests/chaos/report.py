@@ -47,7 +47,7 @@ def report(
         "quarantined": len({r.key for r in recorded[QUARANTINE, 0]}),
         **outcome.producer.count,
         "differences": {name: list(found) for name, found in compared.items() if any(found)},
-        "gaps_s": verdict.by_kind(outcome.tormentor.acts, recorded, groups),
+        "faults": verdict.by_fault(outcome.tormentor.acts, recorded, groups),
         "deaths": outcome.deaths,
         "lives": dict(sorted(outcome.lives.items())),
         "failure": outcome.failure,

@@ -17,6 +17,7 @@ from schemas.margin_batch import decode_batch
 from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, LIQUIDATIONS, MARGIN_BATCHES, MARGIN_CALLS, PUBLIC_OUTPUTS
 from streams.runtime.once import Once
 from tests.chaos.expected import Values, sequence_of
+from tests.chaos.faults import WORKERS
 
 Recorded = dict[tuple[str, int], list[ConsumerRecord]]
 MISSED_S = 0.25  # a block later than this counts as missed
@@ -66,7 +67,7 @@ class Act:
     """One disturbance: when (seconds of the epoch), what, to whom."""
 
     at_s: float
-    kind: str
+    fault: str
     who: str
 
 
@@ -147,27 +148,32 @@ def block_gaps(recorded: Recorded, sent_s: dict[int, float]) -> list[float]:
     return [max(batches[block].values()) - at_s for block, at_s in sent_s.items() if block in batches]
 
 
-def by_kind(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, dict[str, float]]:
-    """Longest gap that each act began, by kind: count, median and longest.
+def by_fault(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, dict[str, float]]:
+    """How often each fault befell whom, and the gaps it began (`hit`: how many did): median and longest, seconds.
 
     With one group a gap belongs to the worker that wrote before it; with hot standby whoever stands still is nobody's
-    loss, so every gap that begins about then counts. An act on a worker that owns nothing begins none; others may
-    prolong it: medians say more than extremes.
+    loss, so every gap that begins about then counts, as it does for faults of what all depend on. A fault of a worker
+    that owns nothing begins none; others may prolong it: medians say more than extremes.
     """
-    caused: dict[str, list[float]] = defaultdict(list)
-    gaps, silences = barrier_gaps(recorded), barrier_silences(recorded)
+    found: dict[str, dict[str, float]] = {}
+    lengths: dict[str, list[float]] = defaultdict(list)
+    gaps = [*barrier_gaps(recorded), *barrier_silences(recorded)]
     enforcement = enforcement_gaps(recorded)
     for act in acts:
         role = act.who.split("-")[0]
-        theirs = [gap for gap in gaps if (groups > 1 and role == "risk") or gap.owner == act.who]
-        theirs += enforcement if role == "enforcement" else [gap for gap in silences if gap.owner == act.who]
+        name = act.fault if act.fault.endswith(role) else f"{act.fault} {role}"
+        theirs = enforcement if role == "enforcement" else [gap for gap in gaps if _is_theirs(gap, act, role, groups)]
         hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1]]
-        if hit:
-            caused[f"{act.kind} {role}"].append(max(hit))
-    return {
-        kind: {"count": len(found), "p50": round(median(found), 3), "max": round(max(found), 3)}
-        for kind, found in sorted(caused.items())
-    }
+        lengths[name] += [max(hit)] if hit else []
+        count = int(found.get(name, {}).get("count", 0)) + 1
+        found[name] = {"count": count, "hit": len(lengths[name]), "p50": 0.0, "max": longest(lengths[name])}
+        if lengths[name]:
+            found[name]["p50"] = round(median(lengths[name]), 3)
+    return dict(sorted(found.items()))
+
+
+def _is_theirs(gap: Gap, act: Act, role: str, groups: int) -> bool:
+    return gap.owner == act.who or role not in WORKERS or (groups > 1 and role == "risk")
 
 
 def longest(lengths_s: Iterable[float]) -> float:
