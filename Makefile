@@ -70,7 +70,7 @@ kafka-down: ## stop it
 	@infra/kafka/kafka down
 
 chaos: $(STAMP) ## every fault under load, outputs compared: BROKER=dev|kafka SEED=n EVENTS=n ACTS="kill:risk,..." (ACTS=list)
-	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED) --events $(EVENTS) $(if $(ACTS),--acts "$(ACTS)")
+	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED) --events $(EVENTS) --reorgs $(if $(ACTS),--acts "$(ACTS)")
 
 bench: $(STAMP) ## figures of the kernels beside their peers, in one run (pip install QuantLib for that peer)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench kernels

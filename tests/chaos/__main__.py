@@ -20,7 +20,7 @@ from tests.chaos import arena
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
 from tests.chaos.faults import Script, listing, parse
-from tests.chaos.mutant_workers import CHECKPOINT_EVERY, MUTANTS, SCRIPTS
+from tests.chaos.mutant_workers import CHECKPOINT_EVERY, END_LIMIT_S, MUTANTS, REORGANISES, SCRIPTS
 from tests.chaos.report import report
 from tests.chaos.verdict import take
 from tests.chaos.world import chaos_world
@@ -67,7 +67,10 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
     if script is None and arguments.mutant:
         script = parse(SCRIPTS[arguments.mutant])
     seconds = arguments.seconds or (SCRIPT_S * len(script) if script else SECONDS)
-    world = chaos_world(arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events)
+    reorganises = arguments.reorgs or arguments.mutant in REORGANISES
+    world = chaos_world(
+        arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events, reorganises=reorganises
+    )
     blocks = list(world.blocks)
     plan = Plan(
         seed=arguments.seed,
@@ -80,6 +83,7 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
         groups=arguments.groups,
         risk_workers=3 if arguments.groups == 1 else 2,
         broker=broker,
+        end_limit_s=END_LIMIT_S.get(arguments.mutant, Plan.end_limit_s),
     )
     print(f"chaos: {len(blocks)} blocks on {address}, seed {arguments.seed}", file=sys.stderr)
     outcome = await arena.run(world, blocks, address, folder / "run", plan)
@@ -100,6 +104,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, help=f"of feeding ({SECONDS:g}), at {BLOCKS_PER_S:g} blocks a second")
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
+    parser.add_argument("--reorgs", action="store_true", help="the chain reorganises, down to the finality depth")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--groups", type=int, default=1, help="2: hot standby, one group disturbed at a time")
     parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")

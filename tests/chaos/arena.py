@@ -115,7 +115,7 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
             await producer.begin(world, blocks[0])
             await observer.wait_for(lambda: observer.is_done(blocks[0].block.number), START_LIMIT_S)
             marks.append(time.monotonic())
-            await _torment(producer, world, blocks[1:], tormentor, plan)
+            await _torment(producer, world, blocks, tormentor, plan)
             marks.append(time.monotonic())
             await observer.wait_for(lambda: _complete(observer, blocks, producer), plan.end_limit_s)
             if config.store:
@@ -151,8 +151,7 @@ async def _torment(
 
 
 def _complete(observer: Observer, blocks: list[BlockInputs], producer: BadProducer) -> bool:
-    last = blocks[-1].block.number
-    return observer.is_done(last) and observer.is_enforced() and producer.garbage.keys() <= observer.quarantined
+    return producer.has_done(blocks[-1]) and observer.is_enforced() and producer.garbage.keys() <= observer.quarantined
 
 
 async def _stored(config: PipelineConfig, partitions: int) -> None:

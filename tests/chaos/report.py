@@ -43,6 +43,7 @@ def report(
         "stops": signals["SIGTERM"],
         "blocks": len(blocks),
         "records": sum(map(len, taken.values.values())),
+        "rollbacks": verdict.rollbacks(recorded[MARKET_LOG, 0]),
         "log_repeats": sum(len(log) - len(expected.without_repeats(log)) for log in logs.values()),
         "quarantined": len({r.key for r in recorded[QUARANTINE, 0]}),
         **outcome.producer.count,

@@ -87,7 +87,7 @@ def barrier_gaps(recorded: Recorded) -> list[Gap]:
         if topic == MARGIN_BATCHES:
             begun, owner = _barriers(recorded[ACCOUNT_LOG, partition]), ""
             for record in log:
-                at_s = begun.pop(decode_batch(record.value)[0].block, None)
+                at_s = begun.pop(decode_batch(record.value)[0].block_hash, None)
                 if at_s is not None:  # a new owner repeats some blocks first: those count for nothing
                     found.append(Gap(partition, at_s, record.timestamp / 1e3 - at_s, owner))
                     owner = dict(record.headers).get("owner", b"").decode()
@@ -96,24 +96,24 @@ def barrier_gaps(recorded: Recorded) -> list[Gap]:
 
 def enforcement_gaps(recorded: Recorded) -> list[Gap]:
     """From the append of a block's last calls and done-marker to that of its liquidations, where it has any."""
-    complete: dict[int, float] = {}
+    complete: dict[tuple[int, int], float] = {}
     for topic in (MARGIN_CALLS, BLOCKS_DONE):
         for partition in {p for t, p in recorded if t == topic}:
-            for block, at_s in _first_appends(recorded[topic, partition]).items():
-                complete[block] = max(at_s, complete.get(block, 0.0))
+            for step, at_s in _first_appends(recorded[topic, partition]).items():
+                complete[step] = max(at_s, complete.get(step, 0.0))
     return [
-        Gap(0, complete[block], at_s - complete[block], "enforcement")
-        for block, at_s in sorted(_first_appends(recorded.get((LIQUIDATIONS, 0), [])).items())
+        Gap(0, complete[step], at_s - complete[step], "enforcement")
+        for step, at_s in sorted(_first_appends(recorded.get((LIQUIDATIONS, 0), [])).items())
     ]
 
 
-def _first_appends(log: list[ConsumerRecord]) -> dict[int, float]:
-    """Block -> when the last of its records that is no repeat was appended."""
+def _first_appends(log: list[ConsumerRecord]) -> dict[tuple[int, int], float]:
+    """(epoch, block) -> when the last of its records that is no repeat was appended."""
     found, once = {}, Once(window=ALL)
     for record in log:
         value = decode_output(record.value)
         if once.take(int(value["seq"]), record.value) == "new":
-            found[int(value["block"])] = record.timestamp / 1e3
+            found[int(value.get("epoch", 0)), int(value["block"])] = record.timestamp / 1e3
     return found
 
 
@@ -128,23 +128,30 @@ def barrier_silences(recorded: Recorded) -> list[Gap]:
     return [Gap(0, begun, end - begun, "sequencer") for begun, end in pairwise(times)]
 
 
-def _barriers(log: list[ConsumerRecord]) -> dict[int, float]:
-    """Block -> when its barrier was appended first."""
-    begun: dict[int, float] = {}
+def rollbacks(market_log: list[ConsumerRecord]) -> dict[str, int]:
+    """How many decisions to go back there are in the log, and how deep the deepest goes."""
+    found = [(header.number, records.read_rollback(raw).from_block - header.block) for record in market_log
+             if (header := records.read_header(raw := record.value)).kind == records.ROLLBACK]  # fmt: skip
+    return {"count": len(dict(found)), "deepest": max(dict(found).values(), default=0)}
+
+
+def _barriers(log: list[ConsumerRecord]) -> dict[str, float]:
+    """Block hash -> when its barrier was appended first."""
+    begun: dict[str, float] = {}
     for record in log:
         header = records.read_header(record.value)
         if header.kind == records.BARRIER:
-            begun.setdefault(header.block, record.timestamp / 1e3)
+            begun.setdefault("0x" + header.block_hash.hex(), record.timestamp / 1e3)
     return begun
 
 
-def block_gaps(recorded: Recorded, sent_s: dict[int, float]) -> list[float]:
+def block_gaps(recorded: Recorded, sent_s: dict[str, float]) -> list[float]:
     """From the last input of each block to the last partition's batch of it: outages of the sequencer included."""
-    batches: dict[int, dict[int, float]] = defaultdict(dict)
+    batches: dict[str, dict[int, float]] = defaultdict(dict)
     for (topic, partition), log in recorded.items():
         if topic == MARGIN_BATCHES:
             for record in log:
-                batches[decode_batch(record.value)[0].block].setdefault(partition, record.timestamp / 1e3)
+                batches[decode_batch(record.value)[0].block_hash].setdefault(partition, record.timestamp / 1e3)
     return [max(batches[block].values()) - at_s for block, at_s in sent_s.items() if block in batches]
 
 

@@ -9,10 +9,12 @@ from streams.runtime.kafka_process import Broker
 
 
 def test_outputs_are_those_of_a_calm_run_whatever_is_killed(broker: Broker) -> None:
-    code, found = chaos(broker, "--short", "--seed", "4")
+    code, found = chaos(broker, "--short", "--reorgs", "--seed", "4")
     assert (code, found["equal"], found["lost"], found["doubled"], found["failure"]) == (0, True, 0, 0, ""), found
     assert found["store"] == found["differences"] == {}
     assert found["kills"] >= 5
+    assert found["rollbacks"]["count"] >= 2
+    assert found["rollbacks"]["deepest"] > 10, "across checkpoints"
     assert found["freezes"] == found["stops"] == 1
     assert found["sent_again"] > 0 < found["garbage"]
     assert found["repeats"] > 0 < found["log_repeats"], "nothing was written twice: the run has shown nothing"
@@ -25,7 +27,15 @@ def test_slow_and_repetitive_workers_that_keep_the_rules_pass(dev_process: Broke
 
 
 @pytest.mark.parametrize(
-    ("mutant", "sign"), [("early_checkpoint", "lost"), ("guard_off", "failure"), ("repeats_applied", "failure")]
+    ("mutant", "sign"),
+    [
+        ("early_checkpoint", "lost"),
+        ("guard_off", "failure"),
+        ("repeats_applied", "failure"),
+        ("dedupe_off", "doubled"),
+        ("done_early", "doubled"),
+        ("rollback_ignored", "doubled"),
+    ],
 )
 def test_broken_workers_make_it_fail(dev_process: Broker, mutant: str, sign: str) -> None:
     code, found = chaos(dev_process, "--mutant", mutant)
