@@ -40,7 +40,7 @@ from streams.engine.account_events import (
 )
 from streams.engine.branches import packed, unpacked
 from streams.engine.intake import ANY_BRANCH, Candidate, Intake, Refused, conflict
-from streams.engine.output import Fault, Output
+from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.planning import Step, plan_block, plan_live_tick, plan_rollback
 from streams.engine.tick_state import TickState
 
@@ -363,8 +363,7 @@ class Sequencer:
     @classmethod
     def load(cls, raw: bytes, token: bytes) -> Sequencer:
         plain = msgspec.msgpack.decode(raw)
-        if plain["dump_version"] != DUMP_VERSION:
-            raise Fault(f"sequencer checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
+        check_dump_version("sequencer", plain["dump_version"], DUMP_VERSION)
         inputs: dict[str, int] = {}
         for topic, partition, _ in plain["read"]:
             inputs[topic] = max(inputs.get(topic, 0), partition + 1)
@@ -442,6 +441,7 @@ def _pack_events(header: records.Header, partition: int, found: list[tuple[str |
         header.block_hash,
         entries=len(rows),
         partition=partition,
+        version=header.version,
     )
     return records.pack_events(head, records.Events(names, rows))
 
