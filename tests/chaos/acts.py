@@ -14,26 +14,40 @@ from pathlib import Path
 
 from streams.pipeline.config import PipelineConfig
 from streams.runtime.kafka_process import Broker
-from tests.chaos import broker_faults, worker_faults  # noqa: F401 - they register what they can do
+from tests.chaos import broker_faults, log_faults, seam_faults, worker_faults  # noqa: F401 - the order of --acts list
 from tests.chaos.faults import FAULTS, Fault, Script
+from tests.chaos.log_faults import SMALL_DISK
 from tests.chaos.notes import last_pid
+from tests.chaos.seam_faults import ONE_GROUP, SEAMS
 from tests.chaos.verdict import Act
 
 ROLE_WEIGHTS = {"risk": 6, "sequencer": 3, "enforcement": 2, "sink": 1}
 PAUSE_S = (1.2, 3.2)
+LAST = ("remove worker", "upgrade")  # the run has fewer workers from there on
 SETTLED_S = 2.0  # a thawed worker has read what it missed
 
 
 class Tormentor:
     """Acts on the workers with pid files in the configuration's folder, until cancelled; then everyone is thawed."""
 
-    def __init__(self, config: PipelineConfig, names: list[str], seed: int, broker: Broker | None = None) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        names: list[str],
+        seed: int,
+        broker: Broker | None = None,
+        seams: bool = False,
+        small_disk: bool = False,
+    ) -> None:
         self.config, self.folder, self.broker = config, Path(config.folder), broker
         self.chance = random.Random(seed)
         self.names: dict[str, list[str]] = {}
         for name in names:
             self.names.setdefault(name.split("-")[0], []).append(name)
-        self.has = {"": True, "a broker of its own": broker is not None}
+        self.has = {"": True, broker_faults.OWN: broker is not None, SEAMS: seams, SMALL_DISK: small_disk}
+        self.has[ONE_GROUP] = seams and config.groups == 1
+        self.halted: dict[int, bytes] = {}  # partition -> the record that halts it
+        self.outdated: list[str] = []  # workers left behind by an upgrade
         self.groups = _groups(names)
         self.treated = 0  # the one group that is disturbed, until it is whole again
         self.thawed_s = 0.0
@@ -70,7 +84,7 @@ class Tormentor:
     def _beginning(self) -> list[tuple[str, str]]:
         begin = [(one.name, role) for one in FAULTS.values() for role in one.always if self.befalls(one, role)]
         self.chance.shuffle(begin)
-        return begin
+        return sorted(begin, key=lambda act: act[0] in LAST)
 
     def _draw(self) -> tuple[str, str]:
         known = [(name, role, one.weight * ROLE_WEIGHTS[role]) for name, one in FAULTS.items() if one.weight

@@ -21,7 +21,6 @@ from pathlib import Path
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, PUBLIC_OUTPUTS, QUARANTINE, topic_specs
 from streams.pipeline.config import PipelineConfig, write_config
 from streams.pipeline.feed import Feeder
-from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.pipeline.workers import worker_specs
 from streams.replay.world import BlockInputs, World
@@ -36,7 +35,9 @@ from tests.chaos.acts import Tormentor
 from tests.chaos.faults import Script
 from tests.chaos.feeding import BadProducer
 from tests.chaos.notes import notes
+from tests.chaos.small_disk import mount as small_disk_mounted
 from tests.chaos.verdict import Recorded
+from tests.chaos.watching import ChaosObserver
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
 START_LIMIT_S, STOP_LIMIT_S = 120.0, 30.0
@@ -76,6 +77,7 @@ class Outcome:
     failure: str
     deaths: list[str]
     lives: Counter[str]
+    rejected: int  # checkpoints that restores passed over
     store: dict[str, dict[str, int]] = field(default_factory=dict)  # see `census`; empty without a sink
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -101,10 +103,11 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
 
 async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, plan: Plan) -> Outcome:
     settings, marks = config.settings(), [time.monotonic()]
-    observer, feeder = Observer(settings, plan.partitions, lambda *_: None), Feeder(settings)
+    small_disk = bool(config.store) and small_disk_mounted(Path(config.store))
+    names, seams = [spec.name for spec in worker_specs(config)], not plan.mutant
+    tormentor = Tormentor(config, names, plan.seed, plan.broker, seams, small_disk)
+    observer, feeder = ChaosObserver(settings, plan.partitions, tormentor.halted), Feeder(settings)
     producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
-    names = [spec.name for spec in worker_specs(config)]
-    tormentor = Tormentor(config, names, plan.seed, plan.broker)
     if reason := tormentor.impossible(plan.script or ()):
         raise Impossible(reason)
     with workers(config, plan.mutant):
@@ -150,8 +153,12 @@ async def _torment(
         await asyncio.gather(acting, return_exceptions=True)
 
 
-def _complete(observer: Observer, blocks: list[BlockInputs], producer: BadProducer) -> bool:
-    return producer.has_done(blocks[-1]) and observer.is_enforced() and producer.garbage.keys() <= observer.quarantined
+def _complete(observer: ChaosObserver, blocks: list[BlockInputs], producer: BadProducer) -> bool:
+    return (
+        observer.has_done(blocks[-1].block)
+        and observer.is_enforced()
+        and producer.garbage.keys() <= observer.quarantined
+    )
 
 
 async def _stored(config: PipelineConfig, partitions: int) -> None:
@@ -195,7 +202,7 @@ def census(folder: Path) -> dict[str, dict[str, int]]:
 @contextlib.contextmanager
 def workers(config: PipelineConfig, mutant: str = "") -> Iterator[None]:
     """The supervisor with all workers; stopped at the end, and dead with this process."""
-    module = ["tests.chaos.mutant_workers", mutant] if mutant else ["streams.pipeline.workers"]
+    module = ["tests.chaos.mutant_workers", mutant] if mutant else ["tests.chaos.seams"]
     root, folder = Path(__file__).parents[2], Path(config.folder)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with open(folder / "supervisor.log", "ab") as log:
@@ -231,12 +238,13 @@ async def read_back(settings: RuntimeSettings, partitions: int) -> Recorded:
         await reader.stop()
 
 
-def _lives(folder: Path) -> tuple[list[str], Counter[str]]:
-    """(reasons of workers that ended themselves, lives of each worker)."""
-    deaths = []
+def _lives(folder: Path) -> tuple[list[str], Counter[str], int]:
+    """(reasons of workers that ended themselves, lives of each worker, checkpoints that restores passed over)."""
+    deaths, rejected = [], 0
     for path in sorted(folder.glob("*.log")):
         for one in notes(path):
+            rejected += one["event"] == "checkpoint_rejected"
             if one["event"] == "die":
                 deaths.append(f"{path.stem}: {one['reason']} ({one['code']}) {one['exception'] or ''}"[:200])
     lives = Counter(one["worker"] for one in notes(folder / "supervisor.log") if one["event"] == "ended")
-    return deaths, lives
+    return deaths, lives, rejected

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from tests.chaos.acts import Tormentor
 
 BROKER = "broker"
+OWN = "a broker of its own"
 
 
 @fault("kill broker", "SIGKILL of the broker, and at once a new life on the same log and port", BROKER,
-       needs="a broker of its own", always=(BROKER,))  # fmt: skip
+       needs=OWN, always=(BROKER,))  # fmt: skip
 async def kill_broker(on: Tormentor, role: str) -> None:
     """From the main thread: it is to die with us."""
     if on.broker is not None:

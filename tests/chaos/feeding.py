@@ -14,8 +14,8 @@ from schemas.events import Fill
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, FILL_PARTITIONS, INPUTS, INSTRUMENTS, ORACLE_TICKS
 from streams.engine.sequence import partition_of
 from streams.pipeline.feed import Feeder
-from streams.pipeline.observe import Observer
 from streams.replay.world import BlockInputs, World
+from tests.chaos.watching import ChaosObserver
 
 EVENTS_PER_RECORD = 8
 AGAIN, AGAIN_LATER = 0.05, 0.05  # chances of a record
@@ -58,7 +58,7 @@ def account_of(event: Any) -> str:
 class BadProducer:
     """Sends a world's blocks at a steady pace. `sent_s`: block hash -> when its last input was acknowledged."""
 
-    def __init__(self, feeder: Feeder, observer: Observer, seed: int, disturbed: bool) -> None:
+    def __init__(self, feeder: Feeder, observer: ChaosObserver, seed: int, disturbed: bool) -> None:
         self.feeder, self.observer, self.disturbed = feeder, observer, disturbed
         self.chance = random.Random(seed)
         self.sent_s: dict[str, float] = {}
@@ -79,7 +79,7 @@ class BadProducer:
             due_s, number = time.monotonic() + interval_s, inputs.block.number
             if number <= before.block.number:  # another branch: both runs must have closed as much of the one left
                 self.count["reorganisations"] += 1
-                await self.observer.wait_for(lambda: self.has_done(before), DONE_LIMIT_S)  # noqa: B023
+                await self.observer.wait_for(lambda: self.observer.has_done(before.block), DONE_LIMIT_S)  # noqa: B023
             hashes.append(inputs.block.hash)
             parts = records_of(inputs, self.chance)
             if self.disturbed:
@@ -93,12 +93,6 @@ class BadProducer:
             self.sent_s |= dict.fromkeys(hashes, time.time())
             held, hashes = [], []
             await self._keep_pace(number, due_s)
-
-    def has_done(self, inputs: BlockInputs) -> bool:
-        """Every partition has done this very block, not only one of its number."""
-        done = self.observer.done.get(inputs.block.number, {})
-        found = {said["block_hash"] for said in done.values()}
-        return len(done) == self.observer.partitions and found == {inputs.block.hash}
 
     async def _keep_pace(self, block: int, due_s: float) -> None:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
