@@ -19,15 +19,14 @@ from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker
 from tests.chaos import arena
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
-from tests.chaos.faults import Script, listing, parse
+from tests.chaos.faults import Script, listing, parse, span_s
 from tests.chaos.mutant_workers import CHECKPOINT_EVERY, END_LIMIT_S, MUTANTS, REORGANISES, SCRIPTS
 from tests.chaos.report import report
 from tests.chaos.verdict import take
 from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
-SECONDS = 75.0
-SCRIPT_S = 2.8  # of feeding for each act of a script
+SECONDS = 150.0
 SHORT = parse("kill:risk, kill twice:sequencer, freeze:risk, kill:enforcement, stop:sequencer, kill all:risk")
 LIST = "list"
 BROKERS: dict[str, Callable[[Path], Broker]] = {"dev": DevelopmentBroker, "kafka": KafkaBroker}
@@ -66,7 +65,7 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
     script = arguments.acts or (SHORT if arguments.short else None)
     if script is None and arguments.mutant:
         script = parse(SCRIPTS[arguments.mutant])
-    seconds = arguments.seconds or (SCRIPT_S * len(script) if script else SECONDS)
+    seconds = arguments.seconds or (span_s(script) if script else SECONDS)
     reorganises = arguments.reorgs or arguments.mutant in REORGANISES
     world = chaos_world(
         arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events, reorganises=reorganises

@@ -9,7 +9,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from streams.pipeline.config import PipelineConfig
@@ -97,6 +98,16 @@ class Tormentor:
     def begun(self, fault: str, who: str) -> None:
         """For the report: a fault befalls somebody now."""
         self.acts.append(Act(time.time(), fault, who))
+
+    @contextlib.contextmanager
+    def lasting(self, fault: str, who: str) -> Iterator[None]:
+        """The same of one that goes on for as long as the block."""
+        begun_s, place = time.monotonic(), len(self.acts)
+        self.begun(fault, who)
+        try:
+            yield
+        finally:
+            self.acts[place] = replace(self.acts[place], lasted_s=time.monotonic() - begun_s)
 
     def pick(self, role: str) -> str | None:
         """A worker of the role, by chance; None if it does not run now, or is frozen."""

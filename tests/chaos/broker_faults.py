@@ -14,11 +14,11 @@ OWN = "a broker of its own"
 
 
 @fault("kill broker", "SIGKILL of the broker, and at once a new life on the same log and port", BROKER,
-       needs=OWN, always=(BROKER,))  # fmt: skip
+       needs=OWN, always=(BROKER,), takes_s=8.0)  # fmt: skip
 async def kill_broker(on: Tormentor, role: str) -> None:
     """From the main thread: it is to die with us."""
     if on.broker is not None:
-        on.begun("kill broker", BROKER)
-        on.broker.kill()
-        on.broker.start()
+        with on.lasting("kill broker", BROKER):
+            on.broker.kill()
+            on.broker.start()
         on.signals["SIGKILL"] += 1

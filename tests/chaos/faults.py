@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tests.chaos.acts import Tormentor
@@ -17,6 +17,7 @@ Script = tuple[tuple[str, str], ...]  # (name of a fault, whom it befalls), in t
 class Fault(NamedTuple):
     """roles: whom it may befall, the first one where a script names nobody. needs: what a run must have for it
     ("" for nothing). always: whom it befalls once in every run by chance; weight: how often it is drawn after that.
+    takes_s: how long until the next one begins, about.
     """
 
     name: str
@@ -26,21 +27,25 @@ class Fault(NamedTuple):
     needs: str = ""
     always: tuple[str, ...] = ()
     weight: int = 0
+    takes_s: float = 2.8
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(
-    name: str, help: str, *roles: str, needs: str = "", always: tuple[str, ...] = (), weight: int = 0
-) -> Callable[[Doing], Doing]:
-    """Registers what the decorated coroutine does under a name."""
+def fault(name: str, help: str, *roles: str, **options: Any) -> Callable[[Doing], Doing]:
+    """Registers what the decorated coroutine does under a name; `options` are the other fields of Fault."""
 
     def register(do: Doing) -> Doing:
-        FAULTS[name] = Fault(name, help, do, roles, needs, always, weight)
+        FAULTS[name] = Fault(name, help, do, roles, **options)
         return do
 
     return register
+
+
+def span_s(script: Script) -> float:
+    """How long the faults take one after the other."""
+    return sum(FAULTS[name].takes_s for name, _ in script)
 
 
 def parse(text: str) -> Script:

@@ -69,7 +69,7 @@ async def halt_partition(on: Tormentor, role: str) -> None:
 
 
 @fault("full disk", "the disk of the store is full for a while: the sink stops loudly, the others go on", "sink",
-       needs=SMALL_DISK, always=("sink",))  # fmt: skip
+       needs=SMALL_DISK, always=("sink",), takes_s=7.0)  # fmt: skip
 async def full_disk(on: Tormentor, role: str) -> None:
     on.begun("full disk", "sink")
     filler = Path(on.config.store) / "filler"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SEAMS, ONE_GROUP = "workers with seams", "one group of workers with seams"
 WRITERS = ("risk", "sequencer", "enforcement")
 CLOCK_S, WRONG_S = (3_600.0, 864_000.0), 4.0  # by how much the clock is wrong, either way, and for how long
+MEMBERS = "members"
 STORM_S, VISIT_S = 7.0, (0.4, 1.2)
 CAUGHT_UP_LIMIT_S = 40.0
 
@@ -60,24 +61,25 @@ async def _remove_later(path: Path) -> None:
 
 
 @fault("rebalance storm", "dynamic members join and leave the risk group, again and again", "risk",
-       needs=SEAMS, always=("risk",))  # fmt: skip
+       needs=SEAMS, always=("risk",), takes_s=10.0)  # fmt: skip
 async def rebalance_storm(on: Tormentor, role: str) -> None:
-    on.begun("rebalance storm", "members")
-    ends_s = asyncio.get_running_loop().time() + STORM_S
-    while asyncio.get_running_loop().time() < ends_s:
-        name = on.chance.choice(seams.GUESTS)
-        if _invitation(on, name).exists():
+    clock = asyncio.get_running_loop().time
+    with on.lasting("rebalance storm", MEMBERS):
+        ends_s = clock() + STORM_S
+        while clock() < ends_s:
+            name = on.chance.choice(seams.GUESTS)
+            if _invitation(on, name).exists():
+                _send_away(on, name)
+            else:
+                _invitation(on, name).touch()
+            await asyncio.sleep(on.chance.uniform(*VISIT_S))
+        for name in seams.GUESTS:
             _send_away(on, name)
-        else:
-            _invitation(on, name).touch()
-        await asyncio.sleep(on.chance.uniform(*VISIT_S))
-    for name in seams.GUESTS:
-        _send_away(on, name)
 
 
 @fault("add worker", "a worker more in the risk group, a dynamic member", "risk", needs=SEAMS, always=("risk",))
 async def add_worker(on: Tormentor, role: str) -> None:
-    on.begun("add worker", "members")
+    on.begun("add worker", MEMBERS)
     _invitation(on, seams.GUESTS[0]).touch()
 
 
@@ -104,20 +106,21 @@ def _send_away(on: Tormentor, name: str) -> None:
 
 
 @fault("upgrade", "rolling upgrade to an engine of the next record version: all workers but one, the sequencer last; "
-       "the one left applies nothing newer", "risk", needs=ONE_GROUP, always=("risk",))  # fmt: skip
+       "the one left applies nothing newer", "risk", needs=ONE_GROUP, always=("risk",), takes_s=25.0)  # fmt: skip
 async def upgrade(on: Tormentor, role: str) -> None:
     if log_records.VERSION > 1 or len(on.names["risk"]) < 2:
         return
     newer = log_records.VERSION + 1
     log_records.VERSION = newer  # who watches is upgraded before all others
-    on.begun("upgrade", "members")
-    for name in seams.GUESTS:
-        (on.folder / f"{name}.{seams.ENGINE}").write_text(str(newer))
-        on.signal(name, signal.SIGTERM)
     left = on.names["risk"].pop()
-    for name in [*on.names["risk"], *on.names["enforcement"], *on.names["sequencer"]]:
-        await _restart_as(on, name, newer)
-    on.outdated.append(left)
+    with on.lasting("upgrade", MEMBERS):
+        for name in seams.GUESTS:
+            (on.folder / f"{name}.{seams.ENGINE}").write_text(str(newer))
+            on.signal(name, signal.SIGTERM)
+        for name in [*on.names["risk"], *on.names["enforcement"], *on.names["sequencer"]]:
+            await _restart_as(on, name, newer)
+        on.outdated.append(left)
+        await asyncio.sleep(on.config.session_s)
 
 
 async def _restart_as(on: Tormentor, name: str, version: int) -> None:

@@ -64,11 +64,12 @@ def differences(found: Values, expected: Values) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Act:
-    """One disturbance: when (seconds of the epoch), what, to whom."""
+    """One disturbance: when (seconds of the epoch), what, to whom, and how long it went on."""
 
     at_s: float
     fault: str
     who: str
+    lasted_s: float = 0.0
 
 
 class Gap(NamedTuple):
@@ -170,7 +171,7 @@ def by_fault(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, 
         role = act.who.split("-")[0]
         name = act.fault if act.fault.endswith(role) else f"{act.fault} {role}"
         theirs = enforcement if role == "enforcement" else [gap for gap in gaps if _is_theirs(gap, act, role, groups)]
-        hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1]]
+        hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1] + act.lasted_s]
         lengths[name] += [max(hit)] if hit else []
         count = int(found.get(name, {}).get("count", 0)) + 1
         found[name] = {"count": count, "hit": len(lengths[name]), "p50": 0.0, "max": longest(lengths[name])}

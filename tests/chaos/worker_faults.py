@@ -63,9 +63,10 @@ async def freeze_long(on: Tormentor, role: str) -> None:
         on.freeze(name, on.config.session_s + 1.5)
 
 
-@fault("rolling restart", "`dpme restart`: every risk and enforcement worker, one after the other", "risk")
+@fault("rolling restart", "`dpme restart`: every risk and enforcement worker, one after the other", "risk",
+       takes_s=10.0)  # fmt: skip
 async def restart_all(on: Tormentor, role: str) -> None:
     config = read_config(on.folder / "config.json")
-    on.begun("rolling restart", role)
-    restarted = await asyncio.to_thread(lambda: dict(rolling_restart(config)))
+    with on.lasting("rolling restart", role):
+        restarted = await asyncio.to_thread(lambda: dict(rolling_restart(config)))
     on.signals["SIGTERM"] += len(restarted)

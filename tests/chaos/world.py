@@ -135,6 +135,7 @@ class _Blocks:
     def all(self, blocks: int, per_block: int, depths: dict[int, int]) -> Iterator[BlockInputs]:
         """`depths`: announcement -> how many blocks the chain then loses. Ticks belong to no branch: they come once."""
         chain: list[Block] = []
+        highest = 0  # what is final behind it stays final
         ticks_of: dict[int, list[Any]] = {}
         for place in range(blocks):
             number = len(chain)
@@ -148,7 +149,8 @@ class _Blocks:
             )  # fmt: skip
             chain.append(block)
             yield BlockInputs(block, events, ticks if fresh else [])
-            del chain[max(1, len(chain) - depths.get(place, 0)) :]
+            highest = max(highest, number)
+            del chain[max(1, highest + 1 - FINALITY_BLOCKS, len(chain) - depths.get(place, 0)) :]
 
     def _seed(self, time_ms: int, own_hash: str) -> list[Any]:
         events: list[Any] = []

