@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 BROKER ?= dev
 SEED ?= 1
 EVENTS ?= 3000
+BROKERS ?= 1
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 HAVE_NPM := $(shell command -v npm)
@@ -70,7 +71,7 @@ kafka-down: ## stop it
 	@infra/kafka/kafka down
 
 chaos: $(STAMP) ## every fault under load, outputs compared: BROKER=dev|kafka SEED=n EVENTS=n ACTS="kill:risk,..." (ACTS=list)
-	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED) --events $(EVENTS) --reorgs $(if $(ACTS),--acts "$(ACTS)")
+	$(BIN)/python -m tests.chaos --broker $(BROKER) --brokers $(BROKERS) --seed $(SEED) --events $(EVENTS) --reorgs $(if $(ACTS),--acts "$(ACTS)")
 
 bench: $(STAMP) ## figures of the kernels beside their peers, in one run (pip install QuantLib for that peer)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench kernels

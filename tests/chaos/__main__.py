@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --broker dev|kafka --seed N`: about two minutes; the last line of stdout is one JSON object.
+"""`python -m tests.chaos --broker dev|kafka --seed N`: about four minutes; the last line of stdout is one JSON object.
 
 Exit code 1 unless every deduplicated output is that of the pure engine over the recorded logs, and that of a calm run.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker, KafkaBroker
+from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker, KafkaBroker, KafkaCluster
 from tests.chaos import arena
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
@@ -26,7 +26,7 @@ from tests.chaos.verdict import take
 from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
-SECONDS = 150.0
+SECONDS = 180.0
 SHORT = parse("kill:risk, kill twice:sequencer, freeze:risk, kill:enforcement, stop:sequencer, kill all:risk")
 LIST = "list"
 BROKERS: dict[str, Callable[[Path], Broker]] = {"dev": DevelopmentBroker, "kafka": KafkaBroker}
@@ -40,7 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dpme-chaos-") as temporary:
         folder = Path(arguments.keep or temporary)
         try:
-            with own_broker(arguments.broker, folder) as broker:
+            with own_broker(arguments.broker, arguments.brokers, folder) as broker:
                 address = broker.address if broker else arguments.broker
                 found = asyncio.run(chaos(address, broker, folder, arguments))
         except (BrokerError, arena.Impossible) as error:
@@ -51,16 +51,23 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def own_broker(kind: str, folder: Path) -> Iterator[Broker | None]:
-    """A broker of our own; None where one runs already at host:port."""
+def own_broker(kind: str, count: int, folder: Path) -> Iterator[Broker | KafkaCluster | None]:
+    """A broker of our own, or three; None where one runs already at host:port."""
     if kind not in BROKERS:
         yield None
-        return
-    with BROKERS[kind](folder / "broker") as broker:
-        yield broker
+    elif count == 1:
+        with BROKERS[kind](folder / "broker") as broker:
+            yield broker
+    elif kind == "kafka":
+        with KafkaCluster(folder / "brokers") as cluster:
+            yield cluster
+    else:
+        raise BrokerError("--brokers 3 needs --broker kafka: the development broker is one node")
 
 
-async def chaos(address: str, broker: Broker | None, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+async def chaos(
+    address: str, broker: Broker | KafkaCluster | None, folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """The disturbed run, and with --calm an undisturbed one on the same broker."""
     script = arguments.acts or (SHORT if arguments.short else None)
     if script is None and arguments.mutant:
@@ -100,6 +107,7 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--broker", default="dev", help="dev, kafka, or host:port of one that runs")
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: Apache Kafka, every record on three")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, help=f"of feeding ({SECONDS:g}), at {BLOCKS_PER_S:g} blocks a second")
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from streams.pipeline.config import PipelineConfig
-from streams.runtime.kafka_process import Broker
+from streams.runtime.kafka_process import Broker, KafkaCluster
 from tests.chaos import broker_faults, log_faults, seam_faults, worker_faults  # noqa: F401 - the order of --acts list
 from tests.chaos.faults import FAULTS, Fault, Script
 from tests.chaos.log_faults import SMALL_DISK
@@ -36,16 +36,19 @@ class Tormentor:
         config: PipelineConfig,
         names: list[str],
         seed: int,
-        broker: Broker | None = None,
+        broker: Broker | KafkaCluster | None = None,
         seams: bool = False,
         small_disk: bool = False,
     ) -> None:
-        self.config, self.folder, self.broker = config, Path(config.folder), broker
+        self.config, self.folder = config, Path(config.folder)
+        self.broker = None if isinstance(broker, KafkaCluster) else broker
+        self.nodes = broker.nodes if isinstance(broker, KafkaCluster) else []
         self.chance = random.Random(seed)
         self.names: dict[str, list[str]] = {}
         for name in names:
             self.names.setdefault(name.split("-")[0], []).append(name)
-        self.has = {"": True, broker_faults.OWN: broker is not None, SEAMS: seams, SMALL_DISK: small_disk}
+        self.has = {"": True, broker_faults.OWN: self.broker is not None, SEAMS: seams, SMALL_DISK: small_disk}
+        self.has[broker_faults.CLUSTER] = bool(self.nodes)
         self.has[ONE_GROUP] = seams and config.groups == 1
         self.halted: dict[int, bytes] = {}  # partition -> the record that halts it
         self.outdated: list[str] = []  # workers left behind by an upgrade
@@ -53,17 +56,18 @@ class Tormentor:
         self.treated = 0  # the one group that is disturbed, until it is whole again
         self.thawed_s = 0.0
         self.acts: list[Act] = []
+        self.todo: list[tuple[str, str]] = []  # what the run has not come to
         self.signals: Counter[str] = Counter()
         self.frozen: set[int] = set()
         self._thaws: set[asyncio.Task[None]] = set()
 
     async def run(self, script: Script | None = None) -> None:
         """Every fault that this run can have once, in an order by chance, then anything; or only the script."""
-        todo = list(script) if script is not None else self._beginning()
+        self.todo = list(script) if script is not None else self._beginning()
         try:
-            while todo or script is None:
+            while self.todo or script is None:
                 await asyncio.sleep(self.chance.uniform(*PAUSE_S))
-                name, role = todo.pop(0) if todo else self._draw()
+                name, role = self.todo.pop(0) if self.todo else self._draw()
                 await FAULTS[name].do(self, role)
         finally:
             for task in self._thaws:

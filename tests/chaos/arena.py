@@ -18,13 +18,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from msgspec import structs
+
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, PUBLIC_OUTPUTS, QUARANTINE, topic_specs
 from streams.pipeline.config import PipelineConfig, write_config
 from streams.pipeline.feed import Feeder
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.pipeline.workers import worker_specs
 from streams.replay.world import BlockInputs, World
-from streams.runtime.kafka_process import Broker
+from streams.runtime.kafka_process import Broker, KafkaCluster
 from streams.runtime.log_reader import LogReader
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
@@ -40,6 +42,7 @@ from tests.chaos.verdict import Recorded
 from tests.chaos.watching import ChaosObserver
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
+SILENT_BROKERS = {"request_timeout_ms": 2_500, "consumer_request_timeout_ms": 2_500, "rebalance_s": 1.5}
 START_LIMIT_S, STOP_LIMIT_S = 120.0, 30.0
 
 
@@ -64,7 +67,7 @@ class Plan:
     script: Script | None = None
     end_limit_s: float = 90.0
     producer: type[BadProducer] = BadProducer
-    broker: Broker | None = None
+    broker: Broker | KafkaCluster | None = None
 
 
 @dataclass
@@ -88,10 +91,16 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
     config = PipelineConfig(
         bootstrap=address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
         partitions=plan.partitions, risk_workers=plan.risk_workers, groups=plan.groups, session_s=plan.session_s,
+        replication_factor=len(plan.broker.nodes) if isinstance(plan.broker, KafkaCluster) else 1,
         checkpoint_every=plan.checkpoint_every, log_format="json", store=str(folder / "store") if plan.sink else "",
     )  # fmt: skip
-    settings = config.settings()
-    specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(plan.partitions)]
+    if isinstance(plan.broker, KafkaCluster):
+        config = structs.replace(config, **SILENT_BROKERS)
+    settings, copies = config.settings(), config.replication_factor
+    specs = [
+        TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED, copies)
+        for s in topic_specs(plan.partitions)
+    ]
     await ensure_topics(address, specs)
     try:
         await publish_scenario_set(settings, world.scenario_set)

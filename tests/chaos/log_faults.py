@@ -25,13 +25,13 @@ SMALL_DISK = "a store on a disk of its own (root)"
 NEVER = 1 << 40  # a decision that there will not be
 
 
-@fault("corrupt checkpoint", "a chunk of the newest checkpoint of every unit has other bytes; then all are killed",
+@fault("corrupt checkpoint", "a chunk of the newest checkpoint of every unit has other bytes; then its workers are killed",
        *TOPIC_OF, always=tuple(TOPIC_OF))  # fmt: skip
 async def corrupt_checkpoint(on: Tormentor, role: str) -> None:
     await _damage(on, "corrupt checkpoint", role, b"?")
 
 
-@fault("missing chunk", "a chunk of the newest checkpoint of every unit is gone; then all are killed", *TOPIC_OF,
+@fault("missing chunk", "a chunk of the newest checkpoint of every unit is gone; then its workers are killed", *TOPIC_OF,
        always=tuple(TOPIC_OF))  # fmt: skip
 async def missing_chunk(on: Tormentor, role: str) -> None:
     await _damage(on, "missing chunk", role, None)
@@ -47,7 +47,7 @@ async def _damage(on: Tormentor, name: str, role: str, value: bytes | None) -> N
             log = await reader.read(topic, unit, *await reader.bounds(topic, unit))
             if chunks := [record.key for record in log if not record.key.endswith(b"/m") and record.value is not None]:
                 await producer.send_and_wait(topic, value, key=chunks[-1], partition=unit)
-        for who in on.names[role]:
+        for who in on.names_to_disturb(role):
             on.begun(name, who)
             on.signal(who, signal.SIGKILL)
     finally:

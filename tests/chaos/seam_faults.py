@@ -61,7 +61,7 @@ async def _remove_later(path: Path) -> None:
 
 
 @fault("rebalance storm", "dynamic members join and leave the risk group, again and again", "risk",
-       needs=SEAMS, always=("risk",), takes_s=10.0)  # fmt: skip
+       needs=ONE_GROUP, always=("risk",), takes_s=10.0)  # fmt: skip
 async def rebalance_storm(on: Tormentor, role: str) -> None:
     clock = asyncio.get_running_loop().time
     with on.lasting("rebalance storm", MEMBERS):
@@ -77,7 +77,7 @@ async def rebalance_storm(on: Tormentor, role: str) -> None:
             _send_away(on, name)
 
 
-@fault("add worker", "a worker more in the risk group, a dynamic member", "risk", needs=SEAMS, always=("risk",))
+@fault("add worker", "a worker more in the risk group, a dynamic member", "risk", needs=ONE_GROUP, always=("risk",))
 async def add_worker(on: Tormentor, role: str) -> None:
     on.begun("add worker", MEMBERS)
     _invitation(on, seams.GUESTS[0]).touch()
