@@ -27,7 +27,10 @@ from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
 SECONDS = 180.0
-SHORT = parse("kill:risk, kill twice:sequencer, freeze:risk, kill:enforcement, stop:sequencer, kill all:risk")
+SHORT = parse(
+    "kill:risk, kill twice:sequencer, freeze:risk, kill:enforcement, stop:sequencer, kill all:risk, "
+    "failed acknowledgement:risk, lost acknowledgement:sequencer, clock jump:sequencer, corrupt checkpoint:risk"
+)
 LIST = "list"
 BROKERS: dict[str, Callable[[Path], Broker]] = {"dev": DevelopmentBroker, "kafka": KafkaBroker}
 
@@ -114,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--reorgs", action="store_true", help="the chain reorganises, down to the finality depth")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--groups", type=int, default=1, help="2: hot standby, one group disturbed at a time")
-    parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
+    parser.add_argument("--short", action="store_true", help="a list of ten faults in half a minute")
     parser.add_argument("--acts", type=_script, help="NAME:ROLE,NAME:ROLE... instead of chance; list: print all faults")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")
     parser.add_argument("--calm", action="store_true", help="also an undisturbed run on the broker")

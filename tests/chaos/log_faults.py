@@ -25,13 +25,13 @@ SMALL_DISK = "a store on a disk of its own (root)"
 NEVER = 1 << 40  # a decision that there will not be
 
 
-@fault("corrupt checkpoint", "a chunk of the newest checkpoint of every unit has other bytes; then its workers are killed",
+@fault("corrupt checkpoint", "a chunk of every newest checkpoint has other bytes; then the workers are killed",
        *TOPIC_OF, always=tuple(TOPIC_OF))  # fmt: skip
 async def corrupt_checkpoint(on: Tormentor, role: str) -> None:
     await _damage(on, "corrupt checkpoint", role, b"?")
 
 
-@fault("missing chunk", "a chunk of the newest checkpoint of every unit is gone; then its workers are killed", *TOPIC_OF,
+@fault("missing chunk", "a chunk of every newest checkpoint is gone; then the workers are killed", *TOPIC_OF,
        always=tuple(TOPIC_OF))  # fmt: skip
 async def missing_chunk(on: Tormentor, role: str) -> None:
     await _damage(on, "missing chunk", role, None)

@@ -159,7 +159,7 @@ SCRIPTS = {
 }
 CHECKPOINT_EVERY = {"late_and_again": 1, "early_checkpoint": 1}
 REORGANISES = ("rollback_ignored",)
-END_LIMIT_S = {"dedupe_off": 10.0, "done_early": 10.0}  # liquidations that never come
+END_LIMIT_S = {"dedupe_off": 3.0, "done_early": 3.0}  # liquidations that never come
 
 if __name__ == "__main__":
     MUTANTS[sys.argv.pop(1)]()
