@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tests.chaos.verdict import Act
 ROLE_WEIGHTS = {"risk": 6, "sequencer": 3, "enforcement": 2, "sink": 1}
 PAUSE_S = (1.2, 3.2)
 LAST = ("remove worker", "upgrade")  # the run has fewer workers from there on
+PROGRESS_LIMIT_S = 30.0
 SETTLED_S = 2.0  # a thawed worker has read what it missed
 
 
@@ -50,6 +51,8 @@ class Tormentor:
         self.has = {"": True, broker_faults.OWN: self.broker is not None, SEAMS: seams, SMALL_DISK: small_disk}
         self.has[broker_faults.CLUSTER] = bool(self.nodes)
         self.has[ONE_GROUP] = seams and config.groups == 1
+        self.blocks_done: Callable[[], int] = lambda: 0  # a number that changes as long as the pipeline goes on
+        self.done, self.fed = 0, False
         self.halted: dict[int, bytes] = {}  # partition -> the record that halts it
         self.outdated: list[str] = []  # workers left behind by an upgrade
         self.groups = _groups(names)
@@ -66,7 +69,7 @@ class Tormentor:
         self.todo = list(script) if script is not None else self._beginning()
         try:
             while self.todo or script is None:
-                await asyncio.sleep(self.chance.uniform(*PAUSE_S))
+                await self._pause()
                 name, role = self.todo.pop(0) if self.todo else self._draw()
                 await FAULTS[name].do(self, role)
         finally:
@@ -74,6 +77,14 @@ class Tormentor:
                 task.cancel()
             for pid in self.frozen:
                 _send(pid, signal.SIGCONT)
+
+    async def _pause(self) -> None:
+        """By chance, and until blocks are done again: whoever is always killed while it starts cannot be slow."""
+        await asyncio.sleep(self.chance.uniform(*PAUSE_S))
+        limit_s, before = time.monotonic() + PROGRESS_LIMIT_S, self.done
+        while not self.fed and self.blocks_done() == before and time.monotonic() < limit_s:
+            await asyncio.sleep(0.1)
+        self.done = self.blocks_done()
 
     def befalls(self, fault: Fault, role: str) -> bool:
         """Can it happen to this role in this run?"""

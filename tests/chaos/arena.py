@@ -37,7 +37,7 @@ from tests.chaos.acts import Tormentor
 from tests.chaos.faults import Script
 from tests.chaos.feeding import BadProducer
 from tests.chaos.notes import notes
-from tests.chaos.small_disk import mount as small_disk_mounted
+from tests.chaos.small_disk import mount, unmount
 from tests.chaos.verdict import Recorded
 from tests.chaos.watching import ChaosObserver
 
@@ -107,15 +107,17 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
         write_config(Path(config.folder) / "config.json", config)
         return await _run(world, blocks, config, plan)
     finally:
+        unmount(folder / "store")
         await delete_topics(address, [spec.name for spec in specs])
 
 
 async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, plan: Plan) -> Outcome:
     settings, marks = config.settings(), [time.monotonic()]
-    small_disk = bool(config.store) and small_disk_mounted(Path(config.store))
+    small_disk = bool(config.store) and mount(Path(config.store))
     names, seams = [spec.name for spec in worker_specs(config)], not plan.mutant
     tormentor = Tormentor(config, names, plan.seed, plan.broker, seams, small_disk)
     observer, feeder = ChaosObserver(settings, plan.partitions, tormentor.halted), Feeder(settings)
+    tormentor.blocks_done = lambda: len(observer.done_ms) + observer.repeats
     producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
     if reason := tormentor.impossible(plan.script or ()):
         raise Impossible(reason)
@@ -155,6 +157,7 @@ async def _torment(
     acting = asyncio.create_task(tormentor.run(script if plan.disturbed else []))
     try:
         await producer.run(world, blocks, plan.interval_s)
+        tormentor.fed = True
         if script is not None:
             await acting
     finally:

@@ -19,3 +19,9 @@ def mount(folder: Path) -> bool:
     private = ["mount", "--make-rprivate", "/"]
     small = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "tmpfs", str(folder)]
     return all(subprocess.run(command, capture_output=True).returncode == 0 for command in (private, small))
+
+
+def unmount(folder: Path) -> None:
+    """Where there is one."""
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=True)
