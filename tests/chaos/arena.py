@@ -43,7 +43,7 @@ from tests.chaos.watching import ChaosObserver
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
 SILENT_BROKERS = {"request_timeout_ms": 2_500, "consumer_request_timeout_ms": 2_500, "rebalance_s": 1.5}
-START_LIMIT_S, STOP_LIMIT_S = 120.0, 30.0
+START_LIMIT_S, STOP_LIMIT_S = 300.0, 30.0
 
 
 class Impossible(Exception):
