@@ -8,6 +8,8 @@ STAMP := $(VENV)/.stamp
 BIN := $(VENV)/bin
 BROKER ?= dev
 SEED ?= 1
+EVENTS ?= 3000
+BROKERS ?= 1
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 HAVE_NPM := $(shell command -v npm)
@@ -68,8 +70,8 @@ kafka-up: ## Apache Kafka on 127.0.0.1:9092 (DPME_KAFKA_PORT), from its publishe
 kafka-down: ## stop it
 	@infra/kafka/kafka down
 
-chaos: $(STAMP) ## kill, freeze and restart under load, compare every output: BROKER=dev|kafka SEED=n
-	$(BIN)/python -m tests.chaos --broker $(BROKER) --seed $(SEED)
+chaos: $(STAMP) ## every fault under load, outputs compared: BROKER=dev|kafka SEED=n EVENTS=n ACTS="kill:risk,..." (ACTS=list)
+	$(BIN)/python -m tests.chaos --broker $(BROKER) --brokers $(BROKERS) --seed $(SEED) --events $(EVENTS) --reorgs $(if $(ACTS),--acts "$(ACTS)")
 
 bench: $(STAMP) ## figures of the kernels beside their peers, in one run (pip install QuantLib for that peer)
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m tests.bench kernels

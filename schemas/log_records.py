@@ -1,5 +1,10 @@
 """Packed records of `market.log` and `account.log`: little-endian, documented field by field, version 1.
 
+The version is that of the layout and of the rules by which an engine applies a record. It is decided once, in
+market.log: what is carried out from a decision has the decision's version, whoever carries it out. An engine reads
+every version up to its own, and leaves a newer record untouched (`NewerEngine`): so workers are upgraded first, the
+sequencer last, and from its first decision on the new rules hold for everybody.
+
 Every record begins with the header (72 bytes): version u8, kind u8, partition u16 (0xFFFF: for every partition),
 entries u32, number u64 (of the decision in market.log that this record belongs to), block u64, time_ms i64,
 block hash 32 bytes, reserved u64. Payloads by kind:
@@ -65,6 +70,7 @@ class Header(NamedTuple):
     block: int
     time_ms: int
     block_hash: bytes
+    version: int = VERSION
 
 
 class Market(NamedTuple):
@@ -108,6 +114,10 @@ class RecordError(ValueError):
     """The bytes are no record of this version."""
 
 
+class NewerEngine(Exception):
+    """A newer engine wrote this: an older one must neither apply it nor call it wrong, but make room for another."""
+
+
 def pack_header(
     kind: int,
     number: int,
@@ -117,19 +127,22 @@ def pack_header(
     *,
     entries: int = 0,
     partition: int = EVERY_PARTITION,
+    version: int | None = None,
 ) -> bytes:
-    """The 72 bytes of a header."""
-    return HEADER.pack(VERSION, kind, partition, entries, number, block, time_ms, block_hash, 0)
+    """The 72 bytes of a header; `version`: None for a new decision, that of the decision for what follows from it."""
+    return HEADER.pack(version or VERSION, kind, partition, entries, number, block, time_ms, block_hash, 0)
 
 
 def read_header(raw: bytes) -> Header:
-    """Header of a record; RecordError where the version or length is not ours."""
+    """Header of a record. RecordError where there is none; NewerEngine where its version is beyond ours."""
     if len(raw) < HEADER.size:
         raise RecordError(f"record of {len(raw)} bytes is shorter than a header")
     version, kind, partition, entries, number, block, time_ms, block_hash, _ = HEADER.unpack_from(raw)
-    if version != VERSION:
-        raise RecordError(f"record version {version}; this engine reads version {VERSION}")
-    return Header(kind, partition, entries, number, block, time_ms, block_hash)
+    if version > VERSION:
+        raise NewerEngine(f"the log has records of version {version}, this engine reads up to {VERSION}: upgrade it")
+    if version < 1:
+        raise RecordError(f"record version {version}")
+    return Header(kind, partition, entries, number, block, time_ms, block_hash, version)
 
 
 def pack_listings(header: bytes, listings: list[dict]) -> bytes:

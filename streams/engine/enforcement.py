@@ -20,13 +20,15 @@ import msgspec
 from schemas import log_records as records
 from schemas.codec import decode_output, encode
 from schemas.decisions import INSOLVENT, LIQUIDATABLE, STATES
+from schemas.log_records import NewerEngine
 from schemas.risk_parameters import FINALITY_DEPTH_MAX
 from schemas.topics import BLOCKS_DONE, LIQUIDATIONS, MARGIN_CALLS, MARKET_LOG
 from streams.engine.decision_log import DecisionLog
-from streams.engine.output import Fault, Output
+from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.reports import retraction_id
 
 DUMP_VERSION = 2
+VERSION = 1  # of the outputs that it reads and writes
 FLAGGED = "flagged"
 RETRACTION = "retraction"
 ROLLED_BACK = -1  # in place of a block's number: the step that begins an epoch
@@ -86,6 +88,9 @@ class Enforcement:
             return
         record = decode_output(value or b"{}")
         seq = record["seq"]
+        if record.get("version", 1) > VERSION:
+            said = f"{topic} has records of version {record['version']}"
+            raise NewerEngine(f"{said}, this engine reads up to {VERSION}: upgrade it")
         if seq > self.taken[topic, partition] + 1:
             raise Fault(f"{topic}/{partition} jumps from record {self.taken[topic, partition]} to {seq}")
         if seq <= self.taken[topic, partition]:
@@ -202,7 +207,7 @@ class Enforcement:
         self.record_seq += 1
         record = {
             "type": "liquidations",
-            "version": 1,
+            "version": VERSION,
             "partition": 0,
             "seq": self.record_seq,
             "block": block,
@@ -242,8 +247,7 @@ class Enforcement:
     @classmethod
     def load(cls, raw: bytes) -> Enforcement:
         plain = msgspec.msgpack.decode(raw)
-        if plain.pop("dump_version") != DUMP_VERSION:
-            raise Fault("enforcement checkpoint of another version")
+        check_dump_version("enforcement", plain.pop("dump_version"), DUMP_VERSION)
         state = cls(plain["partitions"], plain["checkpoint_every"])
         for name in ("read", "taken"):
             plain[name] = getattr(state, name) | {(t, p): v for t, p, v in plain[name]}

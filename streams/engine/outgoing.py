@@ -70,5 +70,6 @@ def pack_events(header: records.Header, partition: int, found: list[tuple[str | 
         header.block_hash,
         entries=len(rows),
         partition=partition,
+        version=header.version,
     )
     return records.pack_events(head, records.Events(names, rows))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from schemas.log_records import NewerEngine
+
 
 class Output(NamedTuple):
     """One record to append. `topic` is the short name; headers never take part in what a record means."""
@@ -17,3 +19,11 @@ class Output(NamedTuple):
 
 class Fault(Exception):
     """The log contradicts itself, or an invariant is broken: never go on from here."""
+
+
+def check_dump_version(role: str, found: int, own: int) -> None:
+    """Raises NewerEngine for a checkpoint of a newer engine, Fault for one that is not read any more."""
+    if found > own:
+        raise NewerEngine(f"a checkpoint of {role} has version {found}, this engine reads {own}: upgrade it")
+    if found < own:
+        raise Fault(f"{role} checkpoint of version {found}; this engine reads {own}")

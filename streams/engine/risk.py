@@ -23,7 +23,7 @@ from streams.engine.book import Book
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins, Spread, account_sums, compute, empty_margins, serially
 from streams.engine.market import RecordedMarket
-from streams.engine.output import Fault, Output
+from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.reports import Reporter
 from streams.engine.screen import screen
 from streams.engine.tables import TableCache, Tables
@@ -99,7 +99,8 @@ class Risk:
     def steps(
         self, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
-        """Apply one record. One that contradicts the log halts the partition, loudly: it says so in blocks.done."""
+        """Apply one record. One that contradicts the log halts the partition, loudly: it says so in blocks.done.
+        NewerEngine passes: a worker that does not know the record has no say in it."""
         if not self.halted:
             try:
                 yield from self._apply(value or b"")
@@ -332,8 +333,7 @@ class Risk:
     @classmethod
     def load(cls, raw: bytes, cache: TableCache) -> Risk:
         plain = msgspec.msgpack.decode(raw)
-        if plain["dump_version"] != DUMP_VERSION:
-            raise Fault(f"risk checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
+        check_dump_version("risk", plain["dump_version"], DUMP_VERSION)
         state = cls(plain["partition"], cache, plain["checkpoint_every"])
         for name in _SCALARS:
             setattr(state, name, plain.get(name, getattr(state, name)))  # a dump before bids has none

@@ -40,7 +40,7 @@ from streams.engine.account_events import (
 from streams.engine.branches import packed, unpacked
 from streams.engine.intake import ANY_BRANCH, Candidate, Intake, conflict
 from streams.engine.outgoing import pack_events, quarantine_of, quarantined, size_refusal
-from streams.engine.output import Fault, Output
+from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.planning import Step, plan_block, plan_live_tick, plan_rollback
 from streams.engine.tick_state import TickState
 
@@ -412,8 +412,7 @@ class Sequencer:
     @classmethod
     def load(cls, raw: bytes, token: bytes, follows: bool = False) -> Sequencer:
         plain = msgspec.msgpack.decode(raw)
-        if plain["dump_version"] != DUMP_VERSION:
-            raise Fault(f"sequencer checkpoint of version {plain['dump_version']}; this engine reads {DUMP_VERSION}")
+        check_dump_version("sequencer", plain["dump_version"], DUMP_VERSION)
         inputs: dict[str, int] = dict.fromkeys(INPUTS, 1)  # a dump may be older than one of them
         for topic, partition, _ in plain["read"]:
             inputs[topic] = max(inputs.get(topic, 0), partition + 1)

@@ -39,6 +39,8 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clickhouse://user@host:port/database; "" for no sink. gateway_port: 0 for no gateway. metrics_port: /metrics,
     /healthz and /readyz of a worker started alone; under `dpme run all` the workers take this port and those above it,
     in their order; 0 for none. ready_lag_records: how far behind the end of a log a worker may be and still be ready.
+    request_timeout_ms, consumer_request_timeout_ms: of one request of producers and of group members, what a silent
+    broker costs; the second must exceed rebalance_s (None: 1.5 sessions), for which a joining member may have to wait.
     groups: above 1 is hot standby: every group has enforcement and `risk_workers` risk workers of its own, owns all
     partitions and writes the same bytes, which readers take once. sequencers: above 1 all but one follow, and one of
     them takes over when that one decides nothing any more.
@@ -70,6 +72,9 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     session_s: Seconds = 6.0
     checkpoint_every: Annotated[int, Meta(ge=1)] = 10
     stall_s: Seconds | None = None
+    rebalance_s: Seconds | None = None
+    request_timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 40_000
+    consumer_request_timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] | None = None
 
     def groups_of(self, role: str) -> int:
         """How many consumer groups of a role there are, each with everything the role owns."""
@@ -85,6 +90,9 @@ class PipelineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             session_s=self.session_s,
             checkpoint_every=self.checkpoint_every,
             stall_s=self.stall_s,
+            rebalance_s=self.rebalance_s,
+            request_timeout_ms=self.request_timeout_ms,
+            consumer_request_timeout_ms=self.consumer_request_timeout_ms,
             metrics_host=self.metrics_host,
             metrics_port=self.metrics_port,
             ready_lag_records=self.ready_lag_records,

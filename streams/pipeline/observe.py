@@ -81,6 +81,7 @@ class Observer:
             group_id=None,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=20,
+            request_timeout_ms=self.settings.request_timeout_ms,
             max_partition_fetch_bytes=8 << 20,
             enable_auto_commit=False,
         )

@@ -5,6 +5,7 @@ Standard library only: infra/kafka/kafka runs it with the system's Python, befor
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -96,8 +98,12 @@ class Broker:
 
     def start(self) -> None:
         """Starts and waits until the broker answers. Raises BrokerError. Nothing happens if it runs already."""
-        if self.running():
-            return
+        if not self.running():
+            self.launch()
+            self.await_answer()
+
+    def launch(self) -> None:
+        """Starts the process, waits for nothing."""
         self.prepare()
         # the kernel sends that signal when the starting *thread* ends, so only the main thread may ask for it
         tied = not self.detached and threading.current_thread() is threading.main_thread()
@@ -112,9 +118,12 @@ class Broker:
                 preexec_fn=_die_with_parent if tied else None,
             )
         (self.home / "pid").write_text(str(self.process.pid))
+
+    def await_answer(self) -> None:
+        """Waits until the broker answers. Raises BrokerError, and ends the process, where it does not."""
         deadline = time.monotonic() + START_LIMIT_S
         while not answers(self.port):
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if not self.running() or time.monotonic() > deadline:
                 self.kill()
                 raise BrokerError(f"the broker did not start: {self._last_line()} (log: {self.log_path})")
             time.sleep(POLL_S)
@@ -195,15 +204,20 @@ class KafkaBroker(Broker):
         fetch_jars(self.library)
         for port in (self.port, self.port + 1):
             self._check_port(port)
+        self.settings.write_text(self._settings_text())
+        if not (self.home / "data" / "meta.properties").exists():
+            tool = ["java", *self._java("kafka.tools.StorageTool")]
+            _run([*tool, "format", *self._format_options(), "-c", str(self.settings)])
+
+    def _settings_text(self) -> str:
         text = (KAFKA_FILES / "server.properties").read_text()
         marks = {"@CONTROLLER_PORT@": self.port + 1, "@PORT@": self.port, "@HOME@": self.home.resolve()}
         for mark, value in marks.items():
             text = text.replace(mark, str(value))
-        self.settings.write_text(text)
-        if not (self.home / "data" / "meta.properties").exists():
-            tool = ["java", *self._java("kafka.tools.StorageTool")]
-            identity = _run([*tool, "random-uuid"])
-            _run([*tool, "format", "--standalone", "-t", identity, "-c", str(self.settings)])
+        return text
+
+    def _format_options(self) -> list[str]:
+        return ["--standalone", "-t", new_cluster_id()]
 
     def running_address(self) -> str:
         """Where the running broker listens, as its own settings say."""
@@ -215,6 +229,84 @@ class KafkaBroker(Broker):
         except OSError as error:
             advice = "stop what listens there, or choose another by DPME_KAFKA_PORT"
             raise BrokerError(f"port {port} is in use: {advice}") from error
+
+
+# What three nodes change in server.properties. Measured: the broker session decides how long a dead broker stops
+# everyone (acks=all waits for it); quorum timeouts of 500 ms elect a new controller again and again, 1000 do not.
+CLUSTER_SETTINGS = {
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "unclean.leader.election.enable": "false",
+    "controller.quorum.fetch.timeout.ms": "1000",
+    "controller.quorum.election.timeout.ms": "1000",
+}
+
+
+class KafkaNode(KafkaBroker):
+    """One of several nodes, broker and controller; `voters`: number of each node -> its broker port."""
+
+    def __init__(
+        self, home: Path | str, number: int, voters: dict[int, int], cluster_id: str, library: Path | str = ""
+    ) -> None:
+        super().__init__(home, voters[number], library=library)
+        self.number, self.voters, self.cluster_id = number, voters, cluster_id
+
+    def _settings_text(self) -> str:
+        lines = super()._settings_text().splitlines()
+        settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+        del settings["controller.quorum.bootstrap.servers"]
+        voters = ",".join(f"{number}@{HOST}:{port + 1}" for number, port in self.voters.items())
+        own = {"node.id": str(self.number), "controller.quorum.voters": voters}
+        return "".join(f"{name}={value}\n" for name, value in (settings | CLUSTER_SETTINGS | own).items())
+
+    def _format_options(self) -> list[str]:
+        return ["-t", self.cluster_id]
+
+
+class KafkaCluster:
+    """Three nodes of Apache Kafka under `home`, every record on all of them, two needed for an acknowledgement."""
+
+    def __init__(self, home: Path | str, library: Path | str = "") -> None:
+        voters = {number: free_port(2) for number in (1, 2, 3)}
+        identity = new_cluster_id()
+        self.nodes = [KafkaNode(Path(home) / str(n), n, voters, identity, library) for n in voters]
+
+    @property
+    def address(self) -> str:
+        return ",".join(node.address for node in self.nodes)
+
+    def start(self) -> None:
+        """All together: one alone has no majority. Raises BrokerError."""
+        for node in self.nodes:
+            if not node.running():
+                node.launch()
+        for node in self.nodes:
+            node.await_answer()
+
+    def stop(self) -> None:
+        """Kills what does not end by itself: the last node finds no majority to say goodbye to."""
+        for node in self.nodes:
+            node.signal(signal.SIGCONT)
+            node.signal(signal.SIGTERM)
+        for node in self.nodes:
+            node.stop(grace_s=5.0)
+
+    def __enter__(self) -> KafkaCluster:
+        self.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.stop()
+
+
+def new_cluster_id() -> str:
+    """As Kafka's own tool makes them: 16 random bytes, none that an option parser takes for an option."""
+    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()).startswith("-"):
+        pass
+    return made
 
 
 def require(program: str) -> None:

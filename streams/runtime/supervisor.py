@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, FAULT, MEMBERSHIP_LOST
+from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, FAULT, MEMBERSHIP_LOST, OUTDATED
 from streams.runtime.notes import note
 
 _PR_SET_PDEATHSIG = 1
@@ -173,7 +173,7 @@ class Supervisor:
             code, life_s = os.waitstatus_to_exitcode(status), time.monotonic() - slot.born_s
             slot.pid = 0
             self._pid_file(slot).unlink(missing_ok=True)
-            if self._stop_by_s is None and code != DRAINED:
+            if self._stop_by_s is None and code not in (DRAINED, OUTDATED):
                 slot.due_s = time.monotonic() + slot.back_off.after(life_s, code)
             note("ended", worker=slot.spec.name, code=code, life_s=round(life_s, 3))
 

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --broker dev|kafka --seed N`: about two minutes; the last line of stdout is one JSON object.
+"""`python -m tests.chaos --broker dev|kafka --seed N`: about four minutes; the last line of stdout is one JSON object.
 
 Exit code 1 unless every deduplicated output is that of the pure engine over the recorded logs, and that of a calm run.
 """
@@ -15,35 +15,38 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker, KafkaBroker
+from streams.runtime.kafka_process import Broker, BrokerError, DevelopmentBroker, KafkaBroker, KafkaCluster
 from tests.chaos import arena
-from tests.chaos.acts import ACT_KINDS, BROKER, ROLES
 from tests.chaos.arena import Plan
 from tests.chaos.expected import calm_outputs
-from tests.chaos.mutant_workers import CHECKPOINT_EVERY, MUTANTS, SCRIPTS
+from tests.chaos.faults import Script, listing, parse, span_s
+from tests.chaos.mutant_workers import CHECKPOINT_EVERY, END_LIMIT_S, MUTANTS, REORGANISES, SCRIPTS
 from tests.chaos.report import report
 from tests.chaos.verdict import take
 from tests.chaos.world import chaos_world
 
 BLOCKS_PER_S = 6.0
-SECONDS = 75.0
-SCRIPT_S = 2.8  # of feeding for each act of a script
-SHORT = (
-    ("kill", "risk"), ("kill twice", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "sequencer"),
-    ("kill all", "risk"),
-)  # fmt: skip
+SECONDS = 180.0
+SHORT = parse(
+    "kill:risk, kill twice:sequencer, freeze:risk, kill:enforcement, stop:sequencer, kill all:risk, "
+    "failed acknowledgement:risk, lost acknowledgement:sequencer, clock jump:sequencer, corrupt checkpoint:risk"
+)
+LIST = "list"
 BROKERS: dict[str, Callable[[Path], Broker]] = {"dev": DevelopmentBroker, "kafka": KafkaBroker}
 
 
 def main() -> int:
     arguments = _arguments()
+    if arguments.acts == LIST:
+        print(listing())
+        return 0
     with tempfile.TemporaryDirectory(prefix="dpme-chaos-") as temporary:
         folder = Path(arguments.keep or temporary)
         try:
-            with own_broker(arguments.broker, folder) as broker:
+            with own_broker(arguments.broker, arguments.brokers, folder) as broker:
                 address = broker.address if broker else arguments.broker
                 found = asyncio.run(chaos(address, broker, folder, arguments))
-        except BrokerError as error:
+        except (BrokerError, arena.Impossible) as error:
             print(f"chaos: {error}", file=sys.stderr)
             return 2
     print(json.dumps(found))
@@ -51,20 +54,32 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def own_broker(kind: str, folder: Path) -> Iterator[Broker | None]:
-    """A broker of our own; None where one runs already at host:port."""
+def own_broker(kind: str, count: int, folder: Path) -> Iterator[Broker | KafkaCluster | None]:
+    """A broker of our own, or three; None where one runs already at host:port."""
     if kind not in BROKERS:
         yield None
-        return
-    with BROKERS[kind](folder / "broker") as broker:
-        yield broker
+    elif count == 1:
+        with BROKERS[kind](folder / "broker") as broker:
+            yield broker
+    elif kind == "kafka":
+        with KafkaCluster(folder / "brokers") as cluster:
+            yield cluster
+    else:
+        raise BrokerError("--brokers 3 needs --broker kafka: the development broker is one node")
 
 
-async def chaos(address: str, broker: Broker | None, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+async def chaos(
+    address: str, broker: Broker | KafkaCluster | None, folder: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """The disturbed run, and with --calm an undisturbed one on the same broker."""
-    script = arguments.acts or SCRIPTS.get(arguments.mutant) or (SHORT if arguments.short else None)
-    seconds = arguments.seconds or (SCRIPT_S * len(script) if script else SECONDS)
-    world = chaos_world(arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events)
+    script = arguments.acts or (SHORT if arguments.short else None)
+    if script is None and arguments.mutant:
+        script = parse(SCRIPTS[arguments.mutant])
+    seconds = arguments.seconds or (span_s(script) if script else SECONDS)
+    reorganises = arguments.reorgs or arguments.mutant in REORGANISES
+    world = chaos_world(
+        arguments.seed, max(2, int(seconds * BLOCKS_PER_S)), events=arguments.events, reorganises=reorganises
+    )
     blocks = list(world.blocks)
     plan = Plan(
         seed=arguments.seed,
@@ -78,6 +93,7 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
         sequencers=arguments.sequencers,
         risk_workers=3 if arguments.groups == 1 else 2,
         broker=broker,
+        end_limit_s=END_LIMIT_S.get(arguments.mutant, Plan.end_limit_s),
     )
     print(f"chaos: {len(blocks)} blocks on {address}, seed {arguments.seed}", file=sys.stderr)
     outcome = await arena.run(world, blocks, address, folder / "run", plan)
@@ -95,14 +111,16 @@ async def chaos(address: str, broker: Broker | None, folder: Path, arguments: ar
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--broker", default="dev", help="dev, kafka, or host:port of one that runs")
+    parser.add_argument("--brokers", type=int, choices=(1, 3), default=1, help="3: Apache Kafka, every record on three")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, help=f"of feeding ({SECONDS:g}), at {BLOCKS_PER_S:g} blocks a second")
     parser.add_argument("--events", type=int, default=3_000, help="account events over all blocks")
+    parser.add_argument("--reorgs", action="store_true", help="the chain reorganises, down to the finality depth")
     parser.add_argument("--session", type=float, default=6.0, help="seconds that a silent member keeps its partitions")
     parser.add_argument("--groups", type=int, default=1, help="2: hot standby, one group disturbed at a time")
     parser.add_argument("--sequencers", type=int, default=1, help="2: one follows, and takes over")
-    parser.add_argument("--short", action="store_true", help="a list of six acts in half a minute")
-    parser.add_argument("--acts", type=_script, help="KIND:ROLE,KIND:ROLE... instead of chance, as freeze long:risk")
+    parser.add_argument("--short", action="store_true", help="a list of ten faults in half a minute")
+    parser.add_argument("--acts", type=_script, help="NAME:ROLE,NAME:ROLE... instead of chance; list: print all faults")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default="", help="workers broken on purpose")
     parser.add_argument("--calm", action="store_true", help="also an undisturbed run on the broker")
     parser.add_argument("--sink", action=argparse.BooleanOptionalAction, default=True, help="with the store's sink")
@@ -110,12 +128,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _script(text: str) -> tuple[tuple[str, str], ...]:
-    """KIND:ROLE,... as pairs; argparse turns ValueError into a message."""
-    acts = tuple((kind, role) for kind, _, role in (part.partition(":") for part in text.split(",")))
-    if wrong := [act for act in acts if act[0] not in ACT_KINDS or act[1] not in (*dict(ROLES), BROKER)]:
-        raise argparse.ArgumentTypeError(f"unknown act {wrong[0][0]}:{wrong[0][1]}; kinds: {', '.join(ACT_KINDS)}")
-    return acts
+def _script(text: str) -> Script | str:
+    """Faults by name; argparse prints this error's text."""
+    try:
+        return LIST if text == LIST else parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is done to the workers: kill -9, kill -9 again at once, freeze and thaw, stop; all by chance from a seed."""
+"""Who is disturbed when: the faults of a script, or each once and then more by chance from a seed."""
 
 from __future__ import annotations
 
@@ -9,121 +9,128 @@ import random
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from streams.pipeline.config import read_config
-from streams.pipeline.rolling_restart import rolling_restart
-from streams.runtime.kafka_process import Broker
+from streams.pipeline.config import PipelineConfig
+from streams.runtime.kafka_process import Broker, KafkaCluster
+from tests.chaos import broker_faults, log_faults, seam_faults, worker_faults  # noqa: F401 - the order of --acts list
+from tests.chaos.faults import FAULTS, Fault, Script
+from tests.chaos.log_faults import SMALL_DISK
 from tests.chaos.notes import last_pid
+from tests.chaos.seam_faults import ONE_GROUP, SEAMS
 from tests.chaos.verdict import Act
 
-BROKER = "broker"  # by a script only, and only one of our own
-
-BEGIN = (("kill", "risk"), ("kill", "sequencer"), ("freeze", "risk"), ("kill", "enforcement"), ("stop", "risk"),
-         ("kill twice", "risk"), ("freeze", "sequencer"), ("kill twice", "sequencer"), ("freeze long", "risk"),
-         ("kill all", "risk"), ("stop", "sequencer"), ("freeze", "enforcement"), ("kill", "sink"))  # fmt: skip
-ROLLING = "rolling restart"  # of all risk and enforcement workers, by a script only
-ACT_KINDS = ("kill", "kill twice", "kill all", "freeze", "freeze long", "stop", ROLLING)
-KINDS = (("kill", 6), ("kill twice", 1), ("freeze", 3), ("stop", 2))
-ROLES = (("risk", 6), ("sequencer", 3), ("enforcement", 2), ("sink", 1))
-FREEZE_S, PAUSE_S, AGAIN_S = (0.5, 3.0), (1.2, 3.2), (0.05, 0.6)
+ROLE_WEIGHTS = {"risk": 6, "sequencer": 3, "enforcement": 2, "sink": 1}
+PAUSE_S = (1.2, 3.2)
+LAST = ("remove worker", "upgrade")  # the run has fewer workers from there on
+PROGRESS_LIMIT_S = 30.0
 SETTLED_S = 2.0  # a thawed worker has read what it missed
 
 
 class Tormentor:
-    """Acts on the workers whose pid files are in `folder`, until cancelled; then everyone is thawed."""
+    """Acts on the workers with pid files in the configuration's folder, until cancelled; then everyone is thawed."""
 
     def __init__(
-        self, folder: Path, names: list[str], seed: int, session_s: float, broker: Broker | None = None
+        self,
+        config: PipelineConfig,
+        names: list[str],
+        seed: int,
+        broker: Broker | KafkaCluster | None = None,
+        seams: bool = False,
+        small_disk: bool = False,
     ) -> None:
-        self.folder, self.session_s, self.broker = folder, session_s, broker
+        self.config, self.folder = config, Path(config.folder)
+        self.broker = None if isinstance(broker, KafkaCluster) else broker
+        self.nodes = broker.nodes if isinstance(broker, KafkaCluster) else []
         self.chance = random.Random(seed)
         self.names: dict[str, list[str]] = {}
         for name in names:
             self.names.setdefault(name.split("-")[0], []).append(name)
+        self.has = {"": True, broker_faults.OWN: self.broker is not None, SEAMS: seams, SMALL_DISK: small_disk}
+        self.has[broker_faults.CLUSTER] = bool(self.nodes)
+        self.has[ONE_GROUP] = seams and config.groups == 1
+        self.blocks_done: Callable[[], int] = lambda: 0  # a number that changes as long as the pipeline goes on
+        self.done, self.fed = 0, False
+        self.halted: dict[int, bytes] = {}  # partition -> the record that halts it
+        self.outdated: list[str] = []  # workers left behind by an upgrade
         self.groups = _groups(names)
         self.treated = 0  # the one group that is disturbed, until it is whole again
         self.thawed_s = 0.0
         self.acts: list[Act] = []
+        self.todo: list[tuple[str, str]] = []  # what the run has not come to
         self.signals: Counter[str] = Counter()
         self.frozen: set[int] = set()
         self._thaws: set[asyncio.Task[None]] = set()
 
-    async def run(self, script: list[tuple[str, str]] | None = None) -> None:
-        """The whole list once in an order by chance, then anything; `script` instead: only that, in its order."""
-        begin = [act for act in BEGIN if act[1] in self.names]
-        self.chance.shuffle(begin)
-        todo = list(script) if script is not None else begin
+    async def run(self, script: Script | None = None) -> None:
+        """Every fault that this run can have once, in an order by chance, then anything; or only the script."""
+        self.todo = list(script) if script is not None else self._beginning()
         try:
-            while todo or script is None:
-                await asyncio.sleep(self.chance.uniform(*PAUSE_S))
-                kind, role = todo.pop(0) if todo else self._draw()
-                await self._act(kind, role)
+            while self.todo or script is None:
+                await self._pause()
+                name, role = self.todo.pop(0) if self.todo else self._draw()
+                await FAULTS[name].do(self, role)
         finally:
             for task in self._thaws:
                 task.cancel()
             for pid in self.frozen:
                 _send(pid, signal.SIGCONT)
 
+    async def _pause(self) -> None:
+        """By chance, and until blocks are done again: whoever is always killed while it starts cannot be slow."""
+        await asyncio.sleep(self.chance.uniform(*PAUSE_S))
+        limit_s, before = time.monotonic() + PROGRESS_LIMIT_S, self.done
+        while not self.fed and self.blocks_done() == before and time.monotonic() < limit_s:
+            await asyncio.sleep(0.1)
+        self.done = self.blocks_done()
+
+    def befalls(self, fault: Fault, role: str) -> bool:
+        """Can it happen to this role in this run?"""
+        return self.has[fault.needs] and (role in self.names or role not in ROLE_WEIGHTS)
+
+    def impossible(self, script: Script) -> str:
+        """Why this run cannot have such a script; "" if it can."""
+        for name, role in script:
+            if not self.befalls(FAULTS[name], role):
+                return f"this run cannot have {name}:{role}: it needs {FAULTS[name].needs or 'such a worker'}"
+        return ""
+
+    def _beginning(self) -> list[tuple[str, str]]:
+        begin = [(one.name, role) for one in FAULTS.values() for role in one.always if self.befalls(one, role)]
+        self.chance.shuffle(begin)
+        return sorted(begin, key=lambda act: act[0] in LAST)
+
     def _draw(self) -> tuple[str, str]:
-        roles = [(role, weight) for role, weight in ROLES if role in self.names]
-        kind = self.chance.choices([k for k, _ in KINDS], [w for _, w in KINDS])[0]
-        return kind, self.chance.choices([r for r, _ in roles], [w for _, w in roles])[0]
+        known = [(name, role, one.weight * ROLE_WEIGHTS[role]) for name, one in FAULTS.items() if one.weight
+                 for role in one.roles if self.befalls(one, role)]  # fmt: skip
+        name, role, _ = self.chance.choices(known, [weight for *_, weight in known])[0]
+        return name, role
 
-    async def _act(self, kind: str, role: str) -> None:
-        if role == BROKER:
-            self._kill_broker()
-            return
-        if kind == ROLLING:
-            await self._restart_all()
-            return
-        mine = self._names_to_disturb(role)
-        name = self.chance.choice(mine)
-        pid = self._pid(name)
-        if pid is None or pid in self.frozen:
-            return
-        victims = mine if kind == "kill all" else [name]
-        self.acts += [Act(time.time(), kind, each) for each in victims if self._pid(each) not in self.frozen]
-        if kind == "kill all":
-            for each in victims:
-                self._signal(self._pid(each), signal.SIGKILL)
-        elif kind.startswith("kill"):
-            self._signal(pid, signal.SIGKILL)
-            if kind == "kill twice":
-                await asyncio.sleep(self.chance.uniform(*AGAIN_S))
-                self._signal(self._pid(name), signal.SIGKILL)
-        elif kind == "stop":
-            self._signal(pid, signal.SIGTERM)
-        else:
-            span_s = self.session_s + 1.5 if kind == "freeze long" else self.chance.uniform(*FREEZE_S)
-            self.frozen.add(pid)
-            self._signal(pid, signal.SIGSTOP)
-            thaw = asyncio.create_task(self._thaw(pid, span_s))
-            self._thaws.add(thaw)
-            thaw.add_done_callback(self._thaws.discard)
+    # -- what faults are made of
 
-    def _kill_broker(self) -> None:
-        """SIGKILL, and at once a new life on the same data and port, from the main thread: it is to die with us."""
-        if self.broker is not None:
-            self.acts.append(Act(time.time(), "kill", BROKER))
-            self.broker.kill()
-            self.broker.start()
-            self.signals["SIGKILL"] += 1
+    def begun(self, fault: str, who: str) -> None:
+        """For the report: a fault befalls somebody now."""
+        self.acts.append(Act(time.time(), fault, who))
 
-    async def _restart_all(self) -> None:
-        """The command of that name, on the workers of this run."""
-        config = read_config(self.folder / "config.json")
-        self.acts.append(Act(time.time(), ROLLING, "risk"))
-        restarted = await asyncio.to_thread(lambda: dict(rolling_restart(config)))
-        self.signals["SIGTERM"] += len(restarted)
+    @contextlib.contextmanager
+    def lasting(self, fault: str, who: str) -> Iterator[None]:
+        """The same of one that goes on for as long as the block."""
+        begun_s, place = time.monotonic(), len(self.acts)
+        self.begun(fault, who)
+        try:
+            yield
+        finally:
+            self.acts[place] = replace(self.acts[place], lasted_s=time.monotonic() - begun_s)
 
-    async def _thaw(self, pid: int, span_s: float) -> None:
-        await asyncio.sleep(span_s)
-        _send(pid, signal.SIGCONT)
-        self.frozen.discard(pid)
-        self.thawed_s = time.monotonic()
+    def pick(self, role: str) -> str | None:
+        """A worker of the role, by chance; None if it does not run now, or is frozen."""
+        name = self.chance.choice(self.names_to_disturb(role))
+        pid = self.pid(name)
+        return name if pid is not None and pid not in self.frozen else None
 
-    def _names_to_disturb(self, role: str) -> list[str]:
+    def names_to_disturb(self, role: str) -> list[str]:
         """With hot standby: those of one group, and of another one only when this one is whole again."""
         if len(self.groups) == 1 or not set(self.names[role]) <= set().union(*self.groups):
             return self.names[role]
@@ -132,17 +139,39 @@ class Tormentor:
         return [name for name in self.names[role] if name in self.groups[self.treated]]
 
     def _is_whole(self, group: list[str]) -> bool:
-        pids = [self._pid(name) for name in group]
+        pids = [self.pid(name) for name in group]
         settled = time.monotonic() - self.thawed_s > SETTLED_S and not self.frozen.intersection(filter(None, pids))
         caught_up = [last_pid(self.folder / f"{name}.log", "caught_up") for name in group]
         return settled and None not in pids and pids == caught_up
 
-    def _signal(self, pid: int | None, number: signal.Signals) -> None:
-        if pid is not None and (pid not in self.frozen or number == signal.SIGSTOP):
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """To the worker's present life, unless it is frozen."""
+        pid = self.pid(name)
+        if pid is not None and pid not in self.frozen:
             _send(pid, number)
             self.signals[number.name] += 1
 
-    def _pid(self, name: str) -> int | None:
+    def freeze(self, name: str, span_s: float) -> None:
+        """For so long, while other things go on."""
+        if (pid := self.pid(name)) is not None:
+            self.signal(name, signal.SIGSTOP)
+            self.frozen.add(pid)
+            self.later(self._thaw(pid, span_s))
+
+    def later(self, doing: Coroutine[None, None, None]) -> None:
+        """While other things go on; given up at the end of the run."""
+        task = asyncio.create_task(doing)
+        self._thaws.add(task)
+        task.add_done_callback(self._thaws.discard)
+
+    async def _thaw(self, pid: int, span_s: float) -> None:
+        await asyncio.sleep(span_s)
+        _send(pid, signal.SIGCONT)
+        self.frozen.discard(pid)
+        self.thawed_s = time.monotonic()
+
+    def pid(self, name: str) -> int | None:
+        """The worker's present life."""
         with contextlib.suppress(OSError, ValueError):
             return int((self.folder / f"{name}.pid").read_text())
         return None

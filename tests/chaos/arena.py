@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from msgspec import structs
+
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, PUBLIC_OUTPUTS, QUARANTINE, topic_specs
 from streams.pipeline.config import PipelineConfig, write_config
 from streams.pipeline.feed import Feeder
-from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.pipeline.workers import worker_specs
 from streams.replay.world import BlockInputs, World
-from streams.runtime.kafka_process import Broker
+from streams.runtime.kafka_process import Broker, KafkaCluster
 from streams.runtime.log_reader import LogReader
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
@@ -33,12 +34,20 @@ from streams.sink.errors import StoreError
 from streams.sink.query_socket import QueryClient
 from streams.sink.rows import TABLES
 from tests.chaos.acts import Tormentor
+from tests.chaos.faults import Script
 from tests.chaos.feeding import BadProducer
 from tests.chaos.notes import notes
+from tests.chaos.small_disk import mount, unmount
 from tests.chaos.verdict import Recorded
+from tests.chaos.watching import ChaosObserver
 
 STAMPED = {"message.timestamp.type": "LogAppendTime"}
-START_LIMIT_S, STOP_LIMIT_S = 120.0, 30.0
+SILENT_BROKERS = {"request_timeout_ms": 2_500, "consumer_request_timeout_ms": 2_500, "rebalance_s": 1.5}
+START_LIMIT_S, STOP_LIMIT_S = 300.0, 30.0
+
+
+class Impossible(Exception):
+    """The plan asks for a fault that the run cannot have; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,10 @@ class Plan:
     checkpoint_every: int = 10
     sink: bool = False
     mutant: str = ""
-    script: tuple[tuple[str, str], ...] | None = None
+    script: Script | None = None
     end_limit_s: float = 90.0
     producer: type[BadProducer] = BadProducer
-    broker: Broker | None = None
+    broker: Broker | KafkaCluster | None = None
 
 
 @dataclass
@@ -72,6 +81,7 @@ class Outcome:
     failure: str
     deaths: list[str]
     lives: Counter[str]
+    rejected: int  # checkpoints that restores passed over
     store: dict[str, dict[str, int]] = field(default_factory=dict)  # see `census`; empty without a sink
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -83,25 +93,36 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
         bootstrap=address, prefix=f"c{uuid.uuid4().hex[:10]}.", folder=str(folder / "workers"),
         partitions=plan.partitions, risk_workers=plan.risk_workers, groups=plan.groups, session_s=plan.session_s,
         sequencers=plan.sequencers,
+        replication_factor=len(plan.broker.nodes) if isinstance(plan.broker, KafkaCluster) else 1,
         checkpoint_every=plan.checkpoint_every, log_format="json", store=str(folder / "store") if plan.sink else "",
     )  # fmt: skip
-    settings = config.settings()
-    specs = [TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(plan.partitions)]
+    if isinstance(plan.broker, KafkaCluster):
+        config = structs.replace(config, **SILENT_BROKERS)
+    settings, copies = config.settings(), config.replication_factor
+    specs = [
+        TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED, copies)
+        for s in topic_specs(plan.partitions)
+    ]
     await ensure_topics(address, specs)
     try:
         await publish_scenario_set(settings, world.scenario_set)
         write_config(Path(config.folder) / "config.json", config)
         return await _run(world, blocks, config, plan)
     finally:
+        unmount(folder / "store")
         await delete_topics(address, [spec.name for spec in specs])
 
 
 async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, plan: Plan) -> Outcome:
     settings, marks = config.settings(), [time.monotonic()]
-    observer, feeder = Observer(settings, plan.partitions, lambda *_: None), Feeder(settings)
+    small_disk = bool(config.store) and mount(Path(config.store))
+    names, seams = [spec.name for spec in worker_specs(config)], not plan.mutant
+    tormentor = Tormentor(config, names, plan.seed, plan.broker, seams, small_disk)
+    observer, feeder = ChaosObserver(settings, plan.partitions, tormentor.halted), Feeder(settings)
+    tormentor.blocks_done = lambda: len(observer.done_ms) + observer.repeats
     producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
-    names = [spec.name for spec in worker_specs(config)]
-    tormentor = Tormentor(Path(config.folder), names, plan.seed, plan.session_s, plan.broker)
+    if reason := tormentor.impossible(plan.script or ()):
+        raise Impossible(reason)
     with workers(config, plan.mutant):
         reading = asyncio.create_task(observer.run())
         await feeder.start()
@@ -110,7 +131,7 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
             await producer.begin(world, blocks[0])
             await observer.wait_for(lambda: observer.is_done(blocks[0].block.number), START_LIMIT_S)
             marks.append(time.monotonic())
-            await _torment(producer, world, blocks[1:], tormentor, plan)
+            await _torment(producer, world, blocks, tormentor, plan)
             marks.append(time.monotonic())
             await observer.wait_for(lambda: _complete(observer, blocks, producer), plan.end_limit_s)
             if config.store:
@@ -138,6 +159,7 @@ async def _torment(
     acting = asyncio.create_task(tormentor.run(script if plan.disturbed else []))
     try:
         await producer.run(world, blocks, plan.interval_s)
+        tormentor.fed = True
         if script is not None:
             await acting
     finally:
@@ -145,9 +167,12 @@ async def _torment(
         await asyncio.gather(acting, return_exceptions=True)
 
 
-def _complete(observer: Observer, blocks: list[BlockInputs], producer: BadProducer) -> bool:
-    last = blocks[-1].block.number
-    return observer.is_done(last) and observer.is_enforced() and producer.garbage.keys() <= observer.quarantined
+def _complete(observer: ChaosObserver, blocks: list[BlockInputs], producer: BadProducer) -> bool:
+    return (
+        observer.has_done(blocks[-1].block)
+        and observer.is_enforced()
+        and producer.garbage.keys() <= observer.quarantined
+    )
 
 
 async def _stored(config: PipelineConfig, partitions: int) -> None:
@@ -191,7 +216,7 @@ def census(folder: Path) -> dict[str, dict[str, int]]:
 @contextlib.contextmanager
 def workers(config: PipelineConfig, mutant: str = "") -> Iterator[None]:
     """The supervisor with all workers; stopped at the end, and dead with this process."""
-    module = ["tests.chaos.mutant_workers", mutant] if mutant else ["streams.pipeline.workers"]
+    module = ["tests.chaos.mutant_workers", mutant] if mutant else ["tests.chaos.seams"]
     root, folder = Path(__file__).parents[2], Path(config.folder)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with open(folder / "supervisor.log", "ab") as log:
@@ -227,12 +252,13 @@ async def read_back(settings: RuntimeSettings, partitions: int) -> Recorded:
         await reader.stop()
 
 
-def _lives(folder: Path) -> tuple[list[str], Counter[str]]:
-    """(reasons of workers that ended themselves, lives of each worker)."""
-    deaths = []
+def _lives(folder: Path) -> tuple[list[str], Counter[str], int]:
+    """(reasons of workers that ended themselves, lives of each worker, checkpoints that restores passed over)."""
+    deaths, rejected = [], 0
     for path in sorted(folder.glob("*.log")):
         for one in notes(path):
+            rejected += one["event"] == "checkpoint_rejected"
             if one["event"] == "die":
                 deaths.append(f"{path.stem}: {one['reason']} ({one['code']}) {one['exception'] or ''}"[:200])
     lives = Counter(one["worker"] for one in notes(folder / "supervisor.log") if one["event"] == "ended")
-    return deaths, lives
+    return deaths, lives, rejected

@@ -14,8 +14,8 @@ from schemas.events import Fill
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, FILL_PARTITIONS, INPUTS, INSTRUMENTS, ORACLE_TICKS
 from streams.engine.sequence import partition_of
 from streams.pipeline.feed import Feeder
-from streams.pipeline.observe import Observer
 from streams.replay.world import BlockInputs, World
+from tests.chaos.watching import ChaosObserver
 
 EVENTS_PER_RECORD = 8
 AGAIN, AGAIN_LATER = 0.05, 0.05  # chances of a record
@@ -23,6 +23,7 @@ SWAPPED, GARBAGE, CONFLICT = 0.15, 0.15, 0.2  # chances of a block
 LATER_BLOCKS = (1, 90)  # beyond the sequencer's memory of ids, too
 CONFLICT_AFTER_BLOCKS = 6
 BACKLOG_BLOCKS = 40
+DONE_LIMIT_S = 120.0  # of waiting for blocks
 GARBAGE_BYTES = (
     b"\xff\x00not json", b"", b"[]", b"3", b'{"type":"no such event","version":1}', b'{"type":"fill","version":7}',
     b'{"type":"spot","version":1,"id":"x","source":"s","underlying":"BTC","price_usd9":NaN}',
@@ -55,14 +56,14 @@ def account_of(event: Any) -> str:
 
 
 class BadProducer:
-    """Sends a world's blocks at a steady pace. `sent_s`: block -> when its last input was acknowledged."""
+    """Sends a world's blocks at a steady pace. `sent_s`: block hash -> when its last input was acknowledged."""
 
-    def __init__(self, feeder: Feeder, observer: Observer, seed: int, disturbed: bool) -> None:
+    def __init__(self, feeder: Feeder, observer: ChaosObserver, seed: int, disturbed: bool) -> None:
         self.feeder, self.observer, self.disturbed = feeder, observer, disturbed
         self.chance = random.Random(seed)
-        self.sent_s: dict[int, float] = {}
+        self.sent_s: dict[str, float] = {}
         self.garbage: dict[bytes, bytes] = {}  # quarantine key -> the bytes that must be there
-        self.count = {"sent_again": 0, "swapped_blocks": 0, "garbage": 0, "conflicts": 0}
+        self.count = {"sent_again": 0, "swapped_blocks": 0, "garbage": 0, "conflicts": 0, "reorganisations": 0}
         self._later: dict[int, list[Record]] = {}
 
     async def begin(self, world: World, genesis: BlockInputs) -> None:
@@ -71,27 +72,33 @@ class BadProducer:
         await self._send(records_of(genesis, self.chance))
 
     async def run(self, world: World, blocks: list[BlockInputs], interval_s: float) -> None:
-        """The other blocks, as it comes; a block may change places with the next one."""
+        """The blocks behind the first, as it comes; a block may change places with the next one."""
         held: list[Record] = []
-        for place, inputs in enumerate(blocks):
+        hashes: list[str] = []
+        for before, inputs, after in zip(blocks[:-1], blocks[1:], [*blocks[2:], None], strict=True):
             due_s, number = time.monotonic() + interval_s, inputs.block.number
+            if number <= before.block.number:  # another branch: both runs must have closed as much of the one left
+                self.count["reorganisations"] += 1
+                await self.observer.wait_for(lambda: self.observer.has_done(before.block), DONE_LIMIT_S)  # noqa: B023
+            hashes.append(inputs.block.hash)
             parts = records_of(inputs, self.chance)
             if self.disturbed:
                 parts = self._disturb(world, inputs, parts)
-                if not held and place + 1 < len(blocks) and self.chance.random() < SWAPPED:
+                in_line = after is not None and after.block.number == number + 1
+                if not held and in_line and self.chance.random() < SWAPPED:
                     held = parts
                     self.count["swapped_blocks"] += 1
                     continue
             await self._send([*parts, *held])
-            self.sent_s |= dict.fromkeys((number - 1, number) if held else (number,), time.time())
-            held = []
+            self.sent_s |= dict.fromkeys(hashes, time.time())
+            held, hashes = [], []
             await self._keep_pace(number, due_s)
 
     async def _keep_pace(self, block: int, due_s: float) -> None:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         behind = block - BACKLOG_BLOCKS
         if behind >= 0:
-            await self.observer.wait_for(lambda: self.observer.is_done(behind), 120.0)
+            await self.observer.wait_for(lambda: self.observer.is_done(behind), DONE_LIMIT_S)
 
     def _disturb(self, world: World, inputs: BlockInputs, parts: list[Record]) -> list[Record]:
         chance, number = self.chance, inputs.block.number

@@ -17,6 +17,7 @@ from schemas.margin_batch import decode_batch
 from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, LIQUIDATIONS, MARGIN_BATCHES, MARGIN_CALLS, PUBLIC_OUTPUTS
 from streams.runtime.once import Once
 from tests.chaos.expected import Values, sequence_of
+from tests.chaos.faults import WORKERS
 
 Recorded = dict[tuple[str, int], list[ConsumerRecord]]
 MISSED_S = 0.25  # a block later than this counts as missed
@@ -63,11 +64,12 @@ def differences(found: Values, expected: Values) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Act:
-    """One disturbance: when (seconds of the epoch), what, to whom."""
+    """One disturbance: when (seconds of the epoch), what, to whom, and how long it went on."""
 
     at_s: float
-    kind: str
+    fault: str
     who: str
+    lasted_s: float = 0.0
 
 
 class Gap(NamedTuple):
@@ -86,7 +88,7 @@ def barrier_gaps(recorded: Recorded) -> list[Gap]:
         if topic == MARGIN_BATCHES:
             begun, owner = _barriers(recorded[ACCOUNT_LOG, partition]), ""
             for record in log:
-                at_s = begun.pop(decode_batch(record.value)[0].block, None)
+                at_s = begun.pop(decode_batch(record.value)[0].block_hash, None)
                 if at_s is not None:  # a new owner repeats some blocks first: those count for nothing
                     found.append(Gap(partition, at_s, record.timestamp / 1e3 - at_s, owner))
                     owner = dict(record.headers).get("owner", b"").decode()
@@ -95,24 +97,24 @@ def barrier_gaps(recorded: Recorded) -> list[Gap]:
 
 def enforcement_gaps(recorded: Recorded) -> list[Gap]:
     """From the append of a block's last calls and done-marker to that of its liquidations, where it has any."""
-    complete: dict[int, float] = {}
+    complete: dict[tuple[int, int], float] = {}
     for topic in (MARGIN_CALLS, BLOCKS_DONE):
         for partition in {p for t, p in recorded if t == topic}:
-            for block, at_s in _first_appends(recorded[topic, partition]).items():
-                complete[block] = max(at_s, complete.get(block, 0.0))
+            for step, at_s in _first_appends(recorded[topic, partition]).items():
+                complete[step] = max(at_s, complete.get(step, 0.0))
     return [
-        Gap(0, complete[block], at_s - complete[block], "enforcement")
-        for block, at_s in sorted(_first_appends(recorded.get((LIQUIDATIONS, 0), [])).items())
+        Gap(0, complete[step], at_s - complete[step], "enforcement")
+        for step, at_s in sorted(_first_appends(recorded.get((LIQUIDATIONS, 0), [])).items())
     ]
 
 
-def _first_appends(log: list[ConsumerRecord]) -> dict[int, float]:
-    """Block -> when the last of its records that is no repeat was appended."""
+def _first_appends(log: list[ConsumerRecord]) -> dict[tuple[int, int], float]:
+    """(epoch, block) -> when the last of its records that is no repeat was appended."""
     found, once = {}, Once(window=ALL)
     for record in log:
         value = decode_output(record.value)
         if once.take(int(value["seq"]), record.value) == "new":
-            found[int(value["block"])] = record.timestamp / 1e3
+            found[int(value.get("epoch", 0)), int(value["block"])] = record.timestamp / 1e3
     return found
 
 
@@ -127,47 +129,59 @@ def barrier_silences(recorded: Recorded) -> list[Gap]:
     return [Gap(0, begun, end - begun, "sequencer") for begun, end in pairwise(times)]
 
 
-def _barriers(log: list[ConsumerRecord]) -> dict[int, float]:
-    """Block -> when its barrier was appended first."""
-    begun: dict[int, float] = {}
+def rollbacks(market_log: list[ConsumerRecord]) -> dict[str, int]:
+    """How many decisions to go back there are in the log, and how deep the deepest goes."""
+    found = [(header.number, records.read_rollback(raw).from_block - header.block) for record in market_log
+             if (header := records.read_header(raw := record.value)).kind == records.ROLLBACK]  # fmt: skip
+    return {"count": len(dict(found)), "deepest": max(dict(found).values(), default=0)}
+
+
+def _barriers(log: list[ConsumerRecord]) -> dict[str, float]:
+    """Block hash -> when its barrier was appended first."""
+    begun: dict[str, float] = {}
     for record in log:
         header = records.read_header(record.value)
         if header.kind == records.BARRIER:
-            begun.setdefault(header.block, record.timestamp / 1e3)
+            begun.setdefault("0x" + header.block_hash.hex(), record.timestamp / 1e3)
     return begun
 
 
-def block_gaps(recorded: Recorded, sent_s: dict[int, float]) -> list[float]:
+def block_gaps(recorded: Recorded, sent_s: dict[str, float]) -> list[float]:
     """From the last input of each block to the last partition's batch of it: outages of the sequencer included."""
-    batches: dict[int, dict[int, float]] = defaultdict(dict)
+    batches: dict[str, dict[int, float]] = defaultdict(dict)
     for (topic, partition), log in recorded.items():
         if topic == MARGIN_BATCHES:
             for record in log:
-                batches[decode_batch(record.value)[0].block].setdefault(partition, record.timestamp / 1e3)
+                batches[decode_batch(record.value)[0].block_hash].setdefault(partition, record.timestamp / 1e3)
     return [max(batches[block].values()) - at_s for block, at_s in sent_s.items() if block in batches]
 
 
-def by_kind(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, dict[str, float]]:
-    """Longest gap that each act began, by kind: count, median and longest.
+def by_fault(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, dict[str, float]]:
+    """How often each fault befell whom, and the gaps it began (`hit`: how many did): median and longest, seconds.
 
     With one group a gap belongs to the worker that wrote before it; with hot standby whoever stands still is nobody's
-    loss, so every gap that begins about then counts. An act on a worker that owns nothing begins none; others may
-    prolong it: medians say more than extremes.
+    loss, so every gap that begins about then counts, as it does for faults of what all depend on. A fault of a worker
+    that owns nothing begins none; others may prolong it: medians say more than extremes.
     """
-    caused: dict[str, list[float]] = defaultdict(list)
-    gaps, silences = barrier_gaps(recorded), barrier_silences(recorded)
+    found: dict[str, dict[str, float]] = {}
+    lengths: dict[str, list[float]] = defaultdict(list)
+    gaps = [*barrier_gaps(recorded), *barrier_silences(recorded)]
     enforcement = enforcement_gaps(recorded)
     for act in acts:
         role = act.who.split("-")[0]
-        theirs = [gap for gap in gaps if (groups > 1 and role == "risk") or gap.owner == act.who]
-        theirs += enforcement if role == "enforcement" else [gap for gap in silences if gap.owner == role]
-        hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1]]
-        if hit:
-            caused[f"{act.kind} {role}"].append(max(hit))
-    return {
-        kind: {"count": len(found), "p50": round(median(found), 3), "max": round(max(found), 3)}
-        for kind, found in sorted(caused.items())
-    }
+        name = act.fault if act.fault.endswith(role) else f"{act.fault} {role}"
+        theirs = enforcement if role == "enforcement" else [gap for gap in gaps if _is_theirs(gap, act, role, groups)]
+        hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1] + act.lasted_s]
+        lengths[name] += [max(hit)] if hit else []
+        count = int(found.get(name, {}).get("count", 0)) + 1
+        found[name] = {"count": count, "hit": len(lengths[name]), "p50": 0.0, "max": longest(lengths[name])}
+        if lengths[name]:
+            found[name]["p50"] = round(median(lengths[name]), 3)
+    return dict(sorted(found.items()))
+
+
+def _is_theirs(gap: Gap, act: Act, role: str, groups: int) -> bool:
+    return gap.owner in (act.who, role) or role not in WORKERS or (groups > 1 and role == "risk")
 
 
 def longest(lengths_s: Iterable[float]) -> float:

@@ -1,12 +1,15 @@
 """A seeded world of two underlyings, small enough for two cores: everything of it is a function of its arguments.
 
 Prices wander about their start with falls of a few percent, so that accounts warn, are called, flagged and released;
-quotes are fitted now and then, one expiry is settled under way, and a few bad events are declared by their blocks.
+quotes are fitted now and then, one expiry is settled under way, perpetuals are funded, owners move cash, coins and
+positions between subaccounts, and a few bad events are declared by their blocks. The chain may reorganise: a block
+whose parent is not the one before it begins another branch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,12 +29,14 @@ from schemas.events import (
     CollateralMove,
     Fill,
     ForwardTick,
+    Funding,
     InstrumentListing,
     ParametersListing,
     QuoteTick,
     ScenarioSetListing,
     SpotTick,
     SurfaceTick,
+    Transfer,
     UnderlyingListing,
 )
 from schemas.risk_parameters import RiskParameters, parameters_document
@@ -44,6 +49,8 @@ PRICES_USD = {"BTC": 40_000, "ETH": 2_000, "USDC": 1}
 MONEYNESS = (0.8, 0.9, 1.0, 1.1, 1.2)
 FITTED_DAYS, QUOTE_EVERY_BLOCKS = 30, 15
 NO_PARENT = "0x" + "0" * 64
+FINALITY_BLOCKS = RiskParameters().finality_depth_blocks
+BLOCKS_PER_REORGANISATION = 25
 
 
 def scenario_set(size: int) -> ScenarioSet:
@@ -55,10 +62,14 @@ def scenario_set(size: int) -> ScenarioSet:
     return draw_scenario_set(("BTC", "ETH", "USDC"), ("BTC", "ETH"), volatilities, correlation, seed=1, scenarios=size)
 
 
-def chaos_world(seed: int, blocks: int, accounts: int = 90, events: int = 3_000, scenarios: int = 256) -> World:
-    """`events`: fills, moves and bad events over all blocks but the first, which seeds the book."""
+def chaos_world(
+    seed: int, blocks: int, accounts: int = 90, events: int = 3_000, scenarios: int = 256, reorganises: bool = False
+) -> World:
+    """`events`: fills, moves and bad events over all blocks but the first, which seeds the book. `blocks`: announced,
+    those of branches left included."""
     scenario = scenario_set(scenarios)
-    expiries_ms = [START_MS + blocks * BLOCK_MS // 2, START_MS + 7 * DAY_MS, START_MS + FITTED_DAYS * DAY_MS]
+    first_ms = START_MS + blocks * BLOCK_MS // (4 if reorganises else 2)
+    expiries_ms = [first_ms, START_MS + 7 * DAY_MS, START_MS + FITTED_DAYS * DAY_MS]
     instruments = _instruments(expiries_ms)
     listings: list[Struct] = [
         *(UnderlyingListing(version=1, id=f"u-{u}", underlying=u, stable=u == "USDC") for u in PRICES_USD),
@@ -68,7 +79,17 @@ def chaos_world(seed: int, blocks: int, accounts: int = 90, events: int = 3_000,
     ]
     made = _Blocks(np.random.default_rng(seed), instruments, expiries_ms, accounts, len(listings))
     per_block = -(-events // max(blocks - 1, 1))
-    return World(f"chaos{seed}", listings, scenario, RiskParameters(), blocks, made.all(blocks, per_block))
+    depths = _depths(random.Random(seed), blocks) if reorganises else {}
+    return World(f"chaos{seed}", listings, scenario, RiskParameters(), blocks, made.all(blocks, per_block, depths))
+
+
+def _depths(chance: random.Random, blocks: int) -> dict[int, int]:
+    """After which announcements the chain reorganises, and how deep: mostly little, the last time to finality."""
+    found, first = {}, min(5, blocks - 2)
+    for place in sorted(chance.sample(range(first, blocks - 2), max(2, blocks // BLOCKS_PER_REORGANISATION))):
+        found[place] = int(FINALITY_BLOCKS ** chance.random())
+    found[max(found)] = FINALITY_BLOCKS
+    return found
 
 
 def _instruments(expiries_ms: list[int]) -> list[InstrumentListing]:
@@ -111,45 +132,74 @@ class _Blocks:
         self.rng, self.instruments, self.expiries_ms = rng, instruments, expiries_ms
         self.accounts, self.listings, self.level = accounts, listings, 1.0
 
-    def all(self, blocks: int, per_block: int) -> Iterator[BlockInputs]:
-        parent = NO_PARENT
-        for number in range(blocks):
-            time_ms = START_MS + number * BLOCK_MS
-            events = self._trades(number, time_ms, per_block) if number else self._seed(time_ms)
-            ticks = self._ticks(number, time_ms)
+    def all(self, blocks: int, per_block: int, depths: dict[int, int]) -> Iterator[BlockInputs]:
+        """`depths`: announcement -> how many blocks the chain then loses. Ticks belong to no branch: they come once."""
+        chain: list[Block] = []
+        highest = 0  # what is final behind it stays final
+        ticks_of: dict[int, list[Any]] = {}
+        for place in range(blocks):
+            number = len(chain)
+            time_ms, own_hash = START_MS + number * BLOCK_MS, _hash(number, place)
+            events = self._trades(number, time_ms, per_block, own_hash) if number else self._seed(time_ms, own_hash)
+            fresh = number not in ticks_of
+            ticks = ticks_of.setdefault(number, self._ticks(number, time_ms) if fresh else [])
             block = Block(
-                version=1, number=number, hash=_hash(number), parent_hash=parent, time_ms=time_ms,
-                event_count=len(events), tick_count=len(ticks), listing_count=self.listings,
+                version=1, number=number, hash=own_hash, parent_hash=chain[-1].hash if chain else NO_PARENT,
+                time_ms=time_ms, event_count=len(events), tick_count=len(ticks), listing_count=self.listings,
             )  # fmt: skip
-            parent = block.hash
-            yield BlockInputs(block, events, ticks)
+            chain.append(block)
+            yield BlockInputs(block, events, ticks if fresh else [])
+            highest = max(highest, number)
+            del chain[max(1, highest + 1 - FINALITY_BLOCKS, len(chain) - depths.get(place, 0)) :]
 
-    def _seed(self, time_ms: int) -> list[Any]:
+    def _seed(self, time_ms: int, own_hash: str) -> list[Any]:
         events: list[Any] = []
         for account in range(self.accounts):
             cash_usd6 = int(self.rng.uniform(200, 20_000) * 1e6)
-            common: dict[str, Any] = {"version": 1, "block": 0, "time_ms": time_ms, "account": f"account-{account}"}
+            common: dict[str, Any] = {
+                "version": 1, "block": 0, "block_hash": own_hash, "time_ms": time_ms, "account": f"account-{account}"
+            }  # fmt: skip
             events.append(CashMove(id=f"cash-{account}", amount_usd6=cash_usd6, **common))
             for leg in range(5):
                 events.append(self._trade(f"seed-{account}-{leg}", common, 300))
         return events
 
-    def _trades(self, number: int, time_ms: int, count: int) -> list[Any]:
+    def _trades(self, number: int, time_ms: int, count: int, own_hash: str) -> list[Any]:
+        """Ids are those of the block's number: on another branch the same transactions are mined again, or others."""
         events: list[Any] = []
         for at in range(count):
             account = f"account-{self.rng.integers(self.accounts)}"
             when_ms = time_ms - int(self.rng.integers(BLOCK_MS - 50))
-            common: dict[str, Any] = {"version": 1, "block": number, "time_ms": when_ms, "account": account}
-            name, draw = f"event-{number}-{at}", self.rng.random()
-            if draw < 0.02:
-                events.append({"type": "fill", "id": name, **common, "instrument": "BTC-PERP", "lots": "many"})
-            elif draw < 0.04:
-                events.append(Fill(id=name, instrument="NOT-LISTED", lots=1, price_usd9=10**9, **common))
-            elif draw < 0.14:
-                events.append(CashMove(id=name, amount_usd6=int(self.rng.uniform(-500, 1_500) * 1e6), **common))
-            else:
-                events.append(self._trade(name, common, 30))
+            common: dict[str, Any] = {
+                "version": 1, "block": number, "block_hash": own_hash, "time_ms": when_ms, "account": account
+            }  # fmt: skip
+            events.append(self._event(f"event-{number}-{at}", common, self.rng.random()))
         return events
+
+    def _event(self, name: str, common: dict[str, Any], draw: float) -> Any:
+        if draw < 0.02:
+            return {"type": "fill", "id": name, **common, "instrument": "BTC-PERP", "lots": "many"}
+        if draw < 0.04:
+            return Fill(id=name, instrument="NOT-LISTED", lots=1, price_usd9=10**9, **common)
+        if draw < 0.14:
+            return CashMove(id=name, amount_usd6=int(self.rng.uniform(-500, 1_500) * 1e6), **common)
+        if draw < 0.15:
+            coin = ("BTC", "ETH")[self.rng.integers(2)]
+            amount_usd9 = int(PRICES_USD[coin] * self.level * self.rng.uniform(-1e-4, 1e-4) * 1e9)
+            nobody = {field: value for field, value in common.items() if field != "account"}
+            return Funding(id=name, instrument=f"{coin}-PERP", amount_usd9=amount_usd9, **nobody)
+        if draw < 0.18:
+            return self._transfer(name, common)
+        return self._trade(name, common, 30)
+
+    def _transfer(self, name: str, common: dict[str, Any]) -> Transfer:
+        """To the owner's other subaccount: cash, coins, or a position at its mark."""
+        moved: list[dict[str, Any]] = [
+            {"amount_usd6": int(self.rng.uniform(1, 300) * 1e6)},
+            {"instrument": "ETH", "lots": int(self.rng.integers(1, 9_000))},
+            {"instrument": "BTC-PERP", "lots": 3, "price_usd9": int(PRICES_USD["BTC"] * self.level * 1e9)},
+        ]
+        return Transfer(id=name, to=common["account"] + "/other", **moved[self.rng.integers(3)], **common)
 
     def _trade(self, name: str, common: dict[str, Any], most_lots: int) -> Any:
         instrument = self.instruments[self.rng.integers(len(self.instruments))]
@@ -241,5 +291,6 @@ class _Blocks:
         return made
 
 
-def _hash(number: int) -> str:
-    return "0x" + hashlib.blake2b(f"chaos:{number}".encode(), digest_size=32).hexdigest()
+def _hash(number: int, place: int) -> str:
+    """Of the block announced at this place."""
+    return "0x" + hashlib.blake2b(f"chaos:{number}:{place}".encode(), digest_size=32).hexdigest()

@@ -349,7 +349,7 @@ def test_whole_log_does_not_halt() -> None:
         (lambda log, e, b: log.pop(b), "log number"),
         (lambda log, e, b: log.__setitem__(e, log[e][:80]), "ends at byte"),
         (lambda log, e, b: log.insert(e, b"short"), "shorter than a header"),
-        (lambda log, e, b: log.__setitem__(e, b"\x02" + log[e][1:]), "version 2"),
+        (lambda log, e, b: log.__setitem__(e, b"\x00" + log[e][1:]), "version 0"),
         (lambda log, e, b: log.__setitem__(e, log[e][:2] + b"\x07\x00" + log[e][4:]), "partition 7"),
     ],
     ids=["events differ", "barrier differs", "events lost", "barrier lost", "cut", "no header", "version", "partition"],

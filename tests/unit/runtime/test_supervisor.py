@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, FAULT, MEMBERSHIP_LOST
+from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, FAULT, MEMBERSHIP_LOST, OUTDATED
 from streams.runtime.supervisor import BackOff, Supervisor, WorkerSpec
 
 LIMIT_S = 20
@@ -157,6 +157,11 @@ def test_drain_reaches_all_workers_and_a_drained_worker_stays_away(supervise, tm
     process.send_signal(DRAIN_SIGNAL)
     assert ended(process) == [("one", DRAINED), ("two", DRAINED)]
     assert process.returncode == 0
+
+
+def test_an_outdated_worker_is_not_started_again(supervise, tmp_path):
+    process = supervise(one=f"os._exit({OUTDATED})")
+    assert ended(process) == [("one", OUTDATED)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")

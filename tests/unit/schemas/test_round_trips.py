@@ -43,7 +43,7 @@ def test_barrier(
     assert found.evaluate is evaluate
     for one, other in ((found.market.spots, spots), (found.market.expiries, expiries), (found.settlements, settled)):
         assert one.tobytes() == other.tobytes()
-    assert r.read_header(raw)[3:] == (*head[:3], head[3])
+    assert r.read_header(raw)[3:] == (*head, r.VERSION)
 
 
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), max_size=5)
