@@ -1,11 +1,10 @@
 """Scenario sets that follow the market: market.log -> bars -> risk model -> a new set every epoch, named in-band.
 
-It reads the decisions of `market.log` by the sequencer's rule: the first record of a number wins, and none behind a
-fence that names another writer. Blocks wait until they are final, then their prices make
-bars of event time; every finished bar moves the risk model (`oracles.risk_model`); a bar that ends an epoch draws a
-set, whose bytes go to `scenario.sets` together with the residual bank it was drawn from, and `delay_blocks` blocks
-later its listing goes to `instruments`. The sequencer records where it takes effect. All of it is a function of the
-log, so that a restarted worker writes the same bytes again; listings are recognised by their id, sets by their digest.
+Blocks wait until they are final, then their prices make bars of event time; every finished bar moves the risk model
+(`oracles.risk_model`); a bar that ends an epoch draws a set, whose bytes go to `scenario.sets` together with the residual
+bank it was drawn from, and `delay_blocks` blocks later its listing goes to `instruments`. The sequencer records where it
+takes effect. All of it is a function of the log, so that a restarted worker writes the same bytes again; listings are
+recognised by their id, sets by their digest.
 
 Standard deviations move within the governed bounds and speeds of `RiskParameters.scenario_model`; correlations are
 those of the model. Until there are `residuals_min` joint residuals the set is a t copula of the same volatilities.
@@ -35,8 +34,9 @@ from schemas.events import ScenarioSetListing
 from schemas.quantities import ONE_E6, ONE_E9
 from schemas.risk_parameters import RiskParameters, ScenarioModel, parameters_document, parse_parameters
 from schemas.topics import INSTRUMENTS, MARKET_LOG
+from streams.engine.decision_log import DecisionLog
 from streams.engine.market import RecordedMarket
-from streams.engine.output import Fault, Output
+from streams.engine.output import Output, check_dump_version
 from streams.engine.scenario_records import set_records
 
 DUMP_VERSION = 1
@@ -50,8 +50,7 @@ class ModelEpochs:
     def __init__(self, checkpoint_every: int = 16) -> None:
         self.checkpoint_every = checkpoint_every
         self.next_offset = 0
-        self.number = 0  # of the last decision taken
-        self.holder = b""  # token of the last fence read: only its decisions count
+        self.decisions = DecisionLog()
         self.block = -1
         self.parameters = RiskParameters()
         self.catalogue = Catalogue()
@@ -85,17 +84,10 @@ class ModelEpochs:
     ) -> Iterator[list[Output]]:
         """Apply one record of market.log."""
         raw = value or b""
-        header = records.read_header(raw)
         self.next_offset = offset + 1
-        if header.kind == records.FENCE:
-            self.holder = raw[records.HEADER.size :]
-        if header.kind in (records.FENCE, records.SEAL):  # they have no number
+        header = self.decisions.take(raw, dict(headers))
+        if header is None:
             return
-        if dict(headers).get("token", self.holder) != self.holder or header.number <= self.number:
-            return
-        if header.number != self.number + 1:
-            raise Fault(f"log number {header.number} after {self.number}")
-        self.number = header.number
         if header.kind == records.LISTINGS:
             self._list(records.read_listings(raw))
         elif header.kind == records.MARKET:
@@ -108,7 +100,7 @@ class ModelEpochs:
 
     def begin_log(self) -> None:
         """Go on in a log that continues this one's numbers (another generation: infra/docs/partitions.md)."""
-        self.next_offset, self.holder = 0, b""
+        self.next_offset, self.decisions.holder = 0, b""
 
     def _list(self, listings: list[dict]) -> None:
         for listing in listings:
@@ -246,6 +238,7 @@ class ModelEpochs:
             "catalogue": self.catalogue.to_listings(),
             "market": self.market.to_plain(),
             "waiting": list(self.waiting),
+            "decisions": [self.decisions.holder, self.decisions.number],
             "model": b"" if self.model is None else self.model.to_bytes(),
         }
         return msgspec.msgpack.encode(plain)
@@ -253,8 +246,7 @@ class ModelEpochs:
     @classmethod
     def load(cls, raw: bytes) -> ModelEpochs:
         plain = msgspec.msgpack.decode(raw)
-        if plain.pop("dump_version") != DUMP_VERSION:
-            raise Fault("checkpoint of the risk model of another version")
+        check_dump_version("model", plain.pop("dump_version"), DUMP_VERSION)
         state = cls()
         state.parameters = parse_parameters(plain.pop("parameters"))
         state.catalogue = Catalogue.from_listings(plain.pop("catalogue"))
@@ -266,13 +258,14 @@ class ModelEpochs:
         state.waiting = deque(pairs)
         model = plain.pop("model")
         state.model = RiskModelState.from_bytes(model) if model else None
+        state.decisions = DecisionLog(*plain.pop("decisions"))
         state.listings = [tuple(listing) for listing in plain.pop("listings")]
         for name, value in plain.items():
             setattr(state, name, value)
         return state
 
 
-_SPECIAL = ("parameters", "catalogue", "market", "waiting", "model")
+_SPECIAL = ("parameters", "catalogue", "market", "waiting", "model", "decisions")
 
 
 def _listing(identity: str, digest: str) -> Output:
