@@ -160,8 +160,8 @@ class Risk:
                 continue  # the sequencer has put it into quarantine
             self.catalogue.apply(listing)
             if listing["type"] == "parameters":
-                self.parameters = parse_parameters(listing["document"])
-                self.lines.unsettled[:] = True
+                before, self.parameters = self.parameters, parse_parameters(listing["document"])
+                self.lines.unsettled |= before != self.parameters
             elif listing["type"] == "scenario_set":
                 self.scenario_digest = listing["digest"]
             elif listing["type"] == "halt" and listing["partition"] == self.partition:

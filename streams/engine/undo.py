@@ -230,6 +230,8 @@ def restore(state: Risk, point: Point) -> None:
         _unpack_kept(state, context.kept)
     else:
         _compute_again(state, point)
+    if state.parameters != context.parameters:  # listed since, and they stay
+        state.lines.unsettled[:] = True
     state.block, state.events, state.warned = context.block, 0, 0
 
 
@@ -254,7 +256,6 @@ def _compute_again(state: Risk, point: Point) -> None:
     state.lines.at_barrier(state.margins, np.ones(count, np.bool_), parameters)
     armed = point.rows["armed"]
     state.lines.armed = np.stack([armed & 1, armed >> 1], axis=1).astype(np.bool_)
-    state.lines.unsettled[:] = True
 
 
 # -- differences

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from schemas.codec import decode_output, encode
-from schemas.topics import BLOCKS_DONE, PUBLIC_OUTPUTS
+from schemas.topics import BLOCKS_DONE, MARKET_LOG, PUBLIC_OUTPUTS
 from streams.engine import enforcement, risk
 from streams.engine.output import Output
 from streams.pipeline import workers
@@ -103,7 +103,8 @@ def dedupe_off() -> None:
     def again(
         self: enforcement.Enforcement, topic: str, partition: int, offset: int, value: bytes | None, headers: Any = ()
     ) -> Iterator[list[Output]]:
-        self.taken[topic, partition] = decode_output(value or b"{}")["seq"] - 1
+        if topic != MARKET_LOG:
+            self.taken[topic, partition] = decode_output(value or b"{}")["seq"] - 1
         return right(self, topic, partition, offset, value, headers)
 
     enforcement.Enforcement.steps = again  # type: ignore[method-assign]
