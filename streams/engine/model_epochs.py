@@ -1,10 +1,10 @@
 """Scenario sets that follow the market: market.log -> bars -> risk model -> a new set every epoch, named in-band.
 
 Blocks wait until they are final, then their prices make bars of event time; every finished bar moves the risk model
-(`oracles.risk_model`); a bar that ends an epoch draws a set, whose bytes go to `scenario.sets` together with the residual
-bank it was drawn from, and `delay_blocks` blocks later its listing goes to `instruments`. The sequencer records where it
-takes effect. All of it is a function of the log, so that a restarted worker writes the same bytes again; listings are
-recognised by their id, sets by their digest.
+(`oracles.risk_model`); a bar that ends an epoch draws a set, whose bytes go to `scenario.sets` together with the
+residual bank it was drawn from, and `delay_blocks` blocks later its listing goes to `instruments`. The sequencer
+records where it takes effect. All of it is a function of the log, so that a restarted worker writes the same bytes
+again; listings are recognised by their id, sets by their digest.
 
 Standard deviations move within the governed bounds and speeds of `RiskParameters.scenario_model`; correlations are
 those of the model. Until there are `residuals_min` joint residuals the set is a t copula of the same volatilities.
