@@ -27,8 +27,6 @@ from streams.engine.venue_stress import (
     view_of,
 )
 
-MOVES_SHOWN = 12
-
 
 def stress_view(
     machines: Sequence[AsOf],

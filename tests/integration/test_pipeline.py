@@ -10,9 +10,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from schemas import refusals
-from schemas.topics import ACCOUNT_FILLS, BLOCKS_DONE, CHAIN_BLOCKS, INSTRUMENTS, ORACLE_TICKS, QUARANTINE
-from streams.pipeline.run import RunOptions, run_world
+from schemas.topics import ACCOUNT_FILLS, BLOCKS_DONE, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_CALLS, ORACLE_TICKS, QUARANTINE
+from streams.pipeline.feed import Feeder
+from streams.pipeline.observe import Observer
+from streams.pipeline.run import RunOptions, _prepare, run_world
 from streams.runtime.kafka_process import Broker
 from tests.chaos import arena, verdict
 from tests.chaos.expected import Values, calm_outputs
@@ -58,6 +62,24 @@ def test_digests_are_those_of_the_pure_engine_with_one_worker_and_three_and_agai
         assert min(figures["margin_calls"], figures["releases"]) > 0
         assert figures["liquidations"] == figures["flags"] == seen["liquidation"] > 0
         assert figures["blocks"] == BLOCKS
+
+
+async def test_a_runs_figures_wait_for_what_is_appended_but_not_read(broker: Broker, tmp_path: Path) -> None:
+    """A broker may hand out blocks.done before a batch that was appended ahead of it."""
+    config = await _prepare(
+        world(), RunOptions(broker.address, tmp_path, 1, 1, sink=False, gateway=False), broker.address
+    )
+    observer, feeder = Observer(config.settings(), 1, lambda kind, event: None), Feeder(config.settings())
+    await feeder.start()
+    await feeder.send_raw(MARGIN_CALLS, 0, encoded(type="margin_calls", partition=0, seq=1, block=0, events=[]))
+    await feeder.stop()
+    with pytest.raises(TimeoutError):
+        await observer.catch_up(0.1)  # nobody reads yet
+    reading = asyncio.create_task(observer.run())
+    await observer.catch_up(60)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert list(observer.hashes) == [(MARGIN_CALLS, 0)]
 
 
 def encoded(**fields: Any) -> bytes:
