@@ -156,6 +156,7 @@ async def _torment(
 ) -> None:
     """Feed; a script may outlast the feeding, chance ends with it."""
     script = list(plan.script) if plan.script is not None else None
+    producer.needs_s = tormentor.needs_s
     acting = asyncio.create_task(tormentor.run(script if plan.disturbed else []))
     try:
         await producer.run(world, blocks, plan.interval_s)

@@ -51,7 +51,7 @@ def report(
         **outcome.producer.count,
         "differences": {name: list(found) for name, found in compared.items() if any(found)},
         "faults": verdict.by_fault(outcome.tormentor.acts, recorded, groups),
-        "not_reached": [":".join(act) for act in outcome.tormentor.todo],
+        "not_reached": [":".join(act) for act in (*outcome.tormentor.todo, *outcome.tormentor.skipped)],
         "deaths": outcome.deaths,
         "outdated": outcome.tormentor.outdated,
         "halted": sorted(halted),
