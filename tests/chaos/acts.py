@@ -25,7 +25,7 @@ from tests.chaos.verdict import Act
 ROLE_WEIGHTS = {"risk": 6, "sequencer": 3, "enforcement": 2, "sink": 1}
 PAUSE_S = (1.2, 3.2)
 LAST = ("remove worker", "upgrade")  # the run has fewer workers from there on
-PROGRESS_LIMIT_S = 30.0
+PROGRESS_LIMIT_S = 250.0  # less than the feeding waits for blocks
 TRIES = 6  # of a fault whose worker does not run at the moment, or is frozen
 SETTLED_S = 2.0  # a thawed worker has read what it missed
 
@@ -52,7 +52,7 @@ class Tormentor:
         self.has = {"": True, broker_faults.OWN: self.broker is not None, SEAMS: seams, SMALL_DISK: small_disk}
         self.has[broker_faults.CLUSTER] = bool(self.nodes)
         self.has[ONE_GROUP] = seams and config.groups == 1
-        self.blocks_done: Callable[[], int] = lambda: 0  # a number that changes as long as the pipeline goes on
+        self.blocks_done: Callable[[], int] = lambda: 0  # of the slowest partition, repeats not counted
         self.done, self.fed = 0, False
         self.halted: dict[int, bytes] = {}  # partition -> the record that halts it
         self.outdated: list[str] = []  # workers left behind by an upgrade
@@ -96,7 +96,7 @@ class Tormentor:
         return span_s(self.todo) + sum(PAUSE_S) / 2 * len(self.todo)
 
     async def _pause(self) -> None:
-        """By chance, and until blocks are done again: whoever is always killed while it starts cannot be slow."""
+        """By chance, and until every partition got on: nobody does who is killed again each time before it can."""
         await asyncio.sleep(self.chance.uniform(*PAUSE_S))
         limit_s, before = time.monotonic() + PROGRESS_LIMIT_S, self.done
         while not self.fed and self.blocks_done() == before and time.monotonic() < limit_s:

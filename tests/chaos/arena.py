@@ -66,7 +66,7 @@ class Plan:
     sink: bool = False
     mutant: str = ""
     script: Script | None = None
-    end_limit_s: float = 90.0
+    end_limit_s: float = 180.0
     producer: type[BadProducer] = BadProducer
     broker: Broker | KafkaCluster | None = None
 
@@ -119,7 +119,7 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
     names, seams = [spec.name for spec in worker_specs(config)], not plan.mutant
     tormentor = Tormentor(config, names, plan.seed, plan.broker, seams, small_disk)
     observer, feeder = ChaosObserver(settings, plan.partitions, tormentor.halted), Feeder(settings)
-    tormentor.blocks_done = lambda: len(observer.done_ms) + observer.repeats
+    tormentor.blocks_done = observer.progress
     producer = plan.producer(feeder, observer, plan.seed, plan.disturbed)
     if reason := tormentor.impossible(plan.script or ()):
         raise Impossible(reason)

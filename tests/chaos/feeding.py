@@ -25,7 +25,7 @@ SWAPPED, GARBAGE, CONFLICT = 0.15, 0.15, 0.2  # chances of a block
 LATER_BLOCKS = (1, 90)  # beyond the sequencer's memory of ids, too
 CONFLICT_AFTER_BLOCKS = 6
 BACKLOG_BLOCKS = 40
-DONE_LIMIT_S = 120.0  # of waiting for blocks
+DONE_LIMIT_S = 300.0  # of waiting for blocks
 GARBAGE_BYTES = (
     b"\xff\x00not json", b"", b"[]", b"3", b'{"type":"no such event","version":1}', b'{"type":"fill","version":7}',
     b'{"type":"spot","version":1,"id":"x","source":"s","underlying":"BTC","price_usd9":NaN}',
