@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fault(name: str, help: str, *roles: str, **options: Any) -> Callable[[Doing]
     return register
 
 
-def span_s(script: Script) -> float:
+def span_s(script: Iterable[tuple[str, str]]) -> float:
     """How long the faults take one after the other."""
     return sum(FAULTS[name].takes_s for name, _ in script)
 

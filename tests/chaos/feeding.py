@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -23,7 +25,7 @@ SWAPPED, GARBAGE, CONFLICT = 0.15, 0.15, 0.2  # chances of a block
 LATER_BLOCKS = (1, 90)  # beyond the sequencer's memory of ids, too
 CONFLICT_AFTER_BLOCKS = 6
 BACKLOG_BLOCKS = 40
-DONE_LIMIT_S = 120.0  # of waiting for blocks
+DONE_LIMIT_S = 300.0  # of waiting for blocks
 GARBAGE_BYTES = (
     b"\xff\x00not json", b"", b"[]", b"3", b'{"type":"no such event","version":1}', b'{"type":"fill","version":7}',
     b'{"type":"spot","version":1,"id":"x","source":"s","underlying":"BTC","price_usd9":NaN}',
@@ -64,6 +66,7 @@ class BadProducer:
         self.sent_s: dict[str, float] = {}
         self.garbage: dict[bytes, bytes] = {}  # quarantine key -> the bytes that must be there
         self.count = {"sent_again": 0, "swapped_blocks": 0, "garbage": 0, "conflicts": 0, "reorganisations": 0}
+        self.needs_s: Callable[[], float] = lambda: 0.0  # the feeding does not end before that
         self._later: dict[int, list[Record]] = {}
 
     async def begin(self, world: World, genesis: BlockInputs) -> None:
@@ -72,11 +75,14 @@ class BadProducer:
         await self._send(records_of(genesis, self.chance))
 
     async def run(self, world: World, blocks: list[BlockInputs], interval_s: float) -> None:
-        """The blocks behind the first, as it comes; a block may change places with the next one."""
+        """The blocks behind the first, as it comes; a block may change places with the next one. They come slower
+        than asked for where more is to happen than they would last.
+        """
         held: list[Record] = []
         hashes: list[str] = []
-        for before, inputs, after in zip(blocks[:-1], blocks[1:], [*blocks[2:], None], strict=True):
-            due_s, number = time.monotonic() + interval_s, inputs.block.number
+        for place, (before, inputs) in enumerate(pairwise(blocks), 1):
+            after, number = blocks[place + 1] if place + 1 < len(blocks) else None, inputs.block.number
+            due_s = time.monotonic() + max(interval_s, self.needs_s() / (len(blocks) - place))
             if number <= before.block.number:  # another branch: both runs must have closed as much of the one left
                 self.count["reorganisations"] += 1
                 await self.observer.wait_for(lambda: self.observer.has_done(before.block), DONE_LIMIT_S)  # noqa: B023

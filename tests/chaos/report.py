@@ -31,7 +31,7 @@ def report(
     }
     made = verdict.summary(taken, compared)
     store = store_differs(outcome, taken.values)
-    made["equal"] = made["equal"] and not outcome.failure and not store
+    made["equal"] = made["equal"] and not (outcome.failure or outcome.crashes or store)
     signals = outcome.tormentor.signals
     late = [*verdict.barrier_gaps(recorded), *verdict.enforcement_gaps(recorded)]
     return {
@@ -51,8 +51,9 @@ def report(
         **outcome.producer.count,
         "differences": {name: list(found) for name, found in compared.items() if any(found)},
         "faults": verdict.by_fault(outcome.tormentor.acts, recorded, groups),
-        "not_reached": [":".join(act) for act in outcome.tormentor.todo],
+        "not_reached": [":".join(act) for act in (*outcome.tormentor.todo, *outcome.tormentor.skipped)],
         "deaths": outcome.deaths,
+        "crashes": outcome.crashes,
         "outdated": outcome.tormentor.outdated,
         "halted": sorted(halted),
         "rejected_checkpoints": outcome.rejected,

@@ -36,8 +36,8 @@ LOOK_S = 0.05  # how often a seam looks for its file
 class GuestConfig(PipelineConfig, frozen=True, kw_only=True):
     """A pipeline as a member sees it that comes and goes: no static name."""
 
-    def settings(self, group: int = 0) -> RuntimeSettings:
-        return replace(super().settings(group), static_membership=False)
+    def settings(self, group: int = 0, role: str = "") -> RuntimeSettings:
+        return replace(super().settings(group, role), static_membership=False)
 
 
 def with_seams(spec: WorkerSpec, folder: Path) -> WorkerSpec:

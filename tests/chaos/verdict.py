@@ -22,7 +22,7 @@ from tests.chaos.faults import WORKERS
 Recorded = dict[tuple[str, int], list[ConsumerRecord]]
 MISSED_S = 0.25  # a block later than this counts as missed
 ALL = 1 << 60  # compare every repeat, however old
-REACH_S = (-0.2, 0.7)  # an act is blamed for gaps that begin so soon before or after it, not for those it prolongs
+REACH_S = 0.7  # an act is blamed for gaps that last when it comes, or begin so soon after it
 
 
 @dataclass
@@ -157,11 +157,11 @@ def block_gaps(recorded: Recorded, sent_s: dict[str, float]) -> list[float]:
 
 
 def by_fault(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, dict[str, float]]:
-    """How often each fault befell whom, and the gaps it began (`hit`: how many did): median and longest, seconds.
+    """How often each fault befell whom, and the longest gap from then on (`hit`: how often there was one), seconds.
 
     With one group a gap belongs to the worker that wrote before it; with hot standby whoever stands still is nobody's
-    loss, so every gap that begins about then counts, as it does for faults of what all depend on. A fault of a worker
-    that owns nothing begins none; others may prolong it: medians say more than extremes.
+    loss, so every gap at that time counts, as it does for faults of what all depend on. A gap counts from the act on;
+    a fault of a worker that owns nothing has none, others may prolong it: medians say more than extremes.
     """
     found: dict[str, dict[str, float]] = {}
     lengths: dict[str, list[float]] = defaultdict(list)
@@ -171,13 +171,20 @@ def by_fault(acts: list[Act], recorded: Recorded, groups: int = 1) -> dict[str, 
         role = act.who.split("-")[0]
         name = act.fault if act.fault.endswith(role) else f"{act.fault} {role}"
         theirs = enforcement if role == "enforcement" else [gap for gap in gaps if _is_theirs(gap, act, role, groups)]
-        hit = [gap.length_s for gap in theirs if REACH_S[0] <= gap.at_s - act.at_s <= REACH_S[1] + act.lasted_s]
+        hit = [length_s for gap in theirs if (length_s := _from(act, gap)) > 0.0]
         lengths[name] += [max(hit)] if hit else []
         count = int(found.get(name, {}).get("count", 0)) + 1
         found[name] = {"count": count, "hit": len(lengths[name]), "p50": 0.0, "max": longest(lengths[name])}
         if lengths[name]:
             found[name]["p50"] = round(median(lengths[name]), 3)
     return dict(sorted(found.items()))
+
+
+def _from(act: Act, gap: Gap) -> float:
+    """How long the gap lasts from the act on; 0 where it has nothing to do with it."""
+    if gap.at_s > act.at_s + act.lasted_s + REACH_S:
+        return 0.0
+    return gap.at_s + gap.length_s - max(gap.at_s, act.at_s)
 
 
 def _is_theirs(gap: Gap, act: Act, role: str, groups: int) -> bool:

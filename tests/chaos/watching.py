@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.events import Block
+from schemas.topics import BLOCKS_DONE
 from streams.pipeline.observe import Observer
 from streams.runtime.settings import RuntimeSettings
 
@@ -25,6 +26,10 @@ class ChaosObserver(Observer):
 
     def going(self) -> list[int]:
         return [p for p in range(self.partitions) if p not in self.halted]
+
+    def progress(self) -> int:
+        """How many new records of `blocks.done` the slowest partition has."""
+        return min((self.once[BLOCKS_DONE, p].last for p in self.going()), default=0)
 
     def is_done(self, block: int) -> bool:
         return all((block, p) in self.done_ms for p in self.going())

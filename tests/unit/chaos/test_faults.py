@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.chaos import acts
 from tests.chaos.faults import FAULTS, listing, parse
+from tests.chaos.notes import tracebacks
 
 
 def test_every_fault_has_a_line_of_help() -> None:
@@ -37,3 +40,12 @@ def test_what_a_run_lacks_is_said() -> None:
     assert tormentor.impossible(parse("kill:risk")) == ""
     assert "kill:sink: it needs such a worker" in tormentor.impossible(parse("kill:sink"))
     assert "kill broker:broker: it needs a broker of its own" in tormentor.impossible(parse("kill broker"))
+
+
+def test_a_printed_traceback_is_a_crash(tmp_path: Path) -> None:
+    log = tmp_path / "risk-0.log"
+    log.write_text(
+        '{"event": "die", "exception": "Traceback"}\nTraceback (most recent call last):\n  File "x"\nTypeError: y\nz\n'
+    )
+    assert tracebacks(log) == ["TypeError: y"]
+    assert tracebacks(tmp_path / "none.log") == []
