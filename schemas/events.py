@@ -178,7 +178,10 @@ class QuoteTick(Event, frozen=True, tag="quote"):
 
 
 class SurfaceTick(Event, frozen=True, tag="surface"):
-    """SVI slice of total variance, w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(strike/forward)."""
+    """SVI slice of total variance, w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(strike/forward).
+
+    `forward_usd9`: the forward that it is of; it counts where reporters are governed (else `forward` ticks tell it).
+    """
 
     id: Name
     source: Name
@@ -190,6 +193,7 @@ class SurfaceTick(Event, frozen=True, tag="surface"):
     rho_e9: Annotated[int, Meta(gt=-(10**9), lt=10**9)]
     m_e9: Annotated[int, Meta(ge=-(10**10), le=10**10)]
     sigma_e9: Annotated[int, Meta(gt=0, le=10**11)]
+    forward_usd9: PriceUsd9 | UnsetType = UNSET
 
 
 Tick = SpotTick | ForwardTick | QuoteTick | SurfaceTick

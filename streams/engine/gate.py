@@ -7,6 +7,9 @@ is margined exactly, before and after, at the present market (the last tick or b
 - an order that reduces risk, always: IM does not rise, and the missing margin IM - NLV does not grow. The second half
   keeps an account in call from giving itself away through a bad limit price.
 
+Coins that are halted (a stablecoin too far from its peg, streams/engine/collateral_guard.py) count for nothing in the
+first: no withdrawal and no new risk may lean on them.
+
 An order is judged as if filled whole at its limit, without fees. IM is convex in the lots filled and NLV concave, so an
 account that is above its margin before and after a whole fill is so after every partial one. A withdrawal that the
 chain has executed is a fact and never passes here.
@@ -19,9 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
+from kernels.layout import SPOT
 from schemas import log_records as records
 from schemas import refusals
 from schemas.decisions import Margin
+from schemas.quantities import USD9_PER_USD6, divide_up
 from schemas.refusals import Refusal
 from streams.engine.account_events import event_rows
 from streams.engine.book import Book
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     from streams.engine.risk import Risk
 
 MARGIN, IN_CALL, NO_MARGIN = "initial_margin", "in_margin_call", "no_margin_yet"
+HALTED = "collateral_halted"
 
 
 class CashWithdrawal(Struct, frozen=True):
@@ -63,8 +69,8 @@ Request = CashWithdrawal | CollateralWithdrawal | Order
 
 
 class Answer(Struct, frozen=True):
-    """`reason` is empty where allowed, else MARGIN, IN_CALL, NO_MARGIN or one of refusals.REASONS. `missing_usd6` is
-    what must be deposited first for NLV to reach IM after the request (0 where nothing is missing).
+    """`reason` is empty where allowed, else MARGIN, IN_CALL, HALTED, NO_MARGIN or one of refusals.REASONS.
+    `missing_usd6` is what must be deposited first for NLV to reach IM after the request (0: nothing is missing).
     """
 
     allowed: bool
@@ -93,11 +99,19 @@ def gate(state: Risk, request: Request) -> Answer:
         detail = "an instrument of the account or the request has no price, or is settled"
         return Answer(False, refusals.INSTRUMENT_UNPRICED, detail, state.block, state.market.time_ms)
     names = tuple(row.name for row in state.parameters.stress_rows)
-    margins = [margin_of(_margins(state, book, tables), 0, names) for book in (before, after)]
-    return _judged(state, request, *margins)
+    now, then = (margin_of(_margins(state, book, tables), 0, names) for book in (before, after))
+    return _judged(state, request, now, then, _halted_usd6(state, after, tables))
 
 
-def _judged(state: Risk, request: Request, before: Margin, after: Margin) -> Answer:
+def _halted_usd6(state: Risk, book: Book, tables: Tables) -> int:
+    """What halted coins contribute to the NLV of a book whose instruments are rows of `tables`, rounded up."""
+    halted = (tables.instruments.kind == SPOT) & state.market.halted[tables.instruments.underlying]
+    held = zip(book.keys.tolist(), book.lots.tolist(), strict=True)
+    usd9 = sum(lots * int(tables.columns_usd9[1, i]) for i, lots in held if halted[i] and lots > 0)
+    return divide_up(usd9, USD9_PER_USD6)
+
+
+def _judged(state: Risk, request: Request, before: Margin, after: Margin, halted_usd6: int) -> Answer:
     row = state.book.row_of.get(request.account, -1)
     in_call = 0 <= row < len(state.margins.state) and int(state.margins.state[row]) != HEALTHY
     excess, excess_after = (m.nlv_usd6 - m.initial_margin_usd6 for m in (before, after))
@@ -108,7 +122,10 @@ def _judged(state: Risk, request: Request, before: Margin, after: Margin) -> Ans
             reason, detail = IN_CALL, "only orders that reduce risk are taken in a margin call"
         elif excess_after < 0:
             reason, detail = MARGIN, f"NLV {after.nlv_usd6} would be below IM {after.initial_margin_usd6} (micro-USD)"
-    missing = max(0, -excess_after)
+        elif excess_after < halted_usd6:
+            detail = f"without its halted coins NLV would be {after.nlv_usd6 - halted_usd6}"
+            reason, detail = HALTED, f"{detail}, below IM {after.initial_margin_usd6} (micro-USD)"
+    missing = max(0, (halted_usd6 if reason == HALTED else 0) - excess_after)
     return Answer(not reason, reason, detail, state.block, state.market.time_ms, before, after, missing)
 
 

@@ -291,16 +291,16 @@ class Sequencer:
         chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
         out += [quarantine_of(c, conflict(c)) for c in losers]
         for candidate in chosen:
-            refusal = self.ticks.absorb(candidate.event, self.catalogue, self.parameters.settlement_window_ms)
+            refusal = self.ticks.absorb(candidate.event, self.catalogue, self.parameters)
             if refusal is not None:
                 out.append(self._refuse(candidate, refusal))
         self.last_tick_ms = header.time_ms
         if not closing:
-            self.ticks.record(records.read_market(raw, header), header.time_ms)
+            self.ticks.record(records.read_market(raw, header), header.time_ms, self.catalogue)
             self.begun = _hash_of(header) or self.begun
             return out + self._flush(header, header.time_ms)
         barrier = records.read_barrier(raw, header)
-        self.ticks.record(barrier.market, header.time_ms)
+        self.ticks.record(barrier.market, header.time_ms, self.catalogue)
         out += self._flush(header, None)
         self.ticks.settle(barrier.settlements)
         return out + self._close(header)
