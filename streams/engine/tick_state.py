@@ -214,7 +214,8 @@ class TickState:
         spot = self.spot_usd9.get(catalogue.expiries[expiry].underlying, 0)
         if spot and forward_usd9 != self.forward_usd9(expiry, catalogue):
             self.carry_e9[expiry] = divide_half_even(forward_usd9 * ONE_E9, spot)
-        self.rate_e9[expiry] = rate_e9
+        if rate_e9 != self.rate_e9.get(expiry, 0):
+            self.rate_e9[expiry] = rate_e9
 
     def _fit_changed(self, catalogue: Catalogue, time_ms: int, move_max_e6: int) -> None:
         changed = self.unfitted | self.told.keys()
