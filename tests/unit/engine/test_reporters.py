@@ -25,10 +25,14 @@ from engine_worlds import (
     spot,
     surface,
     time_of,
+    underlying,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels.black76 import undiscounted_price
 from kernels.svi import total_variance
+from oracles.surface import volatilities
 from oracles.surface_fit import parameters_of
 from schemas import log_records as records
 from schemas import refusals
@@ -36,6 +40,7 @@ from schemas.catalogue import Catalogue
 from schemas.quantities import MILLISECONDS_PER_YEAR
 from schemas.risk_parameters import Reporter, RiskParameters
 from schemas.topics import MARKET_LOG, QUARANTINE
+from streams.cli.surface_source import follow, heard_of
 from streams.engine.sequence import Sequencer
 from streams.engine.tick_state import TickState
 from streams.simulate.in_process import Pipeline
@@ -94,6 +99,39 @@ def test_a_liar_is_outvoted_and_named_and_what_counted_is_recorded_by_digest() -
     slices = [[t["time_ms"], 0, [t[f"{name}_e9"] for name in ("a", "b", "rho", "m", "sigma")]] for t in heard]
     plain = [[name, 1, [], one, []] for name, one in zip(NAMES, slices, strict=True)]
     assert row["digest"].tobytes() == hashlib.blake2b(orjson.dumps(plain), digest_size=16).digest()
+
+
+def test_the_surface_command_names_them() -> None:
+    run = world([[said("a", 1, 1.0), said("b", 1, 1.02), said("c", 1, 4.0)]]).pipeline(1)
+    log = list(enumerate(run.values(MARKET_LOG)))
+    catalogue, _, at = follow(log, None)
+    heard = heard_of(log, at, catalogue)
+    assert (heard[0].counted, heard[0].outliers, heard[0].refused) == (["a", "b", "c"], ["c"], False)
+    assert heard_of(log, 0, catalogue)[0].outliers == []
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(0.9, 1.1), min_size=2, max_size=2), st.floats(0.05, 8.0), st.floats(50.0, 400.0))
+def test_a_minority_moves_neither_forward_nor_level_beyond_the_honest(
+    honest: list[float], lie: float, forward_usd: float
+) -> None:
+    catalogue, state, p = Catalogue(), TickState(), RiskParameters(**GOVERNED, surface_move_max_e6=0)
+    for listing in (underlying("X"), instrument("F", "X", "future", expiry_ms=EXPIRY_MS)):
+        catalogue.apply(listing)
+    levels = dict(zip(NAMES, [*honest, lie], strict=True))
+    ticks = [said(n, 1, v, forward_usd9=round(100e9 * v if n != "c" else forward_usd * 1e9)) for n, v in levels.items()]
+    for tick in [spot("s", "X", time_of(1), 100), *ticks]:
+        assert state.absorb(tick, catalogue, p) is None
+    state.fitted(catalogue, time_of(1), p)
+    assert min(honest) * 100e9 - 100 <= state.forward_usd9(0, catalogue) <= max(honest) * 100e9 + 100
+    at_forward = volatilities(state.surface[0], np.zeros(1), 1.0)[0]
+    curves = []
+    for name in ("a", "b"):
+        one = next(tick for tick in ticks if tick["source"] == name)
+        shift = math.log(state.forward_usd9(0, catalogue) / one["forward_usd9"])
+        slice_e9 = tuple(one[f"{field}_e9"] for field in ("a", "b", "rho", "m", "sigma"))
+        curves.append(volatilities(slice_e9, np.array([shift]), 1.0)[0])
+    assert min(curves) * 0.995 <= at_forward <= max(curves) * 1.005
 
 
 def test_without_a_quorum_the_last_surface_stays_degraded_until_there_is_one_again() -> None:
