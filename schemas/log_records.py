@@ -22,7 +22,7 @@ block hash 32 bytes, reserved u64. Payloads by kind:
   (streams/engine/reporters.py).
 - EVENTS: `entries` rows; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW. An
   event of a block is one row, a transfer two (one a side), a funding one in every partition: `account` EVERY_ACCOUNT,
-  `price_usd9` what a long pays for one unit.
+  `price_usd9` what a long pays for one unit. Open orders are two rows, what is to be bought and to be sold.
 - ROLLBACK: block, time and hash are those of the block to go back to; u64 epoch that begins, u64 last block retracted
   (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
   followed any more; block, time and hash are then the last block closed.
@@ -44,7 +44,7 @@ import orjson
 VERSION = 1
 LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK, SEAL, BIDS = 1, 2, 3, 4, 5, 6, 7, 8
 EVERY_PARTITION = 0xFFFF
-FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING = 1, 2, 3, 4, 5
+FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING, BUY_ORDERS, SELL_ORDERS = 1, 2, 3, 4, 5, 6, 7
 EVERY_ACCOUNT = 0xFFFFFFFF
 NO_HASH = bytes(32)
 BID_FIELDS = ("id", "time_ms", "account", "target", "fraction_e6", "price_usd6", "state_id")

@@ -39,7 +39,7 @@ from streams.engine.account_events import (
 )
 from streams.engine.branches import packed, unpacked
 from streams.engine.intake import ANY_BRANCH, Candidate, Intake, conflict
-from streams.engine.outgoing import pack_events, quarantine_of, quarantined, size_refusal
+from streams.engine.outgoing import orders_refusal, pack_events, quarantine_of, quarantined, size_refusal
 from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.planning import Step, plan_block, plan_live_tick, plan_rollback
 from streams.engine.tick_state import TickState
@@ -371,7 +371,10 @@ class Sequencer:
             return Refusal(refusals.INSTRUMENT_UNPRICED, f"{event['instrument']} has no price yet", "instrument")
         if event["type"] == "funding":
             return funding_refusal(event, ticks.spot_usd9[instrument.underlying])
-        return size_refusal(event, instrument, ticks.spot_usd9.get(instrument.underlying, 0))
+        spot_usd9 = ticks.spot_usd9.get(instrument.underlying, 0)
+        if event["type"] == "open_orders":
+            return orders_refusal(event, instrument, spot_usd9)
+        return size_refusal(event, instrument, spot_usd9)
 
     # -- checkpoint
 

@@ -38,6 +38,9 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="c-1", block=17, time_ms=T, account="alice", amount_usd6=-5_000_000)),
     "collateral_move": ("account.fills", e.CollateralMove(
         version=1, id="k-1", block=17, time_ms=T, account="alice", instrument="BTC", lots=7, mode="set")),
+    "open_orders": ("account.fills", e.OpenOrders(
+        version=1, id="o-1", block=17, time_ms=T, account="alice", instrument="BTC-PERP", buy_lots=3,
+        buy_price_usd9=39_000 * ONE)),
     "funding": ("account.fills", e.Funding(
         version=1, id="n-1", block=17, time_ms=T, instrument="BTC-PERP", amount_usd9=-4 * ONE)),
     "transfer": ("account.fills", e.Transfer(
