@@ -50,14 +50,20 @@ def limit_usd9(index: int, share_e3: int) -> int:
     st.dictionaries(TRADED, SMALL, max_size=4),
     st.lists(st.tuples(TRADED, SMALL.filter(bool), st.integers(500, 1_500)), min_size=1, max_size=4),
     st.sampled_from([0, 300_000, 1_000_000]),
+    st.sampled_from([10_000, 1_000_000]),  # the second makes the short-option minimum bind
     st.booleans(),
 )
 def test_the_bound_is_never_below_brute_force_over_every_set_of_fills(
-    lots: dict[int, int], wanted: list[tuple[int, int, int]], share_e6: int, is_large: bool
+    lots: dict[int, int], wanted: list[tuple[int, int, int]], share_e6: int, minimum_e6: int, is_large: bool
 ) -> None:
     """Every order filled whole, by about half, or not at all, in every combination."""
     catalogue, tables, p = market_and_tables()
-    p = replace(p, unrealised_gain_share_e6=share_e6, concentration=RULES if is_large else ())
+    p = replace(
+        p,
+        unrealised_gain_share_e6=share_e6,
+        short_option_minimum_e6=minimum_e6,
+        concentration=RULES if is_large else (),
+    )
     if is_large:
         rules = {"X": 0, "Y": 1}
         names = [catalogue.underlyings[i.underlying].symbol for i in catalogue.instruments]
