@@ -15,6 +15,7 @@ import numpy as np
 PAIRS_MIN = 3
 PAIRS_NEAREST = 9
 BASIS_POINT = 1e-4
+PARITY_SPREAD_MAX_BP = 25.0  # strikes that disagree by more give no forward: the one told is taken
 
 
 class Side(NamedTuple):

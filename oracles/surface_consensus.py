@@ -52,12 +52,17 @@ class Consensus(NamedTuple):
 
 
 def combine(
-    reports: list[Report], quorum: int, total_weight: int | None = None, floor: FloorCurve = NO_FLOOR
+    reports: list[Report],
+    quorum: int,
+    total_weight: int | None = None,
+    floor: FloorCurve = NO_FLOOR,
+    forward_usd9: int = 0,
 ) -> Consensus:
     """One surface slice from many.
 
     `quorum`: reporters needed, each counted once (its last report), with more than half of `total_weight` (of all who
     may report; default: of those who did). Reports that are not arbitrage-free by themselves do not count.
+    `forward_usd9`: the forward that the slice is to be of; 0: the median of the reports'.
     """
     latest = {report.reporter: report for report in reports if report.weight > 0 and report.forward_usd9 > 0}
     usable = [r for _, r in sorted(latest.items()) if is_free(parameters_of(r.slice_e9), *NO_FLOOR)]
@@ -66,7 +71,7 @@ def combine(
     needed = sum(r.weight for r in latest.values()) if total_weight is None else total_weight
     if len(usable) < max(quorum, 1) or 2 * weights.sum() <= needed:
         return Consensus(0, None, Refusal.NO_QUORUM, [], left_out)
-    forward = weighted_quantile(np.array([r.forward_usd9 for r in usable], np.float64), weights, 0.5)
+    forward = forward_usd9 or weighted_quantile(np.array([r.forward_usd9 for r in usable], np.float64), weights, 0.5)
     at_forward = np.array([_variance(r, forward, np.zeros(1))[0] for r in usable])
     middle = weighted_quantile(at_forward, weights, 0.5)
     log_moneyness = np.linspace(-GRID_STDDEVS, GRID_STDDEVS, GRID_POINTS) * math.sqrt(middle)

@@ -26,6 +26,7 @@ BlockNumber = Annotated[int, Meta(ge=0, lt=BLOCKS_MAX)]
 BlockHash = Annotated[str, Meta(pattern=r"^0x[0-9a-f]{64}(?![\s\S])")]
 PriceUsd9 = Annotated[int, Meta(gt=0, le=PRICE_MAX_USD9)]
 Lots = Annotated[int, Meta(gt=-LOTS_MAX, lt=LOTS_MAX)]
+OrderLots = Annotated[int, Meta(ge=0, lt=LOTS_MAX)]
 CashUsd6 = Annotated[int, Meta(gt=-CASH_MAX_USD6, lt=CASH_MAX_USD6)]
 Count = Annotated[int, Meta(ge=0, lt=2**31)]
 Version1 = Literal[1]
@@ -138,7 +139,25 @@ class Transfer(Event, frozen=True, tag="transfer"):
     block_hash: BlockHash | UnsetType = UNSET
 
 
-AccountEvent = Fill | CashMove | CollateralMove | Transfer
+class OpenOrders(Event, frozen=True, tag="open_orders"):
+    """What an account has open in an instrument, restated whole: lots left to be bought and to be sold (0: none), and
+    the worst price of each side, the highest bid and the lowest offer. They count where new risk is judged, never in a
+    margin. A fill does not take them down: say what is left in the same block.
+    """
+
+    id: Name
+    block: BlockNumber
+    time_ms: TimeMs
+    account: Name
+    instrument: Name
+    buy_lots: OrderLots = 0
+    buy_price_usd9: PriceUsd9 | UnsetType = UNSET
+    sell_lots: OrderLots = 0
+    sell_price_usd9: PriceUsd9 | UnsetType = UNSET
+    block_hash: BlockHash | UnsetType = UNSET
+
+
+AccountEvent = Fill | CashMove | CollateralMove | Transfer | OpenOrders
 
 # -- oracle.ticks
 
@@ -178,7 +197,10 @@ class QuoteTick(Event, frozen=True, tag="quote"):
 
 
 class SurfaceTick(Event, frozen=True, tag="surface"):
-    """SVI slice of total variance, w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(strike/forward)."""
+    """SVI slice of total variance, w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)), k = ln(strike/forward).
+
+    `forward_usd9`: the forward that it is of; it counts where reporters are governed (else `forward` ticks tell it).
+    """
 
     id: Name
     source: Name
@@ -190,6 +212,7 @@ class SurfaceTick(Event, frozen=True, tag="surface"):
     rho_e9: Annotated[int, Meta(gt=-(10**9), lt=10**9)]
     m_e9: Annotated[int, Meta(ge=-(10**10), le=10**10)]
     sigma_e9: Annotated[int, Meta(gt=0, le=10**11)]
+    forward_usd9: PriceUsd9 | UnsetType = UNSET
 
 
 Tick = SpotTick | ForwardTick | QuoteTick | SurfaceTick

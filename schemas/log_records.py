@@ -12,11 +12,17 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 - LISTINGS: JSON array of listings in the order in which they count; entries = events of `instruments` it settles.
 - MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW). `held`: how
   many surfaces in a row were held back for moving too far; above 0 the expiry is degraded.
+  Behind them, where the u32 after the expiry rows' number is 1 (else 0): the guards, see below.
 - BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
-  rows, u32 settlement rows, u8 evaluate, 3 bytes padding, then the rows.
+  rows, u32 settlement rows, u8 evaluate, u8 guards, 2 bytes padding, then the rows; where guards is 1: the guards.
+- Guards, at the end of a MARKET or BARRIER: u32 collateral rows, u32 consensus rows, then the rows. COLLATERAL_ROW:
+  what coins of an underlying count at, for every underlying that is guarded (without a row: its spot, its factor
+  whole). CONSENSUS_ROW: which reporters an expiry's row is made of, for every expiry that was made again: bits by
+  their place in `surface_reporters` of the parameters, and the digest of what they said
+  (streams/engine/reporters.py).
 - EVENTS: `entries` rows; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW. An
   event of a block is one row, a transfer two (one a side), a funding one in every partition: `account` EVERY_ACCOUNT,
-  `price_usd9` what a long pays for one unit.
+  `price_usd9` what a long pays for one unit. Open orders are two rows, what is to be bought and to be sold.
 - ROLLBACK: block, time and hash are those of the block to go back to; u64 epoch that begins, u64 last block retracted
   (the same block: only what came of the open one). entries = 1: the chain left a block that is final, nothing can be
   followed any more; block, time and hash are then the last block closed.
@@ -38,7 +44,7 @@ import orjson
 VERSION = 1
 LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK, SEAL, BIDS = 1, 2, 3, 4, 5, 6, 7, 8
 EVERY_PARTITION = 0xFFFF
-FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING = 1, 2, 3, 4, 5
+FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING, BUY_ORDERS, SELL_ORDERS = 1, 2, 3, 4, 5, 6, 7
 EVERY_ACCOUNT = 0xFFFFFFFF
 NO_HASH = bytes(32)
 BID_FIELDS = ("id", "time_ms", "account", "target", "fraction_e6", "price_usd6", "state_id")
@@ -52,6 +58,10 @@ EXPIRY_ROW = np.dtype(
     ]
 )  # fmt: skip
 SETTLEMENT_ROW = np.dtype([("expiry", "<i4"), ("reserved", "<i4"), ("price_usd9", "<i8")])
+COLLATERAL_ROW = np.dtype([("underlying", "<i4"), ("halted", "<i4"), ("price_usd9", "<i8"), ("factor_cut_e6", "<i8")])
+CONSENSUS_ROW = np.dtype(
+    [("expiry", "<i4"), ("refused", "<i4"), ("counted", "<u8"), ("outliers", "<u8"), ("digest", "u1", (16,))]
+)
 EVENT_ROW = np.dtype(
     [
         ("kind", "u1"), ("reserved", "u1", (3,)), ("account", "<u4"), ("instrument", "<i4"), ("reserved2", "<i4"),
@@ -74,10 +84,13 @@ class Header(NamedTuple):
 
 
 class Market(NamedTuple):
-    """Changed rows of the market: SPOT_ROW[n], EXPIRY_ROW[m]."""
+    """Changed rows of the market: SPOT_ROW[n], EXPIRY_ROW[m]; COLLATERAL_ROW[k] whole; CONSENSUS_ROW[l] of what was
+    combined."""
 
     spots: np.ndarray
     expiries: np.ndarray
+    collateral: np.ndarray = np.zeros(0, COLLATERAL_ROW)
+    consensus: np.ndarray = np.zeros(0, CONSENSUS_ROW)
 
 
 class Barrier(NamedTuple):
@@ -164,39 +177,55 @@ def read_bids(raw: bytes) -> list[dict]:
 
 def pack_market(header: bytes, market: Market) -> bytes:
     """`header` must carry entries = number of spot rows."""
-    return b"".join(
-        (header, struct.pack("<II", len(market.expiries), 0), market.spots.tobytes(), market.expiries.tobytes())
-    )
+    guards = _pack_guards(market)
+    sizes = struct.pack("<II", len(market.expiries), 1 if guards else 0)
+    return b"".join((header, sizes, market.spots.tobytes(), market.expiries.tobytes(), guards))
 
 
 def read_market(raw: bytes, header: Header) -> Market:
-    expiries, _ = struct.unpack_from("<II", raw, HEADER.size)
+    expiries, has_guards = struct.unpack_from("<II", raw, HEADER.size)
     at = HEADER.size + 8
     spots = _rows(raw, SPOT_ROW, header.entries, at)
-    return Market(spots, _rows(raw, EXPIRY_ROW, expiries, at + spots.nbytes))
+    expiry_rows = _rows(raw, EXPIRY_ROW, expiries, at + spots.nbytes)
+    guards = _read_guards(raw, at + spots.nbytes + expiry_rows.nbytes) if has_guards else ()
+    return Market(spots, expiry_rows, *guards)
+
+
+def _pack_guards(market: Market) -> bytes:
+    if not len(market.collateral) and not len(market.consensus):
+        return b""
+    sizes = struct.pack("<II", len(market.collateral), len(market.consensus))
+    return sizes + market.collateral.tobytes() + market.consensus.tobytes()
+
+
+def _read_guards(raw: bytes, at: int) -> tuple[np.ndarray, np.ndarray]:
+    if at + 8 > len(raw):
+        raise RecordError(f"record ends at byte {len(raw)}, guards begin at {at}")
+    collateral, consensus = struct.unpack_from("<II", raw, at)
+    rows = _rows(raw, COLLATERAL_ROW, collateral, at + 8)
+    return rows, _rows(raw, CONSENSUS_ROW, consensus, at + 8 + rows.nbytes)
 
 
 def pack_barrier(header: bytes, barrier: Barrier) -> bytes:
     """`header` must carry entries = number of partitions."""
-    market = barrier.market
-    sizes = struct.pack(
-        "<IIIB3x", len(market.spots), len(market.expiries), len(barrier.settlements), 1 if barrier.evaluate else 0
-    )
+    market, guards = barrier.market, _pack_guards(barrier.market)
+    rows = (market.spots, market.expiries, barrier.settlements)
+    sizes = struct.pack("<IIIBB2x", *map(len, rows), 1 if barrier.evaluate else 0, 1 if guards else 0)
     counts = np.ascontiguousarray(barrier.counts, "<u4").tobytes()
-    return b"".join(
-        (header, counts, sizes, market.spots.tobytes(), market.expiries.tobytes(), barrier.settlements.tobytes())
-    )
+    return b"".join((header, counts, sizes, *(part.tobytes() for part in rows), guards))
 
 
 def read_barrier(raw: bytes, header: Header) -> Barrier:
     counts = _rows(raw, np.dtype("<u4"), header.entries, HEADER.size)
     at = HEADER.size + counts.nbytes
-    spots, expiries, settlements, evaluate = struct.unpack_from("<IIIB3x", raw, at)
+    spots, expiries, settlements, evaluate, has_guards = struct.unpack_from("<IIIBB2x", raw, at)
     at += 16
     spot_rows = _rows(raw, SPOT_ROW, spots, at)
     expiry_rows = _rows(raw, EXPIRY_ROW, expiries, at + spot_rows.nbytes)
-    settlement_rows = _rows(raw, SETTLEMENT_ROW, settlements, at + spot_rows.nbytes + expiry_rows.nbytes)
-    return Barrier(counts, Market(spot_rows, expiry_rows), settlement_rows, bool(evaluate))
+    at += spot_rows.nbytes + expiry_rows.nbytes
+    settlement_rows = _rows(raw, SETTLEMENT_ROW, settlements, at)
+    guards = _read_guards(raw, at + settlement_rows.nbytes) if has_guards else ()
+    return Barrier(counts, Market(spot_rows, expiry_rows, *guards), settlement_rows, bool(evaluate))
 
 
 def pack_rollback(header: bytes, rollback: Rollback) -> bytes:

@@ -26,6 +26,7 @@ INSTRUMENT_UNPRICED = "instrument_unpriced"
 LISTING_REFUSED = "listing_refused"
 POSITION_LIMIT = "position_limit"
 TRANSFER_REFUSED = "transfer_refused"
+UNKNOWN_REPORTER = "unknown_reporter"
 
 REASONS = tuple(value for name, value in sorted(globals().items()) if name.isupper())
 

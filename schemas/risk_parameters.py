@@ -136,6 +136,44 @@ class Crowding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     factor_e6: Annotated[int, Meta(ge=0, le=5_000_000)]
 
 
+REPORTERS_MAX = 64  # a bit each in the log
+
+
+class Reporter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may speak of forwards and volatility (`source` of the ticks), and how much of the whole it weighs."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=64)]
+    weight: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+
+
+class DepegStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Below this price (1e-6 USD) this share of a stablecoin's collateral factor is left; `halted`: nothing new may
+    lean on it."""
+
+    below_usd6: Annotated[int, Meta(ge=1, le=1_000_000)]
+    factor_share_e6: RatioE6
+    halted: bool = False
+
+
+class Depeg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What becomes of stablecoins (peg: one USD) as collateral when they leave their peg; no steps: nothing.
+
+    One step down after `fall_after_ms` below its price, one step back after `recover_after_ms` above it by
+    `hysteresis_usd6`.
+    """
+
+    steps: Annotated[tuple[DepegStep, ...], Meta(max_length=16)] = ()
+    hysteresis_usd6: Annotated[int, Meta(ge=0, le=1_000_000)] = 2_000
+    fall_after_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 60_000
+    recover_after_ms: Annotated[int, Meta(ge=0, le=30 * 86_400_000)] = 3_600_000
+
+    def __post_init__(self) -> None:
+        for upper, lower in pairwise(self.steps):
+            falls = lower.below_usd6 < upper.below_usd6 and lower.factor_share_e6 <= upper.factor_share_e6
+            if not falls or lower.halted < upper.halted:
+                raise ValueError("depeg: steps must fall in below_usd6 and factor_share_e6, and stay halted")
+
+
 class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Version document; the defaults are those of the design (margin section)."""
 
@@ -170,8 +208,20 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Relative change of volatility beyond which a new surface is held back and its expiry degraded; 0: none is."""
     degraded_volatility_e6: Annotated[int, Meta(ge=0, le=10_000_000)] = 100_000
     """Add-on of options of a degraded expiry: so much volatility (0.10: ten vol points) on the gross vega."""
+    surface_reporters: Annotated[tuple[Reporter, ...], Meta(max_length=REPORTERS_MAX)] = ()
+    """Whose forwards, quotes and surfaces are combined, nobody else's taken; empty: the last one told, by anyone."""
+    surface_quorum: Annotated[int, Meta(ge=1, le=REPORTERS_MAX)] = 1
+    """Reporters needed at least, beside more than half of all weight."""
+    surface_report_age_max_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 60_000
+    """What a reporter said longer ago than this does not count."""
+    collateral_average_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0
+    """Collateral counts at no more than its average price over at least this long; 0: at its price."""
+    depeg: Depeg = Depeg()
 
     def __post_init__(self) -> None:
+        _refuse_twice("surface_reporters", [reporter.source for reporter in self.surface_reporters])
+        if self.surface_quorum > max(len(self.surface_reporters), 1):
+            raise ValueError(f"surface_quorum: {self.surface_quorum} of {len(self.surface_reporters)} reporters")
         _refuse_twice("concentration", [(rule.underlying, rule.scope) for rule in self.concentration])
         _refuse_twice("crowding", [given.underlying for given in self.crowding])
         _refuse_twice("collateral_factors", [given.instrument for given in self.collateral_factors])

@@ -30,6 +30,7 @@ app = typer.Typer(
 SHOWN = (("NLV", "nlv_usd6"), ("IM", "initial_margin_usd6"), ("MM", "maintenance_margin_usd6"))
 WHY = {
     "initial_margin": "it would not leave the initial margin",
+    "collateral_halted": "it would lean on a coin that is halted",
     "in_margin_call": "the account is in a margin call",
     "no_margin_yet": "nothing has been margined yet",
     "instrument_unpriced": "no price",

@@ -72,6 +72,7 @@ def _plain(found: Surface) -> dict[str, Any]:
         "time_ms": found.time_ms,
         "origin": found.origin,
         "expiries": [plain(e) for e in found.expiries],
+        "reporters": [heard._asdict() for heard in found.heard],
     }
 
 
@@ -124,6 +125,10 @@ def show(console: Console, title: str, found: Surface, chosen: FittedExpiry) -> 
     if names:
         said = ", ".join(f"{name} {count}" for name, count in list(names.items())[:FINDINGS_SHOWN])
         console.print(f"found in the quotes: {said}", style="dim")
+    for heard in found.heard:
+        said = f"{moment(heard.expiry_ms)}: {', '.join(heard.counted) or 'nobody'}"
+        said += f", far off: {', '.join(heard.outliers)}" if heard.outliers else ""
+        console.print(f"reporters of {said}{'; refused' if heard.refused else ''}", style="dim")
     console.print("RMS of slice against marks (core: within 1.5 standard deviations), median half spread: vol points, "
                   "0.01 of volatility. Inside: share of two-sided quotes within 2.5 standard deviations that hold the "
                   "slice between bid and ask.", style="dim")  # fmt: skip

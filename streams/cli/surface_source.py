@@ -10,6 +10,7 @@ from oracles.option_quotes import Defect, Finding
 from oracles.surface import Chain, FittedExpiry, fit_surface, judged
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
+from schemas.risk_parameters import parse_parameters
 from schemas.topics import MARKET_LOG
 from streams.cli.errors import CommandError
 from streams.cli.recorded_run import Record, Source, near_matches, reading, source_of
@@ -17,13 +18,25 @@ from streams.engine.market import RecordedMarket
 from streams.replay.option_chains import read_markets
 
 
+class Heard(NamedTuple):
+    """Whose word an expiry of a run was last made of, who was far off, and the digest of what was heard; `refused`: too
+    few, or nothing that they agree on."""
+
+    expiry_ms: int
+    counted: list[str]
+    outliers: list[str]
+    refused: bool
+    digest: str
+
+
 class Surface(NamedTuple):
-    """A surface to draw."""
+    """A surface to draw; `heard` where reporters are governed."""
 
     underlying: str
     time_ms: int
     origin: str
     expiries: list[FittedExpiry]
+    heard: tuple[Heard, ...] = ()
 
 
 def of_file(path: Path | None, underlying: str | None) -> Surface:
@@ -57,7 +70,8 @@ def of_run(data: Path, underlying: str | None, block: int | None) -> Surface:
         )
         for e in judged(slices, market.time_ms)  # type: ignore[arg-type]
     ]
-    return Surface(wanted, market.time_ms, f"recorded at block {at}", found)
+    heard = tuple(h for e, h in sorted(heard_of(log, at, catalogue).items()) if e in chosen)
+    return Surface(wanted, market.time_ms, f"recorded at block {at}", found, heard)
 
 
 async def _market_log(source: Source) -> list[Record]:
@@ -89,6 +103,30 @@ def follow(log: list[Record], block: int | None) -> tuple[Catalogue, RecordedMar
     if block is not None and at < block:
         raise CommandError(f"the run has not reached block {block}: its last is {at}")
     return catalogue, market, at
+
+
+def heard_of(log: list[Record], until_block: int, catalogue: Catalogue) -> dict[int, Heard]:
+    """Expiry -> whom its last combination until a block was made of."""
+    found, reporters = dict[int, Heard](), list[str]()
+    for _, raw in log:
+        header = records.read_header(raw)
+        if header.kind == records.LISTINGS:
+            for listing in records.read_listings(raw):
+                if listing["type"] == "parameters" and catalogue.refusal(listing) is None:
+                    reporters = [r.source for r in parse_parameters(listing["document"]).surface_reporters]
+        if header.kind not in (records.MARKET, records.BARRIER) or header.block > until_block:
+            continue
+        is_tick = header.kind == records.MARKET
+        market = records.read_market(raw, header) if is_tick else records.read_barrier(raw, header).market
+        for row in market.consensus:
+            counted, outliers = ([r for n, r in enumerate(reporters) if int(row[f]) >> n & 1] for f in _BITS)
+            expiry_ms = catalogue.expiries[row["expiry"]].expiry_ms
+            digest = row["digest"].tobytes().hex()
+            found[int(row["expiry"])] = Heard(expiry_ms, counted, outliers, bool(row["refused"]), digest)
+    return found
+
+
+_BITS = ("counted", "outliers")
 
 
 def _list(catalogue: Catalogue, raw: bytes) -> None:

@@ -27,6 +27,8 @@ EVENT_NAMES = {
     records.CASH: "cash",
     records.COLLATERAL_ADD: "collateral",
     records.COLLATERAL_SET: "collateral restated",
+    records.BUY_ORDERS: "open to buy",
+    records.SELL_ORDERS: "open to sell",
 }
 
 

@@ -24,6 +24,8 @@ def accounts_of(event: dict) -> tuple[str | None, ...]:
         return (None,)
     if event["type"] == "transfer":
         return event["account"], event["to"]
+    if event["type"] == "open_orders":
+        return event["account"], event["account"]
     return (event["account"],)
 
 
@@ -33,6 +35,9 @@ def event_rows(event: dict, catalogue: Catalogue) -> list[tuple[str | None, Row]
     index = -1 if event.get("instrument") is None else catalogue.instrument_index[event["instrument"]]
     if kind == "transfer":
         return [(event["account"], _side(event, index, -1)), (event["to"], _side(event, index, 1))]
+    if kind == "open_orders":
+        kinds = (("buy", records.BUY_ORDERS), ("sell", records.SELL_ORDERS))
+        return [(event["account"], (kind, index, *side_of(event, side), 0)) for side, kind in kinds]
     if kind == "funding":
         return [(None, (records.FUNDING, index, 0, event["amount_usd9"], 0))]
     if kind == "cash_move":
@@ -54,6 +59,12 @@ def _side(event: dict, index: int, sign: int) -> Row:
     return records.FILL, index, sign * event["lots"], price_usd9, 0
 
 
+def side_of(event: dict, side: str) -> tuple[int, int]:
+    """Lots and worst price of one side of open orders."""
+    lots = event.get(f"{side}_lots", 0)
+    return lots, (event.get(f"{side}_price_usd9") or 0) if lots else 0
+
+
 def transfer_refusal(event: dict) -> Refusal | None:
     """Why a transfer is none, whatever is listed."""
     if event["to"] == event["account"] or owner_of(event["to"]) != owner_of(event["account"]):
@@ -71,6 +82,8 @@ def kind_refusal(event: dict, instrument: Instrument) -> Refusal | None:
     if event["type"] == "collateral_move" and not is_coin:
         detail = f"{instrument.symbol} is a {instrument.kind}, no collateral"
         return Refusal(refusals.WRONG_KIND, detail, "instrument")
+    if event["type"] == "open_orders" and is_coin:
+        return Refusal(refusals.WRONG_KIND, f"{instrument.symbol} is a coin: it is not traded here", "instrument")
     if event["type"] == "funding" and instrument.kind != "perpetual":
         return Refusal(refusals.WRONG_KIND, f"{instrument.symbol} is a {instrument.kind}, no perpetual", "instrument")
     if event["type"] == "transfer" and is_coin != (event.get("price_usd9") is None):

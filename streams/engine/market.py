@@ -12,6 +12,7 @@ from schemas.log_records import Market
 from schemas.quantities import LOT_EXPONENT_MIN, MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
 
 EXPIRY_FIELDS = ("forward_usd9", "rate_e9", "a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9")
+COLLATERAL_FIELDS = ("collateral_usd9", "factor_cut_e6", "halted")
 
 JUMP_UNITS = np.array([ONE_E6, ONE_E9, ONE_E9], np.float64)
 LOT_SIZES = np.array([1.0 / 10**-e if e < 0 else float(10**e) for e in range(LOT_EXPONENT_MIN, 7)])
@@ -27,11 +28,14 @@ class RecordedMarket:
         self.expiries = np.zeros((0, len(EXPIRY_FIELDS)), np.int64)
         self.settled = np.zeros(0, np.bool_)
         self.degraded = np.zeros(0, np.bool_)  # surfaces held back: the slice is the last good one
+        self.collateral_usd9 = np.zeros(0, np.int64)  # what coins count at, at most; 0: their spot
+        self.factor_cut_e6 = np.zeros(0, np.int64)  # of their collateral factors
+        self.halted = np.zeros(0, np.bool_)  # coins that nothing new may lean on
 
     def copy(self) -> RecordedMarket:
         twin = RecordedMarket()
         twin.time_ms = self.time_ms
-        for name in ("spot_usd9", "volatility_e9", "expiries", "settled", "degraded"):
+        for name in ("spot_usd9", "volatility_e9", "expiries", "settled", "degraded", *COLLATERAL_FIELDS):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -41,6 +45,9 @@ class RecordedMarket:
         if underlyings > len(self.spot_usd9):
             self.spot_usd9 = np.resize(np.append(self.spot_usd9, np.zeros(underlyings, np.int64)), underlyings)
             self.volatility_e9 = np.resize(np.append(self.volatility_e9, np.zeros(underlyings, np.int64)), underlyings)
+            for name in COLLATERAL_FIELDS:
+                known = getattr(self, name)
+                setattr(self, name, np.append(known, np.zeros(underlyings - len(known), known.dtype)))
         missing = expiries - len(self.expiries)
         if missing > 0:
             self.expiries = np.vstack([self.expiries, np.zeros((missing, len(EXPIRY_FIELDS)), np.int64)])
@@ -55,6 +62,10 @@ class RecordedMarket:
         for column, name in enumerate(EXPIRY_FIELDS):
             self.expiries[market.expiries["expiry"], column] = market.expiries[name]
         self.degraded[market.expiries["expiry"]] = market.expiries["held"] > 0
+        coins = market.collateral["underlying"]
+        for name, field in zip(COLLATERAL_FIELDS, ("price_usd9", "factor_cut_e6", "halted"), strict=True):
+            getattr(self, name)[:] = 0  # every record has all that is guarded
+            getattr(self, name)[coins] = market.collateral[field]
 
     def digest(self, catalogue: Catalogue) -> bytes:
         """Identity of this market with what is listed: equal digests give equal tables."""
@@ -64,6 +75,8 @@ class RecordedMarket:
             h.update(part.tobytes())
         if self.degraded.any():
             h.update(self.degraded.tobytes())
+        if self.collateral_usd9.any():
+            h.update(self.collateral_usd9.tobytes() + self.factor_cut_e6.tobytes())
         return h.digest()
 
     # -- tables
@@ -113,6 +126,7 @@ class RecordedMarket:
             "expiries": self.expiries.tobytes(),
             "settled": self.settled.tobytes(),
             "degraded": self.degraded.tobytes(),
+            **{name: getattr(self, name).tobytes() for name in COLLATERAL_FIELDS},
         }
 
     @classmethod
@@ -124,4 +138,7 @@ class RecordedMarket:
         market.expiries = np.frombuffer(plain["expiries"], np.int64).reshape(-1, len(EXPIRY_FIELDS)).copy()
         market.settled = np.frombuffer(plain["settled"], np.bool_).copy()
         market.degraded = np.frombuffer(plain.get("degraded", bytes(len(market.settled))), np.bool_).copy()
+        for name, dtype in zip(COLLATERAL_FIELDS, (np.int64, np.int64, np.bool_), strict=True):
+            nothing = bytes(len(market.spot_usd9) * np.dtype(dtype).itemsize)  # written before there were any
+            setattr(market, name, np.frombuffer(plain.get(name, nothing), dtype).copy())
         return market

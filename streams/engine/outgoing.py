@@ -14,7 +14,7 @@ from schemas.decisions import Quarantined
 from schemas.quantities import CASH_MAX_USD6, LOT_VALUE_MAX_USD6, notional_usd6
 from schemas.refusals import Refusal
 from schemas.topics import INPUT_BYTES_MAX, INPUTS, QUARANTINE
-from streams.engine.account_events import Row
+from streams.engine.account_events import Row, side_of
 from streams.engine.intake import Candidate, Refused
 from streams.engine.output import Output
 
@@ -51,6 +51,18 @@ def size_refusal(event: dict, instrument: Instrument, spot_usd9: int) -> Refusal
             return Refusal(refusals.POSITION_LIMIT, detail, "instrument")
         if abs(notional_usd6(event["lots"], price_usd9, instrument.lot_exponent)) > CASH_MAX_USD6:
             return Refusal(refusals.POSITION_LIMIT, f"worth more than {CASH_MAX_USD6} micro-USD", "lots")
+    return None
+
+
+def orders_refusal(event: dict, instrument: Instrument, spot_usd9: int) -> Refusal | None:
+    """Open orders without a price (nobody could say what they cost), or beyond what one fill may be."""
+    for name in ("buy", "sell"):
+        lots, price_usd9 = side_of(event, name)
+        if lots and not price_usd9:
+            return Refusal(refusals.MISSING_FIELD, f"{name}_lots need a price", f"{name}_price_usd9")
+        refusal = size_refusal({"lots": lots, "price_usd9": price_usd9}, instrument, spot_usd9)
+        if refusal is not None:
+            return Refusal(refusal.reason, refusal.detail, refusal.field.replace("lots", f"{name}_lots"))
     return None
 
 

@@ -54,28 +54,29 @@ def plan_block(state: Sequencer, block: dict) -> list[Step]:
     if listings:
         return listings
     number, time_ms, block_hash = block["number"], block["time_ms"], bytes.fromhex(block["hash"][2:])
-    steps, window_ms = [], state.parameters.settlement_window_ms
+    steps, p = [], state.parameters
     ticks, tally = state.ticks.copy(), Tally(state, block)
-    last, last_tick_ms = ticks.rows(state.catalogue), state.last_tick_ms
+    last, last_tick_ms = ticks.rows(state.catalogue, state.last_tick_ms, p), state.last_tick_ms
     for group_ms, group in _groups(state.intake.ticks_in_order(time_ms), state.last_tick_ms):
         for event in group:
-            ticks.absorb(event, state.catalogue, window_ms)
+            ticks.absorb(event, state.catalogue, p)
         if state.intake.closed is None or group_ms > time_ms:
             continue  # before the first barrier there is nothing to warn of; nor is there behind the close
         if not _due(state, last, ticks.spot_usd9, group_ms, last_tick_ms):
             continue
-        ticks.fitted(state.catalogue, group_ms, state.parameters.surface_move_max_e6)
-        rows = ticks.rows(state.catalogue)
-        changed = _changed(last, rows)
+        combined = ticks.fitted(state.catalogue, group_ms, p)
+        rows = ticks.rows(state.catalogue, group_ms, p)
+        changed = _changed(last, rows)._replace(consensus=combined)
         if not len(changed.spots) and not len(changed.expiries):
             continue
         steps.append(Step(records.MARKET, number, group_ms, block_hash, len(changed.spots), changed))
         tally.take(group_ms, ticks)
         last, last_tick_ms = rows, group_ms
-    ticks.fitted(state.catalogue, time_ms, state.parameters.surface_move_max_e6)
+    combined = ticks.fitted(state.catalogue, time_ms, p)
     tally.take(None, ticks)
-    settlements = ticks.settlements(state.catalogue, time_ms, window_ms)
-    barrier = Barrier(tally.accepted, ticks.rows(state.catalogue), settlements, True)
+    settlements = ticks.settlements(state.catalogue, time_ms, p.settlement_window_ms)
+    market = ticks.rows(state.catalogue, time_ms, p)._replace(consensus=combined)
+    barrier = Barrier(tally.accepted, market, settlements, True)
     return [
         *steps,
         *plan_bids(state, block),
@@ -164,15 +165,15 @@ def plan_live_tick(state: Sequencer) -> list[Step]:
     candidates = state.intake.ticks_in_order(state.intake.closed_time_ms + TICK_AHEAD_MAX_MS)
     if not candidates:
         return []
-    ticks = state.ticks.copy()
-    last = ticks.rows(state.catalogue)
+    ticks, p = state.ticks.copy(), state.parameters
+    last = ticks.rows(state.catalogue, state.last_tick_ms, p)
     for candidate in candidates:
-        ticks.absorb(candidate.event, state.catalogue, state.parameters.settlement_window_ms)
+        ticks.absorb(candidate.event, state.catalogue, p)
     time_ms = max(candidates[-1].event["time_ms"], state.last_tick_ms)
     if not _due(state, last, ticks.spot_usd9, time_ms, state.last_tick_ms):
         return []
-    ticks.fitted(state.catalogue, time_ms, state.parameters.surface_move_max_e6)
-    changed = _changed(last, ticks.rows(state.catalogue))
+    combined = ticks.fitted(state.catalogue, time_ms, p)
+    changed = _changed(last, ticks.rows(state.catalogue, time_ms, p))._replace(consensus=combined)
     return [Step(records.MARKET, state.intake.closed + 1, time_ms, records.NO_HASH, len(changed.spots), changed)]
 
 
@@ -196,10 +197,9 @@ def _due(state: Sequencer, last: Market, spot_usd9: dict[int, int], time_ms: int
 
 
 def _changed(before: Market, after: Market) -> Market:
-    """Rows of `after` that are not in `before`."""
-    return Market(
-        _rows_changed(before.spots, after.spots, "underlying"), _rows_changed(before.expiries, after.expiries, "expiry")
-    )
+    """Rows of `after` that are not in `before`; collateral whole."""
+    spots = _rows_changed(before.spots, after.spots, "underlying")
+    return after._replace(spots=spots, expiries=_rows_changed(before.expiries, after.expiries, "expiry"))
 
 
 def _rows_changed(before: np.ndarray, after: np.ndarray, key: str) -> np.ndarray:

@@ -21,6 +21,7 @@ from streams.engine.decision_log import DecisionLog
 from streams.engine.enforcement import Enforcement
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins
+from streams.engine.open_orders import merged, of_accounts
 from streams.engine.output import Fault
 from streams.engine.reports import Reporter
 from streams.engine.risk import Risk, grown
@@ -131,10 +132,11 @@ def rebucket(machines: Machines, open_events: Iterable[bytes], partitions: int, 
     if any([p.context.block for p in found] != [p.context.block for p in points[0]] for found in points):
         raise Fault("partitions remember different barriers")
     places = Places(risks, points, partitions)
-    undo = _undo(risks, points, places)
+    undo, orders = _undo(risks, points, places), merged([risk.orders.pack() for risk in risks])
     made = [_empty(risks[0], new, int(events[new])) for new in range(partitions)]
     for risk, book in zip(made, _books(risks, places), strict=True):
         risk.book, risk.undo = book, undo[risk.partition]
+        risk.orders = of_accounts(orders, book.accounts)
         said = [one for block, found in risk.undo.said.items() if block > risk.block for one in found]
         risk.warned = sum(one.topic == MARGIN_WARNINGS for one in said)
     counts = [len(risk.book.accounts) for risk in risks]
@@ -255,9 +257,11 @@ def _points(parts: list[Point], risks: list[Risk], places: Places) -> list[Point
     legs = places.keyed([point.keys for point in parts], [point.legs for point in parts])
     kept = _kept(parts, risks, places)
     residue = sum(int(point.context.residue_usd21) for point in parts)
+    orders = merged([point.context.orders for point in parts])
     made = []
     for new in range(places.partitions):
         own = {"accounts": len(rows[new]["cash_usd6"]), "kept": kept[new], "residue_usd21": str(0 if new else residue)}
+        own["orders"] = of_accounts(orders, places.names[new]).pack()
         context = Context(**parts[0].context._asdict() | own)
         made.append(Point(context, rows[new], legs[new][0], legs[new][1]))
     return made

@@ -23,6 +23,7 @@ from streams.engine.book import Book
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins, Spread, account_sums, compute, empty_margins, serially
 from streams.engine.market import RecordedMarket
+from streams.engine.open_orders import OpenOrders
 from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.reports import Reporter
 from streams.engine.screen import screen
@@ -69,6 +70,7 @@ class Risk:
         self.keyframe_instruments = 0
         self.keyframe_identity = ("", "")  # scenario set and parameters the keyframe's margins were computed with
         self.book = Book()
+        self.orders = OpenOrders()
         self.margins = empty_margins(0)
         self.lines = Lines()
         self.events = 0  # of the open block
@@ -173,6 +175,7 @@ class Risk:
         if header.block != self.block + 1 and self.block >= 0:
             raise Fault(f"events of block {header.block} after block {self.block}")
         self.events += header.entries
+        events = self.orders.take(events)
         at_hand = self._tables_at_hand()
         if at_hand is None:
             self.book.apply_events(events, self.catalogue, np.zeros((0, 4), np.int64))
@@ -237,6 +240,7 @@ class Risk:
         self.lines.fit_to(len(self.book.accounts))
         for settlement in barrier.settlements:
             rows = self.book.settle(int(settlement["expiry"]), int(settlement["price_usd9"]), self.catalogue)
+            self.orders.settle(int(settlement["expiry"]), self.catalogue)
             self.lines.traded[rows] = True  # no bound holds for lots that changed
             self.market.settled[settlement["expiry"]] = True
         self.book.drop_closed()
@@ -307,6 +311,7 @@ class Risk:
             h.update(part.tobytes())
         for part in self.margins[:11]:
             h.update(part.tobytes())
+        h.update(self.orders.pack())
         return h.hexdigest()
 
     # -- checkpoint
@@ -321,6 +326,7 @@ class Risk:
             "keyframe": self.keyframe.to_plain(),
             "keyframe_identity": self.keyframe_identity,
             "book": self.book.to_plain(),
+            "orders": self.orders.pack(),
             "lines": self.lines.to_plain(),
             "margins": {n: [str(v.dtype), v.tobytes()] for n, v in self.margins._asdict().items()},
             "reporter": self.reporter.to_plain(),
@@ -343,6 +349,7 @@ class Risk:
         state.keyframe = RecordedMarket.from_plain(plain["keyframe"])
         state.keyframe_identity = (plain["keyframe_identity"][0], plain["keyframe_identity"][1])
         state.book = Book.from_plain(plain["book"])
+        state.orders = OpenOrders.unpack(plain.get("orders", b""))  # a dump before there were any has none
         state.lines = Lines.from_plain(plain["lines"])
         state.margins = Margins(**{n: np.frombuffer(v, d).copy() for n, (d, v) in plain["margins"].items()})
         state.reporter = Reporter.from_plain(plain["reporter"])

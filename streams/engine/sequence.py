@@ -39,7 +39,7 @@ from streams.engine.account_events import (
 )
 from streams.engine.branches import packed, unpacked
 from streams.engine.intake import ANY_BRANCH, Candidate, Intake, conflict
-from streams.engine.outgoing import pack_events, quarantine_of, quarantined, size_refusal
+from streams.engine.outgoing import orders_refusal, pack_events, quarantine_of, quarantined, size_refusal
 from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.planning import Step, plan_block, plan_live_tick, plan_rollback
 from streams.engine.tick_state import TickState
@@ -291,16 +291,16 @@ class Sequencer:
         chosen, losers = self.intake.pop_ticks(header.time_ms, header.block)
         out += [quarantine_of(c, conflict(c)) for c in losers]
         for candidate in chosen:
-            refusal = self.ticks.absorb(candidate.event, self.catalogue, self.parameters.settlement_window_ms)
+            refusal = self.ticks.absorb(candidate.event, self.catalogue, self.parameters)
             if refusal is not None:
                 out.append(self._refuse(candidate, refusal))
         self.last_tick_ms = header.time_ms
         if not closing:
-            self.ticks.record(records.read_market(raw, header), header.time_ms)
+            self.ticks.record(records.read_market(raw, header), header.time_ms, self.catalogue)
             self.begun = _hash_of(header) or self.begun
             return out + self._flush(header, header.time_ms)
         barrier = records.read_barrier(raw, header)
-        self.ticks.record(barrier.market, header.time_ms)
+        self.ticks.record(barrier.market, header.time_ms, self.catalogue)
         out += self._flush(header, None)
         self.ticks.settle(barrier.settlements)
         return out + self._close(header)
@@ -371,7 +371,10 @@ class Sequencer:
             return Refusal(refusals.INSTRUMENT_UNPRICED, f"{event['instrument']} has no price yet", "instrument")
         if event["type"] == "funding":
             return funding_refusal(event, ticks.spot_usd9[instrument.underlying])
-        return size_refusal(event, instrument, ticks.spot_usd9.get(instrument.underlying, 0))
+        spot_usd9 = ticks.spot_usd9.get(instrument.underlying, 0)
+        if event["type"] == "open_orders":
+            return orders_refusal(event, instrument, spot_usd9)
+        return size_refusal(event, instrument, spot_usd9)
 
     # -- checkpoint
 

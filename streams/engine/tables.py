@@ -108,7 +108,7 @@ def build_tables(
 ) -> Tables:
     """Tables of `market`. With `chosen` (int64 instrument indices) only those rows, renumbered 0..n-1."""
     market_table = market.market_table(catalogue)
-    instruments = _with_governed_factors(market.instrument_table(catalogue), catalogue, parameters)
+    instruments = _with_governed_factors(market.instrument_table(catalogue), catalogue, parameters, market)
     if chosen is not None:
         instruments = InstrumentTable(*(np.ascontiguousarray(column[chosen]) for column in instruments))
     count = len(instruments.kind)
@@ -126,7 +126,7 @@ def build_tables(
         pnl,
         stress,
         shocks.weight_e6,
-        _columns(instruments, market_table),
+        _columns(instruments, market_table, market),
         greeks,
         option_expiry,
         rule_of_instrument(catalogue, instruments, parameters),
@@ -148,15 +148,16 @@ def stress_of(instruments: InstrumentTable, market: MarketTable, shocks: StressS
 
 
 def _with_governed_factors(
-    instruments: InstrumentTable, catalogue: Catalogue, parameters: RiskParameters
+    instruments: InstrumentTable, catalogue: Catalogue, parameters: RiskParameters, market: RecordedMarket
 ) -> InstrumentTable:
-    """Collateral factors of the parameter document in place of those of the listings."""
-    factor = instruments.factor.copy()
+    """Collateral factors of the parameter document in place of those of the listings, less what the market cuts."""
+    factor_e6 = catalogue.columns().collateral_factor_e6.copy()
     for given in parameters.collateral_factors:
         index = catalogue.instrument_index.get(given.instrument)
         if index is not None and instruments.kind[index] == SPOT:
-            factor[index] = given.factor_e6 / float(ONE_E6)
-    return instruments._replace(factor=factor)
+            factor_e6[index] = given.factor_e6
+    cut_e6 = np.where(instruments.kind == SPOT, market.factor_cut_e6[instruments.underlying], 0)
+    return instruments._replace(factor=factor_e6 * (ONE_E6 - cut_e6) // ONE_E6 / float(ONE_E6))
 
 
 def rule_of_instrument(catalogue: Catalogue, instruments: InstrumentTable, parameters: RiskParameters) -> np.ndarray:
@@ -205,14 +206,22 @@ def scenario_table_of(scenario_set: ScenarioSet, catalogue: Catalogue) -> Scenar
     return table._replace(spot_log_return=spot, option_row=option_row)
 
 
-def _columns(instruments: InstrumentTable, market: MarketTable) -> np.ndarray:
+def _columns(instruments: InstrumentTable, market: MarketTable, recorded: RecordedMarket) -> np.ndarray:
     mark_usd9, haircut_usd9 = marks(instruments, market)
+    _guard(haircut_usd9, instruments, recorded)
     price = market.spot[instruments.underlying].copy()
     dated = instruments.expiry >= 0
     price[dated] = market.forward[instruments.expiry[dated]]
     notional = np.rint(price * instruments.lot_size * float(USD9_PER_USD)).astype(np.int64)
     notional[(instruments.kind == SPOT) | ~instruments.alive] = 0
     return np.ascontiguousarray(np.stack([mark_usd9, haircut_usd9, notional]))
+
+
+def _guard(haircut_usd9: np.ndarray, instruments: InstrumentTable, market: RecordedMarket) -> None:
+    """Coins held count at the guarded price where that is below their spot; rounded down, exactly."""
+    spot, price = (prices[instruments.underlying] for prices in (market.spot_usd9, market.collateral_usd9))
+    for i in np.flatnonzero((instruments.kind == SPOT) & (price > 0) & (price < spot)).tolist():
+        haircut_usd9[i] = int(haircut_usd9[i]) * int(price[i]) // int(spot[i])
 
 
 class TableCache:

@@ -1,7 +1,8 @@
 """The market as the ticks tell it, left of the log: latest index, carry, surface and quotes, all integers.
 
-`absorb` is a pure function of ticks in their order. Fitting quotes to SVI slices is not bit-reproducible across
-machines, so `fitted` is called only for proposals; what was recorded is put back by `record`.
+`absorb` is a pure function of ticks in their order. Fitting quotes to SVI slices, and combining what several reporters
+say, is not bit-reproducible across machines, so `fitted` is called only for proposals; what was recorded is put back by
+`record`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from oracles.surface_bounds import MOVE_MAX_E6, is_within, surface_move_e6
 from oracles.surface_fit import NO_FLOOR, FloorCurve, Slice, SliceE9, fit_smile, floor_of, volatility_level_e9
 from schemas import refusals
 from schemas.catalogue import Catalogue, Expiry, Instrument
-from schemas.log_records import EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
+from schemas.log_records import CONSENSUS_ROW, EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
 from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9, PRICE_MAX_USD9, divide_half_even
 from schemas.refusals import Refusal
+from schemas.risk_parameters import RiskParameters
+from streams.engine.collateral_guard import Guards
+from streams.engine.reporters import Reports, Scene, ToldForward, ToldQuote, ToldSlice, agree, is_quorum
 from streams.engine.settlement import Window
 
 OPTION_KINDS = ("call", "put")
@@ -43,6 +47,8 @@ class TickState:
         self.frozen_usd9: dict[int, int] = {}  # expiry -> last index at or before its expiry, once a later one came
         self.windows: dict[int, Window] = {}  # expiry -> what its settlement window has counted so far
         self.settled: set[int] = set()
+        self.reports = Reports()
+        self.guards = Guards()
 
     def copy(self) -> TickState:
         """Independent copy (values are immutable, so one level of containers is enough)."""
@@ -54,18 +60,19 @@ class TickState:
 
     # -- ticks
 
-    def absorb(self, tick: dict, catalogue: Catalogue, window_ms: int) -> Refusal | None:
-        """Take one tick (plain dict, validated) that comes next in order (time, source, id). `window_ms`: of settlement
-        prices.
-        """
+    def absorb(self, tick: dict, catalogue: Catalogue, p: RiskParameters) -> Refusal | None:
+        """Take one tick (plain dict, validated) that comes next in order (time, source, id)."""
         kind = tick["type"]
+        if kind != "spot" and p.surface_reporters and all(r.source != tick["source"] for r in p.surface_reporters):
+            detail = f"{tick['source']} is none of the {len(p.surface_reporters)} governed reporters"
+            return Refusal(refusals.UNKNOWN_REPORTER, detail, "source")
         if kind == "quote":
-            return self._quote(tick, catalogue)
+            return self._quote(tick, catalogue, bool(p.surface_reporters))
         underlying = catalogue.underlying_index.get(tick["underlying"])
         if underlying is None:
             return Refusal(refusals.UNKNOWN_UNDERLYING, f"underlying {tick['underlying']} is not listed", "underlying")
         if kind == "spot":
-            self._spot(tick, underlying, catalogue, window_ms)
+            self._spot(tick, underlying, catalogue, p)
             return None
         expiry = catalogue.expiry_index.get((underlying, tick["expiry_ms"]))
         if expiry is None:
@@ -73,22 +80,39 @@ class TickState:
         if tick["expiry_ms"] - tick["time_ms"] > TENOR_MAX_MS:
             return Refusal(refusals.OUT_OF_RANGE, "more than ten years to expiry", "expiry_ms")
         if kind == "forward":
-            return self._forward(tick, underlying, expiry)
-        self.told[expiry] = (tick["a_e9"], tick["b_e9"], tick["rho_e9"], tick["m_e9"], tick["sigma_e9"])
+            return self._forward(tick, underlying, expiry, bool(p.surface_reporters))
+        slice_e9 = (tick["a_e9"], tick["b_e9"], tick["rho_e9"], tick["m_e9"], tick["sigma_e9"])
+        if p.surface_reporters:
+            return self._reported_slice(tick, underlying, expiry, slice_e9)
+        self.told[expiry] = slice_e9
         self.unfitted.discard(expiry)
         return None
 
-    def _spot(self, tick: dict, underlying: int, catalogue: Catalogue, window_ms: int) -> None:
+    def _reported_slice(self, tick: dict, underlying: int, expiry: int, slice_e9: SliceE9) -> Refusal | None:
+        carry_e9, forward_usd9 = 0, tick.get("forward_usd9")
+        if forward_usd9 is not None:
+            if (refusal := self._forward_refusal(forward_usd9, underlying, "forward_usd9")) is not None:
+                return refusal
+            carry_e9 = divide_half_even(forward_usd9 * ONE_E9, self.spot_usd9[underlying])
+        self.reports.tell_slice((expiry, tick["source"]), ToldSlice(tick["time_ms"], carry_e9, slice_e9))
+        self.unfitted.add(expiry)
+        return None
+
+    def _spot(self, tick: dict, underlying: int, catalogue: Catalogue, p: RiskParameters) -> None:
         key = (tick["time_ms"], tick["source"], tick["id"])
         if key <= self.spot_key.get(underlying, (-1, "", "")):
             return  # an older price that came late says nothing new
+        before_usd9, time_ms = self.spot_usd9.get(underlying, 0), tick["time_ms"]
         if underlying in self.spot_usd9:
+            self.guards.stood(underlying, before_usd9, (self.spot_key[underlying][0], time_ms), p)
             for index, expiry in enumerate(catalogue.expiries):
                 if expiry.underlying != underlying or index in self.settled:
                     continue
-                self._count(index, expiry, tick["time_ms"], window_ms)
-                if expiry.expiry_ms < tick["time_ms"]:
-                    self.frozen_usd9.setdefault(index, self.spot_usd9[underlying])
+                self._count(index, expiry, time_ms, p.settlement_window_ms)
+                if expiry.expiry_ms < time_ms:
+                    self.frozen_usd9.setdefault(index, before_usd9)
+        is_stable = catalogue.underlyings[underlying].stable
+        self.guards.see(underlying, is_stable, (before_usd9, tick["price_usd9"]), time_ms, p)
         self.spot_usd9[underlying] = tick["price_usd9"]
         self.spot_key[underlying] = key
 
@@ -100,21 +124,31 @@ class TickState:
         if counted != known:
             self.windows[index] = counted
 
-    def _forward(self, tick: dict, underlying: int, expiry: int) -> Refusal | None:
+    def _forward_refusal(self, forward_usd9: int, underlying: int, field: str) -> Refusal | None:
         spot = self.spot_usd9.get(underlying)
         if spot is None:
             return Refusal(refusals.UNKNOWN_UNDERLYING, "a forward before the first index price", "underlying")
-        if not spot // CARRY_MAX <= tick["price_usd9"] <= spot * CARRY_MAX:
-            return Refusal(refusals.OUT_OF_RANGE, f"a forward beyond {CARRY_MAX} times its index", "price_usd9")
+        if not spot // CARRY_MAX <= forward_usd9 <= spot * CARRY_MAX:
+            return Refusal(refusals.OUT_OF_RANGE, f"a forward beyond {CARRY_MAX} times its index", field)
+        return None
+
+    def _forward(self, tick: dict, underlying: int, expiry: int, is_report: bool) -> Refusal | None:
+        if (refusal := self._forward_refusal(tick["price_usd9"], underlying, "price_usd9")) is not None:
+            return refusal
         remaining_ms = max(tick["expiry_ms"] - tick["time_ms"], 0)
         if abs(tick.get("rate_e9", 0)) * remaining_ms > DISCOUNT_MAX_E9 * MILLISECONDS_PER_YEAR:
             return Refusal(refusals.OUT_OF_RANGE, "rate times time to expiry is above one half", "rate_e9")
-        self.carry_e9[expiry] = divide_half_even(tick["price_usd9"] * ONE_E9, spot)
-        self.rate_e9[expiry] = tick.get("rate_e9", 0)
+        carry_e9 = divide_half_even(tick["price_usd9"] * ONE_E9, self.spot_usd9[underlying])
+        rate_e9 = tick.get("rate_e9", 0)
+        if is_report:
+            told = ToldForward(tick["time_ms"], carry_e9, rate_e9)
+            self.reports.tell_forward((expiry, tick["source"]), told)
+        else:
+            self.carry_e9[expiry], self.rate_e9[expiry] = carry_e9, rate_e9
         self.unfitted.add(expiry)
         return None
 
-    def _quote(self, tick: dict, catalogue: Catalogue) -> Refusal | None:
+    def _quote(self, tick: dict, catalogue: Catalogue, is_report: bool) -> Refusal | None:
         index = catalogue.instrument_index.get(tick["instrument"])
         if index is None:
             return Refusal(refusals.UNKNOWN_INSTRUMENT, f"instrument {tick['instrument']} is not listed", "instrument")
@@ -125,25 +159,72 @@ class TickState:
         if catalogue.expiries[instrument.expiry].expiry_ms - tick["time_ms"] > TENOR_MAX_MS:
             return Refusal(refusals.OUT_OF_RANGE, "more than ten years to expiry", "instrument")
         values = (tick["mark_usd9"], tick.get("bid_usd9") or 0, tick.get("ask_usd9") or 0)
-        self.quotes.setdefault(instrument.expiry, {})[index] = values
+        if is_report:
+            self.reports.tell_quote((instrument.expiry, tick["source"]), index, ToldQuote(tick["time_ms"], *values))
+        else:
+            self.quotes.setdefault(instrument.expiry, {})[index] = values
         self.unfitted.add(instrument.expiry)
         return None
 
     # -- fitting (proposals only)
 
-    def fitted(self, catalogue: Catalogue, time_ms: int, move_max_e6: int = 0) -> None:
-        """Take the slices told, fit those whose quotes changed, and restate the volatility level of each underlying.
+    def fitted(self, catalogue: Catalogue, time_ms: int, p: RiskParameters) -> np.ndarray:
+        """Take the slices told, fit those whose quotes changed (where reporters are governed: combine what they said),
+        and restate the volatility level of each underlying. Returns CONSENSUS_ROW[n] of what was combined.
 
-        A slice that moved by more than `move_max_e6` is held back (oracles/surface_bounds.py); so is an expiry whose
-        quotes give none.
+        A slice that moved by more than `surface_move_max_e6` is held back (oracles/surface_bounds.py); so is an expiry
+        whose quotes give none, or whose reporters are too few.
         """
+        if p.surface_reporters:
+            combined = self._combine(catalogue, time_ms, p)
+        else:
+            combined = np.zeros(0, CONSENSUS_ROW)
+            self._fit_changed(catalogue, time_ms, p.surface_move_max_e6)
+        self.unfitted.clear()
+        self.told.clear()
+        self._restate_levels(catalogue, time_ms)
+        return combined
+
+    def _combine(self, catalogue: Catalogue, time_ms: int, p: RiskParameters) -> np.ndarray:
+        """What the reporters say of the expiries that they spoke of again; those of which too few speak any more are
+        degraded, with their last good slice."""
+        rows = []
+        alive = (e for e in range(len(catalogue.expiries)) if e not in self.settled)
+        for expiry in sorted(alive, key=lambda e: (catalogue.expiries[e].expiry_ms, e)):
+            if expiry not in self.unfitted and (expiry not in self.surface or self.held.get(expiry)):
+                continue
+            said = self.reports.said(expiry, time_ms, p)
+            if expiry not in self.unfitted and is_quorum([one for one in said if one.speaks_of_volatility], p):
+                continue
+            listed = catalogue.expiries[expiry]
+            present = (self.forward_usd9(expiry, catalogue), self.rate_e9.get(expiry, 0))
+            floor, spot = self._floor(listed, catalogue, time_ms), self.spot_usd9.get(listed.underlying, 0)
+            found = agree(said, Scene(expiry, time_ms, spot, *present, floor), catalogue, p)
+            if found.forward_usd9:
+                self._take_forward(expiry, found.forward_usd9, found.rate_e9, catalogue)
+            if found.slice_e9 is not None:
+                self._take(expiry, found.slice_e9, listed.expiry_ms, time_ms, p.surface_move_max_e6)
+            elif expiry in self.surface:
+                self.held[expiry] = max(self.held.get(expiry, 0), 1)
+            rows.append(found.row)
+        return np.array(rows, CONSENSUS_ROW)
+
+    def _take_forward(self, expiry: int, forward_usd9: int, rate_e9: int, catalogue: Catalogue) -> None:
+        """A forward that was agreed on; what is in force already stays to the bit."""
+        spot = self.spot_usd9.get(catalogue.expiries[expiry].underlying, 0)
+        if spot and forward_usd9 != self.forward_usd9(expiry, catalogue):
+            self.carry_e9[expiry] = divide_half_even(forward_usd9 * ONE_E9, spot)
+        if rate_e9 != self.rate_e9.get(expiry, 0):
+            self.rate_e9[expiry] = rate_e9
+
+    def _fit_changed(self, catalogue: Catalogue, time_ms: int, move_max_e6: int) -> None:
         changed = self.unfitted | self.told.keys()
         for expiry in sorted(changed, key=lambda e: (catalogue.expiries[e].expiry_ms, e)):
             found = self.told.get(expiry) or self._fit(expiry, catalogue, time_ms)
             if found is not None or expiry in self.quotes:
                 self._take(expiry, found, catalogue.expiries[expiry].expiry_ms, time_ms, move_max_e6)
-        self.unfitted.clear()
-        self.told.clear()
+
+    def _restate_levels(self, catalogue: Catalogue, time_ms: int) -> None:
         for underlying in sorted(self.spot_usd9):
             slices = [
                 Slice(catalogue.expiries[e].expiry_ms, *values)
@@ -207,8 +288,8 @@ class TickState:
         spot = self.spot_usd9.get(catalogue.expiries[expiry].underlying, 0)
         return min(divide_half_even(spot * self.carry_e9.get(expiry, ONE_E9), ONE_E9), PRICE_MAX_USD9)
 
-    def rows(self, catalogue: Catalogue) -> Market:
-        """The whole market as recorded rows."""
+    def rows(self, catalogue: Catalogue, time_ms: int, p: RiskParameters) -> Market:
+        """The whole market as recorded rows at `time_ms`."""
         spots = np.zeros(len(self.spot_usd9), SPOT_ROW)
         for row, underlying in enumerate(sorted(self.spot_usd9)):
             spots[row] = (underlying, 0, self.spot_usd9[underlying], self.volatility_e9.get(underlying, 0))
@@ -220,15 +301,20 @@ class TickState:
             surface = self.surface.get(expiry, (0, 0, 0, 0, 1))
             head = (expiry, self.held.get(expiry, 0), self.forward_usd9(expiry, catalogue))
             expiries[row] = (*head, self.rate_e9.get(expiry, 0), *surface)
-        return Market(spots, expiries)
+        since_ms = {underlying: key[0] for underlying, key in self.spot_key.items()}
+        return Market(spots, expiries, self.guards.rows(self.spot_usd9, since_ms, catalogue, time_ms, p))
 
-    def record(self, market: Market, time_ms: int) -> None:
-        """Take what was recorded for what cannot be recomputed to the bit: volatility levels and surfaces."""
+    def record(self, market: Market, time_ms: int, catalogue: Catalogue) -> None:
+        """Take what was recorded for what cannot be recomputed to the bit: volatility levels, surfaces, and forwards
+        that reporters agreed on."""
         for row in market.spots:
             if row["volatility_e9"]:
                 self.volatility_e9[int(row["underlying"])] = int(row["volatility_e9"])
+        reported = self.reports.expiries()
         for row in market.expiries:
             expiry = int(row["expiry"])
+            if expiry in reported:
+                self._take_forward(expiry, int(row["forward_usd9"]), int(row["rate_e9"]), catalogue)
             if row["b_e9"] or row["a_e9"]:
                 a, b, rho, m, sigma = (int(row[n]) for n in ("a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9"))
                 if self.surface.get(expiry) != (a, b, rho, m, sigma):
@@ -263,6 +349,7 @@ class TickState:
             ):  # fmt: skip
                 kept.pop(expiry, None)
             self.unfitted.discard(expiry)
+            self.reports.drop(expiry)
 
     # -- checkpoint
 
@@ -271,7 +358,10 @@ class TickState:
         return {
             name: sorted(value) if isinstance(value, set) else sorted(value.items())
             for name, value in vars(self).items()
+            if not isinstance(value, Reports | Guards)
         } | {
+            "reports": self.reports.to_plain(),
+            "guards": self.guards.to_plain(),
             "quotes": sorted((e, sorted(q.items())) for e, q in self.quotes.items()),
             "windows": sorted((e, str(w.price_ms), w.known_ms) for e, w in self.windows.items()),
         }
@@ -280,7 +370,7 @@ class TickState:
     def from_plain(cls, plain: dict) -> TickState:
         state = cls()
         for name, value in plain.items():
-            if name in ("quotes", "windows"):
+            if name in ("quotes", "windows", "reports", "guards"):
                 continue
             if isinstance(getattr(state, name), set):
                 setattr(state, name, set(value))
@@ -288,6 +378,8 @@ class TickState:
                 setattr(state, name, {k: _tupled(v) for k, v in value})
         state.quotes = {e: {i: tuple(v) for i, v in q} for e, q in plain["quotes"]}
         state.windows = {e: Window(int(price_ms), known_ms) for e, price_ms, known_ms in plain["windows"]}
+        if "reports" in plain:  # a dump before there were any has none
+            state.reports, state.guards = Reports.from_plain(plain["reports"]), Guards.from_plain(plain["guards"])
         return state
 
 

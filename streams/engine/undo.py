@@ -21,6 +21,7 @@ from schemas.risk_parameters import RiskParameters, parameters_digest, parameter
 from streams.engine.lines import IM, MM, Lines
 from streams.engine.margin import Margins, account_sums, compute, empty_margins
 from streams.engine.market import RecordedMarket
+from streams.engine.open_orders import OpenOrders
 from streams.engine.output import Fault
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Context(NamedTuple):
     residue_usd21: str
     parameters: RiskParameters
     kept: bytes
+    orders: bytes = b""
 
 
 class Kept(NamedTuple):
@@ -204,6 +206,7 @@ def _point(state: Risk, is_exact: bool) -> Point:
         residue_usd21=str(state.book.residue_usd21),  # of any size
         parameters=state.parameters,
         kept=b"" if is_exact else _kept(state),
+        orders=state.orders.pack(),
     )
     return Point(context, *_arrays(state))
 
@@ -223,6 +226,7 @@ def restore(state: Risk, point: Point) -> None:
     for name in LEG_ARRAYS:
         setattr(book, name, point.legs[name].copy())
     book.residue_usd21 = int(context.residue_usd21)
+    state.orders = OpenOrders.unpack(context.orders)
     state.market = RecordedMarket.from_plain(context.market)
     state.market.fit_to(state.catalogue)
     state.keyframe_instruments, state.keyframe_identity = context.instruments, context.identity

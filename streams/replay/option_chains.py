@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from oracles.forward import Forward, Side, parity_forward
+from oracles.forward import PARITY_SPREAD_MAX_BP, Forward, Side, parity_forward
 from oracles.option_quotes import Quote
 from oracles.surface import Chain
 from schemas.quantities import ONE_E9
@@ -31,7 +31,6 @@ WANTED = (
     "as .csv or .csv.gz,"
 )
 EXPIRY_HOUR_UTC = 8
-PARITY_SPREAD_MAX_BP = 25.0  # strikes that disagree by more give no forward: the source's own is taken
 KINDS = {"call": True, "put": False, "C": True, "P": False, "c": True, "p": False}
 
 

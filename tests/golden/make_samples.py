@@ -38,6 +38,9 @@ INPUTS: dict[str, tuple[str, Any]] = {
         version=1, id="c-1", block=17, time_ms=T, account="alice", amount_usd6=-5_000_000)),
     "collateral_move": ("account.fills", e.CollateralMove(
         version=1, id="k-1", block=17, time_ms=T, account="alice", instrument="BTC", lots=7, mode="set")),
+    "open_orders": ("account.fills", e.OpenOrders(
+        version=1, id="o-1", block=17, time_ms=T, account="alice", instrument="BTC-PERP", buy_lots=3,
+        buy_price_usd9=39_000 * ONE)),
     "funding": ("account.fills", e.Funding(
         version=1, id="n-1", block=17, time_ms=T, instrument="BTC-PERP", amount_usd9=-4 * ONE)),
     "transfer": ("account.fills", e.Transfer(
@@ -55,6 +58,9 @@ INPUTS: dict[str, tuple[str, Any]] = {
     "surface": ("oracle.ticks", e.SurfaceTick(
         version=1, id="t-4", source="dvol", time_ms=T, underlying="BTC", expiry_ms=T + 1, a_e9=-1, b_e9=2, rho_e9=-3,
         m_e9=4, sigma_e9=5)),
+    "surface_forward": ("oracle.ticks", e.SurfaceTick(
+        version=1, id="t-5", source="dvol", time_ms=T, underlying="BTC", expiry_ms=T + 1, a_e9=-1, b_e9=2, rho_e9=-3,
+        m_e9=4, sigma_e9=5, forward_usd9=40_100 * ONE)),
     "underlying": ("instruments", e.UnderlyingListing(version=1, id="u-1", underlying="USDC", stable=True)),
     "underlying_jumps": ("instruments", e.UnderlyingListing(
         version=1, id="u-2", underlying="BTC",
@@ -117,6 +123,8 @@ OUTPUTS: dict[str, Any] = {
 
 SPOTS = np.array([(0, 0, 40_000 * ONE, 600_000_000), (2, 0, ONE, 0)], r.SPOT_ROW)
 EXPIRIES = np.array([(1, 0, 40_100 * ONE, 30_000_000, -1, 2, -3, 4, 5)], r.EXPIRY_ROW)
+COINS = np.array([(0, 0, 39_990 * ONE, 0), (2, 1, 940_000_000, 500_000)], r.COLLATERAL_ROW)
+COMBINED = np.array([(1, 0, 7, 4, list(RAW_HASH[:16]))], r.CONSENSUS_ROW)
 SETTLEMENTS = np.array([(0, 0, 39_000 * ONE)], r.SETTLEMENT_ROW)
 ROWS = np.zeros(3, r.EVENT_ROW)
 for _row, _values in zip(ROWS, [(1, 0, 4, -3, 7, -5), (2, 1, -1, 0, 0, 9), (4, 0, 2, 8, 0, 0)], strict=True):
@@ -132,6 +140,11 @@ RECORDS: dict[str, bytes] = {
     "barrier": r.pack_barrier(
         r.pack_header(r.BARRIER, 3, 17, T, RAW_HASH, entries=4),
         r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES), SETTLEMENTS, True)),
+    "market_guards": r.pack_market(
+        r.pack_header(r.MARKET, 2, 17, T, RAW_HASH, entries=2), r.Market(SPOTS, EXPIRIES, COINS, COMBINED)),
+    "barrier_guards": r.pack_barrier(
+        r.pack_header(r.BARRIER, 3, 17, T, RAW_HASH, entries=4),
+        r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES, COINS, COMBINED), SETTLEMENTS, True)),
     "events": r.pack_events(
         r.pack_header(r.EVENTS, 3, 17, T, RAW_HASH, entries=3, partition=2), r.Events(["alice", "bób"], ROWS)),
     "rollback": r.pack_rollback(r.pack_header(r.ROLLBACK, 4, 16, T, RAW_HASH), r.Rollback(1, 17)),

@@ -25,7 +25,7 @@ from streams.pipeline.config import PipelineConfig, read_config, write_config
 from streams.pipeline.feed import Feeder
 from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
-from streams.replay.world import BlockInputs
+from streams.replay.world import BlockInputs, World
 from streams.runtime.kafka_process import Broker
 from streams.runtime.log_reader import LogReader
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
@@ -41,8 +41,8 @@ BLOCKS = 14
 class Installation:
     """Workers, inputs and outputs of a configuration that may change."""
 
-    def __init__(self, broker: Broker, folder: Path) -> None:
-        self.world = chaos_world(seed=11, blocks=BLOCKS, events=300)
+    def __init__(self, broker: Broker, folder: Path, world: World | None = None) -> None:
+        self.world = world or chaos_world(seed=11, blocks=BLOCKS, events=300)
         self.blocks = list(self.world.blocks)
         first = PipelineConfig(
             bootstrap=broker.address, prefix=f"t{uuid.uuid4().hex[:10]}.", folder=str(folder), partitions=2,

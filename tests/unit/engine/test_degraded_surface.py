@@ -92,15 +92,15 @@ def test_quotes_that_give_no_slice_degrade_an_expiry_that_has_one() -> None:
         "expiry_ms": EXPIRY_MS, "strike_usd9": 100 * 10**9,
     })  # fmt: skip
     now = time_of(1)
-    assert state.absorb(spot("s", "X", now, 100), catalogue, 0) is None
-    assert state.absorb(surface("v", now), catalogue, 0) is None
-    state.fitted(catalogue, now, 500_000)
+    assert state.absorb(spot("s", "X", now, 100), catalogue, RiskParameters()) is None
+    assert state.absorb(surface("v", now), catalogue, RiskParameters()) is None
+    state.fitted(catalogue, now, RiskParameters())
     good = state.surface[0]
     bad = {"type": "quote", "instrument": CALL, "time_ms": now, "mark_usd9": 101 * 10**9}  # above the forward
-    assert state.absorb(bad, catalogue, 0) is None
-    state.fitted(catalogue, now, 500_000)
+    assert state.absorb(bad, catalogue, RiskParameters()) is None
+    state.fitted(catalogue, now, RiskParameters())
     assert (state.surface[0], state.held[0]) == (good, 1)
-    assert int(state.rows(catalogue).expiries[0]["held"]) == 1
+    assert int(state.rows(catalogue, now, RiskParameters()).expiries[0]["held"]) == 1
 
 
 def test_the_add_on_of_a_lot() -> None:

@@ -15,6 +15,7 @@ from test_risk import Story, done_of, margins_of
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, divide_half_even, notional_usd6
+from schemas.risk_parameters import RiskParameters
 from schemas.topics import ACCOUNT_LOG, QUARANTINE
 from streams.engine.book import Book
 from streams.engine.sequence import partition_of
@@ -29,10 +30,11 @@ USD = 10**9
 def price_at(expiry_ms: int, window_ms: int, ticks: list[tuple[int, float]]) -> int:
     """Settlement price, nano-USD, of an expiry of one underlying after these (time, USD) ticks."""
     catalogue, state = Catalogue(), TickState()
+    parameters = RiskParameters(settlement_window_ms=window_ms)
     catalogue.apply({"type": "underlying", "underlying": "X"})
     catalogue.apply(instrument("F", "X", "future", expiry_ms=expiry_ms))
     for n, (time_ms, price) in enumerate(ticks):
-        assert state.absorb(spot(f"{n:04}", "X", time_ms, price), catalogue, window_ms) is None
+        assert state.absorb(spot(f"{n:04}", "X", time_ms, price), catalogue, parameters) is None
         state = TickState.from_plain(orjson.loads(orjson.dumps(state.copy().to_plain())))
     (row,) = state.settlements(catalogue, expiry_ms + 60_000, window_ms)
     state.settle(np.array([row]))

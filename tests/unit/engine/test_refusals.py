@@ -85,7 +85,8 @@ def test_bad_input_is_quarantined_and_all_else_goes_on(case: Case) -> None:
 
 
 def test_every_reason_has_a_case() -> None:
-    assert {case.reason for case in CASES} == set(refusals.REASONS)
+    governed = {refusals.UNKNOWN_REPORTER}  # test_reporters.py: only where reporters are governed
+    assert {case.reason for case in CASES} | governed == set(refusals.REASONS)
 
 
 def test_one_bad_event_of_an_array_costs_only_itself() -> None:

@@ -77,6 +77,17 @@ def test_barrier_record() -> None:
     assert np.array_equal(barrier.market.expiries, samples.EXPIRIES)
 
 
+@pytest.mark.parametrize("name", ["market", "barrier"])
+def test_guards_of_a_record(name: str) -> None:
+    """Behind the rows; a record without them has none."""
+    read = {"market": r.read_market, "barrier": lambda *found: r.read_barrier(*found).market}[name]
+    plain, guarded = read(*golden_record(name)), read(*golden_record(f"{name}_guards"))
+    assert (len(plain.collateral), len(plain.consensus)) == (0, 0)
+    assert np.array_equal(guarded.collateral, samples.COINS)
+    assert np.array_equal(guarded.consensus, samples.COMBINED)
+    assert np.array_equal(guarded.expiries, plain.expiries)
+
+
 def test_events_record() -> None:
     raw, header = golden_record("events")
     events = r.read_events(raw, header)
@@ -157,9 +168,9 @@ def test_cut_header_is_an_error(name: str, cut: int) -> None:
         r.read_header(samples.RECORDS[name][:cut])
 
 
-@pytest.mark.parametrize("name", ["market", "barrier", "events"])
+@pytest.mark.parametrize("name", ["market", "barrier", "events", "market_guards", "barrier_guards"])
 def test_cut_rows_are_an_error(name: str) -> None:
     raw, header = golden_record(name)
-    read = {"market": r.read_market, "barrier": r.read_barrier, "events": r.read_events}[name]
+    read = {"market": r.read_market, "barrier": r.read_barrier, "events": r.read_events}[name.split("_")[0]]
     with pytest.raises(r.RecordError, match="record ends at byte"):
         read(raw[:-1], header)
