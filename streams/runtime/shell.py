@@ -351,7 +351,7 @@ class Shell:
         waiting = sum(unit.inbox.qsize() for unit in self.units.values())
         unsettled = sum(len(unit.unacknowledged) for unit in self.units.values())
         written = self._writer.count if self._writer is not None else {}
-        of_role = getattr(self.factory, "counts", dict)()  # a role may count more than the shell sees
+        of_role: dict[str, int] = getattr(self.factory, "counts", dict)()  # a role may count more
         depths = {"units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
         return {**self.count, **of_role, **written, **depths}
 
