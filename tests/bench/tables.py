@@ -7,6 +7,7 @@ coins move. One core.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -88,7 +89,9 @@ def _block(venue: Catalogue, moved: int, scenarios: int, small: bool) -> Row:
     def work(known: Tables | None) -> Tables:
         return build_tables(venue, now, parameters, table, before=known)
 
-    timings = side_by_side(lambda: work(before), lambda: work(None), repeats=2 if small else 15)
+    timings = side_by_side(
+        lambda: work(before), lambda: work(None), repeats=2 if small else 15, clock=time.process_time
+    )
     found, anew = work(before), work(None)
     count = len(found.instruments.kind)
     return Row(
