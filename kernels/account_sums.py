@@ -31,24 +31,28 @@ def portfolio_sums(
     sum over expiries of max(0, -net option notional).
     out_magnitude f64[A]: sum |lots| * the largest column, an upper bound of every partial sum.
     """
-    net = np.zeros(max(expiries, 1), np.int64)
+    net = np.zeros(expiries + 1, np.int64)  # at 0 what is no option, which nobody asks for
     for account in range(account_ptr.shape[0] - 1):
         begin, end = account_ptr[account], account_ptr[account + 1]
         equity, haircut, gross, short = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
         magnitude = 0.0
         for leg in range(begin, end):
             i, lots = leg_instrument[leg], leg_lots[leg]
-            equity += lots * columns_usd9[0, i]
-            haircut += lots * columns_usd9[1 if lots > 0 else 0, i]  # a debt has no haircut
-            gross += abs(lots) * columns_usd9[2, i]
-            largest = max(abs(columns_usd9[0, i]), columns_usd9[2, i])
-            magnitude += abs(np.float64(lots)) * np.float64(largest)
-            if option_expiry[i] >= 0:
-                net[option_expiry[i]] += lots * columns_usd9[2, i]
-        for leg in range(begin, end):
-            expiry = option_expiry[leg_instrument[leg]]
-            if expiry >= 0:
+            mark, notional = columns_usd9[0, i], columns_usd9[2, i]
+            held = max(lots, np.int64(0))
+            equity += lots * mark
+            haircut += held * columns_usd9[1, i] + (lots - held) * mark  # a debt has no haircut
+            gross += abs(lots) * notional
+            magnitude += abs(np.float64(lots)) * np.float64(max(abs(mark), notional))
+            net[option_expiry[i] + 1] += lots * notional
+        if expiries <= end - begin:
+            for expiry in range(1, expiries + 1):
                 short += max(np.int64(0), -net[expiry])
+                net[expiry] = 0
+        else:
+            for leg in range(begin, end):
+                expiry = option_expiry[leg_instrument[leg]] + 1
+                short += max(np.int64(0), -net[expiry]) if expiry > 0 else np.int64(0)
                 net[expiry] = 0
         out_usd9[account, 0], out_usd9[account, 1] = equity, haircut
         out_usd9[account, 2], out_usd9[account, 3] = gross, short

@@ -1,4 +1,4 @@
-"""The whole decision of an account in one pass: its terms, its margins, its state. Integers only.
+"""The whole decision of an account: its terms, its margins, its state. Integers only.
 
     risk = max(expected shortfall, worst weighted stress loss, short-option minimum)
     MM   = risk + add-ons,   IM = multiplier * risk + add-ons             rounded up: against the account
@@ -17,9 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kernels.expected_shortfall import FAST, shortfall_of, take_losses, workspace, worst_stress
+from kernels.borrowing import borrows
+from kernels.expected_shortfall import FAST, shortfall_of, take_losses, workspace
 from kernels.layout import BoolArray, Int8Array, Int32Array, Int64Array, PnlTable
 from kernels.tail_selection import tail_cost
+from kernels.worst_stress import worst_stresses
 
 HEALTHY, MARGIN_CALL, LIQUIDATABLE, INSOLVENT = range(4)
 _NANO_PER_MICRO = 1_000
@@ -62,12 +64,12 @@ class PlainTerms(NamedTuple):
     add_ons_usd9: Int64Array
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def _up_usd6(value_usd9):  # type: ignore[no-untyped-def]
     return -(-value_usd9 // _NANO_PER_MICRO)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def ratio_up(value, ratio_e6):  # type: ignore[no-untyped-def]
     """ceil(value * ratio / 1e6) without overflow: whole millions and the rest apart."""
     millions = value // _MILLION
@@ -75,7 +77,7 @@ def ratio_up(value, ratio_e6):  # type: ignore[no-untyped-def]
     return millions * ratio_e6 - (-(rest * ratio_e6) // _MILLION)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def _state(nlv, equity, initial, maintenance) -> int:  # type: ignore[no-untyped-def]
     if equity < 0:
         return INSOLVENT
@@ -84,7 +86,7 @@ def _state(nlv, equity, initial, maintenance) -> int:  # type: ignore[no-untyped
     return HEALTHY if nlv >= initial else MARGIN_CALL
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def decide(a, es_usd9, stress_usd9, plain, multiplier_e6):  # type: ignore[no-untyped-def]
     """(binding term, IM, MM in micro-USD, state) of account ``a``: the formulas of the module's head."""
     short = plain.short_minimum_usd9[a]
@@ -98,7 +100,7 @@ def decide(a, es_usd9, stress_usd9, plain, multiplier_e6):  # type: ignore[no-un
     return binding, initial, maintenance, _state(plain.nlv_usd6[a], plain.equity_usd6[a], initial, maintenance)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def store(a, es_usd9, stress_usd9, plain, decided, into) -> None:  # type: ignore[no-untyped-def]
     """Terms and decision of account ``a`` into its row."""
     binding, initial, maintenance, state = decided
@@ -112,7 +114,7 @@ def store(a, es_usd9, stress_usd9, plain, decided, into) -> None:  # type: ignor
     into.es_usd9[a], into.stress_usd9[a] = es_usd9, stress_usd9
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def _next_threshold(losses, weights, tail_mass, t, cost):  # type: ignore[no-untyped-def]
     """A t nearer the tail for the next block's hinge: one Newton step on the weight above t, at most one scale."""
     above = np.int64(0)
@@ -122,19 +124,19 @@ def _next_threshold(losses, weights, tail_mass, t, cost):  # type: ignore[no-unt
     return t + np.int64(step * float(max(cost - t, 1)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _decisions(  # type: ignore[no-untyped-def]
-    account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
+@borrows
+def _decide_all(  # type: ignore[no-untyped-def]
+    account_ptr, leg_instrument, leg_lots, accounts, pnl, work, tail_mass, worst_usd9, worst_row,
     plain, multiplier_e6, may_bound, block, into, out_status,
 ) -> None:  # fmt: skip
-    work = workspace(account_ptr, accounts, weights, stress)
-    for a in accounts:
+    for n in range(accounts.shape[0]):
+        a = accounts[n]
         legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
         lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
         out_status[a] = take_losses(legs, lots, pnl, work)
         if out_status[a] != FAST:
             continue
-        stress_usd9, into.stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, work.row_losses)
+        stress_usd9, into.stress_row[a] = worst_usd9[n], worst_row[n]
         t = into.tail_threshold[a]
         if may_bound[a] and -BOUND_LIMIT < t < BOUND_LIMIT:
             cost = tail_cost(work.losses, work.weights, work.losses.shape[0], t, tail_mass)
@@ -147,6 +149,18 @@ def _decisions(  # type: ignore[no-untyped-def]
         decided = decide(a, es_usd9, stress_usd9, plain, multiplier_e6)
         store(a, es_usd9, stress_usd9, plain, decided, into)
         into.keyframe_block[a] = block
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _decisions(  # type: ignore[no-untyped-def]
+    account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
+    plain, multiplier_e6, may_bound, block, into, out_status,
+) -> None:  # fmt: skip
+    worst_usd9, worst_row = worst_stresses(account_ptr, leg_instrument, leg_lots, accounts, stress, stress_weight_e6)
+    _decide_all(
+        account_ptr, leg_instrument, leg_lots, accounts, pnl, workspace(account_ptr, accounts, weights, stress),
+        tail_mass, worst_usd9, worst_row, plain, multiplier_e6, may_bound, block, into, out_status,
+    )  # fmt: skip
 
 
 def decisions(

@@ -3,7 +3,7 @@
     L[s] = -sum_i q_i V[i, s]                  loss of an account, q_i = lots_i << exponent_i, nano-USD
     t*   = smallest loss v with sum_{L > v} w <= P          P the tail mass
     ES   = t* + ceil( sum_s w_s max(L[s] - t*, 0) / P )     Rockafellar and Uryasev (2000), eq. 7 at its minimum
-    stress = max(0, max_r ceil(weight_r * loss_r))          the first row wins a tie
+    stress = max(0, max_r ceil(weight_r * loss_r))          kernels.worst_stress
 
 Every sum is a sum of integers, so a result depends on no order of summation, vector width, thread count or library.
 Rounding is by ceiling, against the account.
@@ -22,9 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from kernels.borrowing import borrows
 from kernels.layout import FloatArray, Int8Array, Int32Array, Int64Array, PnlTable
 from kernels.scenario_losses import accumulate, address_room, in_loss_order
 from kernels.tail_selection import expected_shortfall
+from kernels.worst_stress import worst_stresses
 
 FAST, WIDE, INVALID = 0, 1, 2
 """Status of an account: exact on the fast path; out of its range; holds an instrument that could not be priced."""
@@ -35,10 +37,9 @@ NO_TAIL_THRESHOLD = -(2**63)
 _MILLION = 1_000_000
 _GROSS_LIMIT = 2.0**61
 _GROSS_SLACK = 1.0 + 1e-9  # outward, for the rounding of the float sum (legs * 2**-53)
-_COARSE_BITS, _COARSE_SLACK = 20, 1_000_002  # one weight of at most a million, and ceilings that may be equal
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def account_status(instruments, lots, pnl, stress_maximum, shifted) -> int:  # type: ignore[no-untyped-def]
     """Range check of one account; fills ``shifted`` with lots << exponent where the fast path applies."""
     gross, stress_gross = 0.0, 0.0
@@ -68,47 +69,6 @@ def stress_maxima(stress):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _stress_losses(instruments, lots, stress, row_losses) -> None:  # type: ignore[no-untyped-def]
-    """row_losses[r] = -sum_j lots[j] * stress[instruments[j], r]; four legs a sweep."""
-    legs, size = instruments.shape[0], row_losses.shape[0]
-    row_losses[:] = 0
-    for j in range(legs % 4):
-        q, v = lots[j], stress[instruments[j]]
-        for r in range(size):
-            row_losses[r] -= q * v[r]
-    for j in range(legs % 4, legs, 4):
-        q0, q1, q2, q3 = lots[j], lots[j + 1], lots[j + 2], lots[j + 3]
-        v0, v1 = stress[instruments[j]], stress[instruments[j + 1]]
-        v2, v3 = stress[instruments[j + 2]], stress[instruments[j + 3]]
-        for r in range(size):
-            row_losses[r] -= (q0 * v0[r] + q1 * v1[r]) + (q2 * v2[r] + q3 * v3[r])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def worst_stress(instruments, lots, stress, weight_e6, row_losses):  # type: ignore[no-untyped-def]
-    """(largest ceil(weight * loss) over rows but at least 0, its row or -1).
-
-    A product of the loss without its last 20 bits fits 64 bits and is at most one weight too small; only rows that are
-    that near the largest of these are weighted exactly: the others cannot be worst.
-    """
-    _stress_losses(instruments, lots, stress, row_losses)
-    size, largest = row_losses.shape[0], np.int64(0)
-    for r in range(size):
-        largest = max(largest, (row_losses[r] >> _COARSE_BITS) * weight_e6[r])
-    least = largest - _COARSE_SLACK
-    worst, worst_row = np.int64(0), np.int64(-1)
-    for r in range(size):
-        if row_losses[r] <= 0 or (row_losses[r] >> _COARSE_BITS) * weight_e6[r] < least:
-            continue
-        millions = row_losses[r] // _MILLION  # weight * loss may not fit 64 bits
-        rest = row_losses[r] - millions * _MILLION
-        weighted = millions * weight_e6[r] + (rest * weight_e6[r] + _MILLION - 1) // _MILLION
-        if weighted > worst:
-            worst, worst_row = weighted, np.int64(r)
-    return worst, worst_row
-
-
 class Workspace(NamedTuple):
     """Scratch of a call: for one account after the other. `weights`: those of the scenarios, in loss order."""
 
@@ -116,7 +76,6 @@ class Workspace(NamedTuple):
     weights: Int32Array
     candidates: Int64Array
     candidate_weights: Int32Array
-    row_losses: Int64Array
     stress_maximum: FloatArray
     shifted: Int32Array
     addresses: npt.NDArray[np.uint64]
@@ -130,11 +89,11 @@ def workspace(account_ptr, accounts, weights, stress):  # type: ignore[no-untype
         most = max(most, account_ptr[a + 1] - account_ptr[a])
     return Workspace(
         np.empty(size, np.int64), in_loss_order(weights), np.empty(size, np.int64), np.empty(size, np.int32),
-        np.empty(stress.shape[1], np.int64), stress_maxima(stress), np.empty(most, np.int32), address_room(most),
+        stress_maxima(stress), np.empty(most, np.int32), address_room(most),
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def take_losses(legs, lots, pnl, work) -> int:  # type: ignore[no-untyped-def]
     """Status of an account; where it is FAST its losses are in the workspace."""
     status = account_status(legs, lots, pnl, work.stress_maximum, work.shifted)
@@ -143,7 +102,7 @@ def take_losses(legs, lots, pnl, work) -> int:  # type: ignore[no-untyped-def]
     return status
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def shortfall_of(work, tail_mass, warm_threshold, warm_es):  # type: ignore[no-untyped-def]
     """(ES, t*) of the losses in the workspace; the warm values are the last block's."""
     return expected_shortfall(
@@ -152,19 +111,31 @@ def shortfall_of(work, tail_mass, warm_threshold, warm_es):  # type: ignore[no-u
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _account_terms(  # type: ignore[no-untyped-def]
-    account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
+@borrows
+def _shortfalls(  # type: ignore[no-untyped-def]
+    account_ptr, leg_instrument, leg_lots, accounts, pnl, work, tail_mass, stress_usd9, stress_row,
     out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
 ) -> None:  # fmt: skip
-    work = workspace(account_ptr, accounts, weights, stress)
-    for a in accounts:
+    for n in range(accounts.shape[0]):
+        a = accounts[n]
         legs = leg_instrument[account_ptr[a] : account_ptr[a + 1]]
         lots = leg_lots[account_ptr[a] : account_ptr[a + 1]]
         out_status[a] = take_losses(legs, lots, pnl, work)
         if out_status[a] == FAST:
             out_es_usd9[a], out_tail_threshold[a] = shortfall_of(work, tail_mass, out_tail_threshold[a], out_es_usd9[a])
-            out_stress_usd9[a], out_stress_row[a] = worst_stress(legs, lots, stress, stress_weight_e6, work.row_losses)
+            out_stress_usd9[a], out_stress_row[a] = stress_usd9[n], stress_row[n]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _account_terms(  # type: ignore[no-untyped-def]
+    account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
+    out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
+) -> None:  # fmt: skip
+    worst_usd9, worst_row = worst_stresses(account_ptr, leg_instrument, leg_lots, accounts, stress, stress_weight_e6)
+    _shortfalls(
+        account_ptr, leg_instrument, leg_lots, accounts, pnl, workspace(account_ptr, accounts, weights, stress),
+        tail_mass, worst_usd9, worst_row, out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,
+    )  # fmt: skip
 
 
 def account_terms(

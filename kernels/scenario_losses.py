@@ -20,6 +20,8 @@ from numba import njit, types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels.borrowing import borrows
+
 _BLOCK, _LANES, _ROWS = 16, 8, 4
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_I64, _LANES)
@@ -100,7 +102,7 @@ _first_1, _first_2, _first_3, _first_4 = (_sweep(rows, False) for rows in range(
 _next_4 = _sweep(_ROWS, True)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def _whole_blocks(values, instruments, shifted, addresses, losses) -> None:  # type: ignore[no-untyped-def]
     legs, size = instruments.shape[0], losses.shape[0]
     blocks, base = size // _BLOCK, uint64(values.ctypes.data)
@@ -123,7 +125,7 @@ def _whole_blocks(values, instruments, shifted, addresses, losses) -> None:  # t
         _next_4(rows + uint64(8 * j), quantities + uint64(4 * j), blocks, out)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def accumulate(values, instruments, shifted, addresses, losses) -> None:  # type: ignore[no-untyped-def]
     """losses = -sum_j shifted[j] * values[instruments[j]], in loss order (the module's head).
 

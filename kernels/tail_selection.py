@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types, uint64
+from numba import types, uint64
 from numba.extending import intrinsic
+
+from kernels.borrowing import borrows
 
 _LANES, _WORD = 8, 64
 _LIMB_MASK = 0xFFFFFFFF
@@ -55,7 +57,7 @@ def _lowest_bit(typing_context: Any, word: Any) -> Any:
 lowest_bit: Any = intrinsic(_lowest_bit)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def compact(losses, weights, t, candidates, candidate_weights):  # type: ignore[no-untyped-def]
     """Copy the losses > t and their weights, in order, to the front of the candidates; (count, total weight)."""
     size, count, total = losses.shape[0], 0, np.int64(0)
@@ -79,7 +81,7 @@ def compact(losses, weights, t, candidates, candidate_weights):  # type: ignore[
     return count, total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def weight_above(losses, weights, size, t):  # type: ignore[no-untyped-def]
     """(weight of losses > t, smallest loss > t, largest loss <= t) of the first ``size`` entries."""
     above, smallest, largest = np.int64(0), np.int64(2**63 - 1), np.int64(-(2**63))
@@ -92,7 +94,7 @@ def weight_above(losses, weights, size, t):  # type: ignore[no-untyped-def]
     return above, smallest, largest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def tail_threshold_near(losses, weights, size, tail_mass, floor, total, guess):  # type: ignore[no-untyped-def]
     """t* of the first ``size`` entries, all above ``floor``, whose total weight exceeds the tail mass.
 
@@ -118,7 +120,7 @@ def tail_threshold_near(losses, weights, size, tail_mass, floor, total, guess): 
     return b
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped-def]
     """t* of the first ``size`` entries, whose total weight must exceed the tail mass."""
     least, total = losses[0], np.int64(0)
@@ -128,7 +130,7 @@ def tail_threshold(losses, weights, size, tail_mass):  # type: ignore[no-untyped
     return tail_threshold_near(losses, weights, size, tail_mass, least - 1, total, least - 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def tail_cost(losses, weights, size, t, tail_mass):  # type: ignore[no-untyped-def]
     """t + ceil(sum w (L - t)+ / P), exact; the sum (below 2**92) is kept in two 32-bit limbs.
 
@@ -149,7 +151,7 @@ def tail_cost(losses, weights, size, t, tail_mass):  # type: ignore[no-untyped-d
     return t + (quotient << 32) + (remainder + tail_mass - 1) // tail_mass
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@borrows
 def expected_shortfall(  # type: ignore[no-untyped-def]
     losses, weights, tail_mass, warm_threshold, warm_scale, candidates, candidate_weights
 ):

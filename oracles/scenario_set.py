@@ -26,6 +26,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -141,7 +142,7 @@ class ScenarioSet:
         if self.version >= VERSION_WITH_SOURCE:
             header |= {"source": self.source, "parameters": int(self.parameters_e9.size)}
         encoded = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        above = self.correlation_e9[np.triu_indices(self.correlation_e9.shape[0], 1)]
+        above = self.correlation_e9[right_of_diagonal(self.correlation_e9.shape[0])]
         parameters = self.volatility_e9.astype("<i8").tobytes() + above.astype("<i4").tobytes()
         parameters += self.parameters_e9.astype("<i8").tobytes()
         return MAGIC + len(encoded).to_bytes(4, "little") + encoded + parameters
@@ -243,10 +244,16 @@ def without_scenarios(
     return spot, surface, surface, surface, weights
 
 
+@lru_cache(maxsize=8)
+def right_of_diagonal(size: int) -> npt.NDArray[np.bool_]:
+    """bool[D,D]: selects what is right of the diagonal, row by row."""
+    return ~np.tri(size, dtype=np.bool_)
+
+
 def symmetric_e9(above: Int32Array, size: int) -> Int32Array:
     """Correlations [D,D] in 1e-9 from those right of the diagonal, row by row."""
     out = np.zeros((size, size), np.int32)
-    out[np.triu_indices(size, 1)] = above
+    out[right_of_diagonal(size)] = above
     return out + out.T + NANO * np.eye(size, dtype=np.int32)
 
 
@@ -292,7 +299,7 @@ def undrawn_set(
     _check_arguments(underlyings, option_underlyings, scale, correlation, factors, scenarios)
     names, surfaces = tuple(underlyings), tuple(option_underlyings)
     none = without_scenarios(names, surfaces, scenarios)
-    above = np.rint(correlation[np.triu_indices(factors, 1)] * NANO).astype(np.int32)
+    above = np.rint(correlation[right_of_diagonal(factors)] * NANO).astype(np.int32)
     parameters = (np.rint(scale * NANO).astype(np.int64), symmetric_e9(above, factors))
     return ScenarioSet(names, surfaces, *none, horizon_seconds, level_e6, seed, *parameters)
 
@@ -352,10 +359,15 @@ def _check_arguments(
         raise ValueError(f"the number of scenarios must be a power of two, not {scenarios}")
     if not ((scale >= 0.0) & (scale <= VOLATILITY_MAX)).all():
         raise ValueError(f"volatilities must be between 0 and {VOLATILITY_MAX:g}")
-    if not np.allclose(np.diag(correlation), 1.0) or not np.allclose(correlation, correlation.T):
+    if not _is_near(np.diag(correlation), np.ones(factors)) or not _is_near(correlation, correlation.T):
         raise ValueError("a correlation matrix is symmetric with a unit diagonal")
     if not (np.abs(correlation) <= 1.0 + _ROUNDING).all():
         raise ValueError("correlations must be between -1 and 1")
+
+
+def _is_near(found: FloatArray, wanted: FloatArray) -> bool:
+    """``np.allclose`` in a tenth of its time; False for NaN."""
+    return bool((np.abs(found - wanted) <= 1e-8 + 1e-5 * np.abs(wanted)).all())
 
 
 def principal_directions(correlation: FloatArray) -> FloatArray:

@@ -27,6 +27,10 @@ class RiskFactory:
     def unit_of(self, topic: str, partition: int) -> int:
         return partition
 
+    def counts(self) -> dict[str, int]:
+        """For the worker's metrics."""
+        return {"table_rows_priced": self.cache.rows_priced, "table_rows_reused": self.cache.rows_reused}
+
 
 def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one risk worker until it is told to stop."""

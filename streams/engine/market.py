@@ -75,7 +75,7 @@ class RecordedMarket:
             h.update(part.tobytes())
         if self.degraded.any():
             h.update(self.degraded.tobytes())
-        if self.collateral_usd9.any():
+        if self.collateral_usd9.any() or self.factor_cut_e6.any():
             h.update(self.collateral_usd9.tobytes() + self.factor_cut_e6.tobytes())
         return h.digest()
 

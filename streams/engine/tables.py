@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from kernels.instrument_greeks import instrument_greeks
-from kernels.layout import (
-    CALL,
-    SPOT,
-    InstrumentTable,
-    MarketTable,
-    PnlTable,
-    ScenarioTable,
-    empty_pnl_table,
-    tail_mass_of_level,
-)
-from kernels.reprice import marks, pnl_table
-from kernels.stress import StressShocks, stress_table, weighted_products
+from kernels.layout import CALL, SPOT, InstrumentTable, MarketTable, PnlTable, ScenarioTable, tail_mass_of_level
+from kernels.stress import StressShocks, weighted_products
 from oracles.scenario_set import ScenarioSet
 from schemas.catalogue import Catalogue
-from schemas.quantities import ONE_E6, USD9_PER_USD
+from schemas.quantities import ONE_E6
 from schemas.risk_parameters import COLLATERAL, RiskParameters, StressRow, parameters_digest
 from streams.engine.market import RecordedMarket
+from streams.engine.table_rows import RowInputs, Rows, rows_after, rows_of, rows_of_instruments, rows_that_hold
 
 VEGA = 2
 
@@ -41,6 +31,8 @@ class Tables:
     collateral factor, notional (0 for collateral coins). `greeks_usd9` int64[I,4]: delta, gamma, vega, theta.
     `concentration_rule` int32[I]: place of an instrument's rule in the parameters, -1 for none.
     `degraded_usd9` int64[I]: add-on of a lot, long or short, while its surface is degraded; None while none is.
+    `inputs`: of the rows, by which later tables find those that they may take over; None: they take none.
+    `reused`: rows that were taken over themselves.
     """
 
     instruments: InstrumentTable
@@ -55,6 +47,8 @@ class Tables:
     option_expiry: np.ndarray
     concentration_rule: np.ndarray
     degraded_usd9: np.ndarray | None = None
+    inputs: RowInputs | None = None
+    reused: int = 0
 
     @cached_property
     def digest(self) -> str:
@@ -69,14 +63,12 @@ def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> Stress
     """Stress rows of the parameter document as arrays over the listed underlyings."""
     rows = parameters.stress_rows
     stable = catalogue.columns().stable
-    spot_multiplier = np.ones((len(rows), len(stable)))
     crowding = np.zeros(len(stable), np.int64)
     for given in parameters.crowding:
         if given.underlying in catalogue.underlying_index:
             crowding[catalogue.underlying_index[given.underlying]] = given.factor_e6
-    for r, row in enumerate(rows):
-        moved = stable == (row.scope == "stable")
-        spot_multiplier[r, moved] = _multipliers(row, crowding[moved])
+    is_moved = np.array([row.scope == "stable" for row in rows], np.bool_)[:, None] == stable
+    spot_multiplier = np.where(is_moved, _multipliers(rows, crowding), 1.0)
     for place, underlying in enumerate(catalogue.underlyings):
         if underlying.parts:
             spot_multiplier[:, place] = weighted_products(
@@ -93,10 +85,12 @@ def stress_shocks_of(parameters: RiskParameters, catalogue: Catalogue) -> Stress
     )
 
 
-def _multipliers(row: StressRow, crowding_e6: np.ndarray) -> np.ndarray:
-    """What a row multiplies spots by; a crowded fall stops at a hundredth of the price."""
-    further_e6 = row.spot_move_e6 * crowding_e6 // ONE_E6 if row.crowded else 0
-    return np.maximum(ONE_E6 + row.spot_move_e6 + further_e6, ONE_E6 // 100) / ONE_E6
+def _multipliers(rows: Sequence[StressRow], crowding_e6: np.ndarray) -> np.ndarray:
+    """What rows multiply spots by, [R,U]; a crowded fall stops at a hundredth of the price."""
+    move_e6 = np.array([row.spot_move_e6 for row in rows], np.int64)[:, None]
+    crowded = np.array([row.crowded for row in rows], np.bool_)[:, None]
+    further_e6 = np.where(crowded, move_e6, 0) * crowding_e6 // ONE_E6
+    return np.maximum(ONE_E6 + move_e6 + further_e6, ONE_E6 // 100) / ONE_E6
 
 
 def build_tables(
@@ -105,46 +99,47 @@ def build_tables(
     parameters: RiskParameters,
     scenarios: ScenarioTable,
     chosen: np.ndarray | None = None,
+    before: Tables | None = None,
 ) -> Tables:
-    """Tables of `market`. With `chosen` (int64 instrument indices) only those rows, renumbered 0..n-1."""
-    market_table = market.market_table(catalogue)
+    """Tables of `market`. With `chosen` (int64 instrument indices) only those rows, renumbered 0..n-1.
+
+    `before`: tables of another market; rows whose inputs did not change are taken over from it, to the same bits.
+    """
     instruments = _with_governed_factors(market.instrument_table(catalogue), catalogue, parameters, market)
     if chosen is not None:
-        instruments = InstrumentTable(*(np.ascontiguousarray(column[chosen]) for column in instruments))
-    count = len(instruments.kind)
-    pnl = empty_pnl_table(count, len(scenarios.weights))
-    pnl_table(instruments, market_table, scenarios, pnl)
-    shocks = stress_shocks_of(parameters, catalogue)
-    stress = stress_of(instruments, market_table, shocks)
-    greeks = np.ascontiguousarray(np.stack(instrument_greeks(instruments, market_table)[:4], axis=1))
+        instruments = rows_of_instruments(instruments, chosen)
+    shocks, guarded = (
+        stress_shocks_of(parameters, catalogue),
+        np.stack([market.spot_usd9, market.collateral_usd9], axis=1),
+    )
+    inputs = RowInputs(instruments, market.market_table(catalogue), scenarios, shocks, guarded)
+    rows, reused = _rows(inputs, before)
     option_expiry = np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32)
     return Tables(
         instruments,
-        market_table,
+        inputs.market,
         scenarios,
         tail_mass_of_level(parameters.expected_shortfall_level_e6),
-        pnl,
-        stress,
-        shocks.weight_e6,
-        _columns(instruments, market_table, market),
-        greeks,
+        rows.pnl,
+        rows.stress,
+        inputs.shocks.weight_e6,
+        rows.columns_usd9,
+        rows.greeks_usd9,
         option_expiry,
         rule_of_instrument(catalogue, instruments, parameters),
-        degraded_add_ons(option_expiry, market.degraded, greeks[:, VEGA], parameters),
+        degraded_add_ons(option_expiry, market.degraded, rows.greeks_usd9[:, VEGA], parameters),
+        inputs,
+        reused,
     )
 
 
-def stress_of(instruments: InstrumentTable, market: MarketTable, shocks: StressShocks) -> np.ndarray:
-    """Stress P&L per lot of every row, int64[I,R]."""
-    return stress_table(
-        instruments,
-        market,
-        shocks.spot_multiplier,
-        shocks.vol_multiplier,
-        shocks.rate_shift,
-        shocks.skew,
-        shocks.funding,
-    )
+def _rows(inputs: RowInputs, before: Tables | None) -> tuple[Rows, int]:
+    """-> (rows, how many of them were taken over)."""
+    if before is None or before.inputs is None:
+        return rows_of(inputs), 0
+    held = rows_that_hold(before.inputs, inputs)
+    rows = Rows(before.pnl, before.stress, before.columns_usd9, before.greeks_usd9)
+    return rows_after(before.inputs, rows, inputs, held), int(held.sum())
 
 
 def _with_governed_factors(
@@ -206,27 +201,10 @@ def scenario_table_of(scenario_set: ScenarioSet, catalogue: Catalogue) -> Scenar
     return table._replace(spot_log_return=spot, option_row=option_row)
 
 
-def _columns(instruments: InstrumentTable, market: MarketTable, recorded: RecordedMarket) -> np.ndarray:
-    mark_usd9, haircut_usd9 = marks(instruments, market)
-    _guard(haircut_usd9, instruments, recorded)
-    price = market.spot[instruments.underlying].copy()
-    dated = instruments.expiry >= 0
-    price[dated] = market.forward[instruments.expiry[dated]]
-    notional = np.rint(price * instruments.lot_size * float(USD9_PER_USD)).astype(np.int64)
-    notional[(instruments.kind == SPOT) | ~instruments.alive] = 0
-    return np.ascontiguousarray(np.stack([mark_usd9, haircut_usd9, notional]))
-
-
-def _guard(haircut_usd9: np.ndarray, instruments: InstrumentTable, market: RecordedMarket) -> None:
-    """Coins held count at the guarded price where that is below their spot; rounded down, exactly."""
-    spot, price = (prices[instruments.underlying] for prices in (market.spot_usd9, market.collateral_usd9))
-    for i in np.flatnonzero((instruments.kind == SPOT) & (price > 0) & (price < spot)).tolist():
-        haircut_usd9[i] = int(haircut_usd9[i]) * int(price[i]) // int(spot[i])
-
-
 class TableCache:
     """The last few tables, shared by the partitions of a worker: a cache of a pure function, nothing more.
 
+    New tables take over the rows of the newest ones that still hold; `rows_priced` and `rows_reused` count them.
     `lock` keeps two partitions from computing the same tables side by side; it does not change any result.
     """
 
@@ -236,6 +214,7 @@ class TableCache:
         self.size = size
         self.kept: OrderedDict[tuple, Tables] = OrderedDict()
         self.scenario_tables: dict[tuple[str, int], ScenarioTable] = {}
+        self.rows_priced = self.rows_reused = 0
 
     def scenarios(self, scenario_digest: str, catalogue: Catalogue) -> ScenarioTable:
         """The kernels' table of a recorded set, over what is listed."""
@@ -251,8 +230,17 @@ class TableCache:
         key = (market.digest(catalogue), parameters_digest(parameters), scenario_digest)
         with self.lock:
             if key not in self.kept:
-                self.kept[key] = build_tables(catalogue, market, parameters, self.scenarios(scenario_digest, catalogue))
+                self.kept[key] = self._built(catalogue, market, parameters, scenario_digest)
                 while len(self.kept) > self.size:
                     self.kept.popitem(last=False)
             self.kept.move_to_end(key)
             return self.kept[key]
+
+    def _built(
+        self, catalogue: Catalogue, market: RecordedMarket, parameters: RiskParameters, scenario_digest: str
+    ) -> Tables:
+        newest = next(reversed(self.kept.values()), None)
+        tables = build_tables(catalogue, market, parameters, self.scenarios(scenario_digest, catalogue), before=newest)
+        self.rows_reused += tables.reused
+        self.rows_priced += len(tables.instruments.kind) - tables.reused
+        return tables

@@ -27,7 +27,8 @@ from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
 from streams.engine.margin import account_sums, compute, empty_margins
-from streams.engine.tables import Tables, stress_of, stress_shocks_of
+from streams.engine.table_rows import stress_of
+from streams.engine.tables import Tables, stress_shocks_of
 
 EQUITY, MARGIN = "equity", "margin"
 RESOURCE_LIMIT = 2**61

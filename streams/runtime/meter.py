@@ -31,6 +31,8 @@ _SHELL_COUNTERS = {
     "checkpoints_written": ("dpme_checkpoints_written", "Whole checkpoints written."),
     "checkpoints_delayed": ("dpme_checkpoints_delayed", "Checkpoints that were due while one was being written."),
     "checkpoint_bytes": ("dpme_checkpoint_bytes", "Bytes of state in the checkpoints written."),
+    "table_rows_priced": ("dpme_table_rows_priced", "Instrument rows of risk tables that were priced."),
+    "table_rows_reused": ("dpme_table_rows_reused", "Rows taken over, as nothing they depend on had changed."),
 }
 _SHELL_GAUGES = {
     "units": ("dpme_units", "Units of state held by this worker (partitions, for risk)."),

@@ -351,7 +351,9 @@ class Shell:
         waiting = sum(unit.inbox.qsize() for unit in self.units.values())
         unsettled = sum(len(unit.unacknowledged) for unit in self.units.values())
         written = self._writer.count if self._writer is not None else {}
-        return {**self.count, **written, "units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
+        of_role: dict[str, int] = getattr(self.factory, "counts", dict)()  # a role may count more
+        depths = {"units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
+        return {**self.count, **of_role, **written, **depths}
 
 
 def _next_outputs(steps: Iterator[list[Output]]) -> list[Output] | None:

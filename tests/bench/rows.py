@@ -14,6 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 Work = Callable[[], Any]
+Clock = Callable[[], float]
 MEBIBYTE = 1 << 20
 
 
@@ -43,21 +44,24 @@ class Timings(NamedTuple):
     ratios: list[float]
 
 
-def side_by_side(*works: Work, repeats: int = 5, warm_up: int = 1) -> Timings:
-    """Run the works in turns (A B C A B C ...), so that a machine whose speed drifts is fair to all of them."""
+def side_by_side(*works: Work, repeats: int = 5, warm_up: int = 1, clock: Clock = time.perf_counter) -> Timings:
+    """Run the works in turns (A B C A B C ...), so that a machine whose speed drifts is fair to all of them.
+
+    `clock`: `time.process_time` for works of one core, which others on the machine then disturb less.
+    """
     for work in works:
         for _ in range(warm_up):
             work()
-    rounds = [[_seconds(work) for work in works] for _ in range(repeats)]
+    rounds = [[_seconds(work, clock) for work in works] for _ in range(repeats)]
     seconds = [statistics.median(column) for column in zip(*rounds, strict=True)]
     ratios = [statistics.median(taken[i] / taken[0] for taken in rounds) for i in range(len(works))]
     return Timings(seconds, ratios)
 
 
-def _seconds(work: Work) -> float:
-    began = time.perf_counter()
+def _seconds(work: Work, clock: Clock) -> float:
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def checksum(*arrays: np.ndarray) -> str:

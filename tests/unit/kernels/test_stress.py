@@ -10,7 +10,8 @@ from kernels.layout import CALL, FUTURE, PERPETUAL, SPOT
 from kernels.svi import total_variance
 from schemas.catalogue import Catalogue
 from schemas.risk_parameters import Crowding, RiskParameters, StressRow, default_stress_rows, parse_parameters
-from streams.engine.tables import stress_of, stress_shocks_of
+from streams.engine.table_rows import stress_of
+from streams.engine.tables import stress_shocks_of
 
 STABLE = np.array([False, False, False, True])
 CATALOGUE = Catalogue.from_listings(

@@ -27,7 +27,7 @@ class FakeShell:
     """The part of the shell that is asked."""
 
     def metrics(self) -> dict[str, int]:
-        return {"applied": 7, "checkpoint_bytes": 900, "inbox": 2}
+        return {"applied": 7, "checkpoint_bytes": 900, "inbox": 2, "table_rows_reused": 5}
 
     def checkpoint_written_s(self) -> float | None:
         return time.monotonic() - 3.0
@@ -107,7 +107,7 @@ def test_outputs_are_counted_by_what_they_say(meter: Meter, server: HealthServer
         ("dpme_barrier_to_last_call_seconds_sum",): 0.03, ("dpme_accounts", "healthy"): 5,
         ("dpme_accounts", "insolvent"): 1, ("dpme_last_block", "1"): 8, ("dpme_records_applied_total",): 7,
         ("dpme_checkpoint_bytes_total",): 900, ("dpme_worker_restarts_total",): 2,
-        ("dpme_worker_info", "risk-0"): 1,
+        ("dpme_worker_info", "risk-0"): 1, ("dpme_table_rows_reused_total",): 5,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
     assert found["dpme_checkpoint_age_seconds",] >= 3
