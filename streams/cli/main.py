@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import textwrap
@@ -134,6 +135,7 @@ def _options(
 
 def main() -> NoReturn:
     """The console script."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it retries by itself; what fails for good is raised
     try:
         typer.main.get_command(app)(prog_name="dpme")
     except CommandError as error:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import logging
 import os
 import shutil
 import signal
@@ -75,7 +74,6 @@ class RunReport:
 
 def run_world(world: World, options: RunOptions, listener: Listener) -> RunReport:
     """Run to the world's last block. Ctrl-C ends it early, and the report is of what was done until then."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it retries by itself; what fails for good is raised
     with claimed(options.data):
         return asyncio.run(_run(world, options, listener))
 
