@@ -72,6 +72,7 @@ def _explanation(error: Exception) -> str | None:
     """What to tell people of an error of the outside; None for a bug."""
     from aiokafka.errors import KafkaError
 
+    from streams.engine.output import OlderState
     from streams.pipeline.observe import PartitionHalted
     from streams.pipeline.run import RunError
     from streams.replay.files import ReplayError
@@ -83,6 +84,8 @@ def _explanation(error: Exception) -> str | None:
     outside = RunError | ReplayError | BrokerError | BrokerUnreachable | StoreError | TopicsError | PartitionHalted
     if isinstance(error, outside):
         return str(error)
+    if isinstance(error, OlderState):
+        return f"{error}: start this release's workers first, they make new ones (infra/docs/operations.md, Upgrades)"
     if isinstance(error, KafkaError):
         return f"the broker fails: {str(error) or type(error).__name__}; `dpme doctor --config FILE` asks it more"
     if isinstance(error, OSError):

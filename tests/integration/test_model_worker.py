@@ -19,7 +19,7 @@ from schemas.topics import BLOCKS_DONE, INSTRUMENTS
 from streams.pipeline.config import PipelineConfig
 from streams.pipeline.feed import Feeder
 from streams.pipeline.observe import Observer
-from streams.pipeline.run import RunOptions, _prepare, _workers
+from streams.pipeline.run import RunOptions, prepare, workers
 from streams.pipeline.scenario_store import load_scenario_sets
 from streams.replay.world import BlockInputs, World
 from streams.runtime.kafka_process import Broker
@@ -87,9 +87,9 @@ class Site:
 async def test_sets_follow_the_market_and_a_killed_worker_draws_them_again(broker: Broker, tmp_path: Path) -> None:
     made = world()
     options = RunOptions(broker.address, tmp_path, 1, 2, sink=False, gateway=False, model=True)
-    config = await _prepare(made, options, broker.address)
+    config = await prepare(made, options, broker.address)
     site = Site(config, made.blocks)
-    with _workers(config):
+    with workers(config):
         reading = asyncio.create_task(site.observer.run())
         await asyncio.gather(site.feeder.start(), site.reader.start())
         await site.feeder.send_listings(made)

@@ -1,10 +1,13 @@
 """The shell's rules, over logs in memory. (Over brokers: tests/integration/test_runtime_*.)"""
 
 import asyncio
+import dataclasses
+import json
 
 import pytest
 from memory_log import PREFIX, Counter, CounterFactory, MemoryLogs
 
+from streams.engine.output import OlderState
 from streams.runtime import shell as shell_module
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.machine import from_the_beginning
@@ -328,6 +331,59 @@ async def test_a_state_that_does_not_belong_to_its_positions_is_refused():
     await shell.stop()
     with pytest.raises(ShellFault, match="do not belong together"):
         await new_shell(logs).restore([("numbers", 0)])
+
+
+class NextRelease(CounterFactory):
+    """Reads no state of the release before; dumps what it reads itself."""
+
+    def load(self, unit, raw):
+        if not raw.startswith(b"next "):
+            raise OlderState("counter checkpoint of version 1; this release reads 2")
+        return CounterFactory.load(self, unit, raw.removeprefix(b"next "))
+
+    def empty(self, unit):
+        made = super().empty(unit)
+        made.dump = lambda: b"next " + Counter.dump(made)
+        return made
+
+
+async def old_release(logs: MemoryLogs, numbers: list[int]) -> None:
+    shell = new_shell(logs)
+    await shell.restore([("numbers", 0)])
+    await feed(shell, numbers)
+    await applied(shell, len(numbers))
+    await shell.stop()
+
+
+async def test_a_checkpoint_of_an_older_release_is_left_and_the_log_applied_from_its_beginning(capfd):
+    numbers, logs = list(range(1, 24)), MemoryLogs()
+    await old_release(logs, numbers)
+    said_before = logs.values("sums")
+    upgraded = new_shell(logs, NextRelease())
+    assert await upgraded.restore([("numbers", 0)]) == {("numbers", 0): 0}
+    said = json.loads(next(line for line in capfd.readouterr().err.splitlines() if "checkpoint_outdated" in line))
+    assert said["unit"] == 0
+    assert 5 <= said["progress"] <= 23
+    assert "version 1; this release reads 2" in said["reason"]
+    assert "from its beginning" in said["instead"]
+    await feed(upgraded, numbers[:10])
+    await applied(upgraded, 10)
+    assert (await upgraded.restore([("numbers", 0)]))["numbers", 0] == 10  # a rebalance does not begin it again
+    await feed(upgraded, [*numbers[10:], *range(24, 32)], start=10)
+    await applied(upgraded, 31)
+    await upgraded.stop()
+    assert logs.values("sums")[len(said_before) :][: len(numbers)] == said_before
+    again = new_shell(logs, NextRelease())
+    assert (await again.restore([("numbers", 0)]))["numbers", 0] > said["progress"]  # from a checkpoint of its own
+
+
+async def test_logs_that_begin_with_a_state_are_not_applied_from_their_beginning():
+    settings = dataclasses.replace(SETTINGS, generation=1)
+    logs = MemoryLogs()
+    await old_release(logs, list(range(1, 24)))
+    upgraded = new_shell(logs, NextRelease(), settings=settings)
+    with pytest.raises(ShellFault, match=r"version 1; this release reads 2; .* go on with that release"):
+        await upgraded.restore([("numbers", 0)])
 
 
 async def test_a_role_without_checkpoints_starts_where_its_own_source_says():
