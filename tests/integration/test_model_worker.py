@@ -25,6 +25,7 @@ from streams.replay.world import BlockInputs, World
 from streams.runtime.kafka_process import Broker
 from streams.runtime.log_reader import LogReader
 from tests.chaos.world import BLOCK_MS, START_MS, chaos_world
+from tests.waiting import wait_until
 
 BLOCKS, PART, LIMIT_S, FINALITY, BAR_MS, EPOCH_BARS = 40, 18, 90.0, 2, 2_000, 2
 GOVERNED = RiskParameters(
@@ -66,9 +67,11 @@ class Site:
             number = inputs.block.number
             await self.observer.wait_for(partial(self.observer.is_done, number), LIMIT_S)
         last = (START_MS + BLOCK_MS * (number - FINALITY)) // (BAR_MS * EPOCH_BARS)
-        async with asyncio.timeout(LIMIT_S):
-            while f"scenario-epoch-{last}" not in await self.listed():
-                await asyncio.sleep(0.1)
+
+        async def said() -> bool:
+            return f"scenario-epoch-{last}" in await self.listed()
+
+        await wait_until(said, LIMIT_S, poll_s=0.1)
 
     async def listed(self) -> list[str]:
         return [one["id"] for one in await self._events(INSTRUMENTS) if str(one.get("id")).startswith("scenario-epoch")]

@@ -13,6 +13,7 @@ from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.machine import from_the_beginning
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.shell import Shell, ShellFault
+from tests.waiting import wait_until
 
 SETTINGS = RuntimeSettings(prefix=PREFIX, checkpoint_every=5, checkpoint_chunk_bytes=16, inbox_records=4)
 LIMIT_S = 10
@@ -52,19 +53,13 @@ def new_shell(logs: MemoryLogs, factory=None, kind=Shell, checkpoint_topic="chec
     )
 
 
-async def until(condition):
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def feed(shell: Shell, numbers, start=0, partition=0, topic="numbers"):
     for offset, number in enumerate(numbers, start):
         await shell.feed(topic, partition, offset, b"%d" % number)
 
 
 async def applied(shell: Shell, count: int):
-    await until(lambda: shell.count["applied"] == count)
+    await wait_until(lambda: shell.count["applied"] == count)
 
 
 async def test_records_are_applied_in_order_and_their_outputs_carry_the_owner():
@@ -94,7 +89,7 @@ async def test_a_gap_in_an_internal_log_ends_the_process(deaths):
     await shell.restore([("numbers", 0)])
     await feed(shell, [1, 2])
     await shell.feed("numbers", 0, 3, b"9")
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert "wanted 2, got 3" in str(deaths[0][1])
     assert shell.position(("numbers", 0)) == 2
 
@@ -123,7 +118,7 @@ async def test_where_gaps_are_allowed_a_skipped_record_still_ends_the_process(de
     shell = new_shell(MemoryLogs(), gap_topics=["numbers"], first_between=first_between)
     await shell.restore([("numbers", 0)])
     await feed(shell, [5], start=7)
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert "there is a record at 4" in str(deaths[0][1])
 
 
@@ -131,7 +126,7 @@ async def test_an_exception_of_the_machine_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 0, b"not a number")
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert deaths[0][0] == "unit 0, numbers/0 offset 0"
     assert isinstance(deaths[0][1], ValueError)
 
@@ -149,7 +144,7 @@ async def test_a_machine_that_does_not_move_its_position_ends_the_process(deaths
     shell = new_shell(MemoryLogs(), Factory())
     await shell.restore([("numbers", 0)])
     await feed(shell, [1])
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert isinstance(deaths[0][1], ShellFault)
 
 
@@ -161,7 +156,7 @@ async def test_a_failed_send_ends_the_process(deaths):
     await feed(shell, [1])
     await applied(shell, 1)
     logs.release(OSError("not delivered"))
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert deaths[0][0] == "output not acknowledged"
 
 
@@ -185,7 +180,7 @@ async def test_long_records_run_in_a_thread_and_early_outputs_leave_before_the_r
     shell = new_shell(logs, Factory())
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 0, b"002")
-    await until(lambda: logs.values("early"))
+    await wait_until(lambda: logs.values("early"))
     assert logs.values("sums") == []
     assert shell.position(("numbers", 0)) == 0
     go_on.set()
@@ -212,7 +207,7 @@ async def test_a_restore_waits_for_the_record_being_applied():
     shell = new_shell(MemoryLogs(), Factory())
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 0, b"001")
-    await until(entered.is_set)
+    await wait_until(entered.is_set)
     restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
     await asyncio.sleep(0)
     assert not restoring.done()
@@ -226,13 +221,13 @@ async def test_records_read_before_a_restore_are_not_applied_after_it(deaths):
     await shell.restore([("numbers", 0)])
     async with shell.units[0].lock:  # nothing is applied meanwhile
         feeding = asyncio.create_task(feed(shell, range(SETTINGS.inbox_records + 2)))
-        await until(shell.units[0].inbox.full)
+        await wait_until(shell.units[0].inbox.full)
         restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
         await asyncio.sleep(0)
     at = (await restoring)["numbers", 0]
     await feeding
     await feed(shell, range(at, 20), start=at)
-    await until(lambda: deaths or shell.position(("numbers", 0)) == 20)
+    await wait_until(lambda: deaths or shell.position(("numbers", 0)) == 20)
     assert not deaths
     assert shell.count["stale"] >= 1
     assert shell.units[0].machine.total == sum(range(20))
@@ -252,7 +247,7 @@ async def test_the_manifest_waits_for_the_acknowledgement_of_every_output():
     assert logs.values("checkpoints") == []
     logs.held = set()
     logs.release()
-    await until(lambda: shell.metrics()["checkpoints_written"] == 1)
+    await wait_until(lambda: shell.metrics()["checkpoints_written"] == 1)
     found = await reader.newest(0)
     assert found is not None
     assert found.mark == 5
@@ -282,7 +277,7 @@ async def test_memory_is_kept_through_a_rebalance_unless_a_checkpoint_is_ahead()
         await shell.restore([("numbers", 0)])
     for written, numbers in ((1, range(1, 7)), (2, range(7, 13))):
         await feed(ahead, numbers, start=numbers[0] - 1)
-        await until(lambda: ahead.metrics()["checkpoints_written"] == written)  # noqa: B023
+        await wait_until(lambda: ahead.metrics()["checkpoints_written"] == written)  # noqa: B023
     await applied(ahead, 12)
     assert await ahead.restore([("numbers", 0)]) == {("numbers", 0): 12}
     assert await behind.restore([("numbers", 0)]) == {("numbers", 0): 10}
