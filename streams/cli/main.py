@@ -17,6 +17,7 @@ from streams.cli.errors import CommandError
 INTERRUPTED = 130
 FAILED = 1
 UNEXPECTED = 70
+LOUD = ("aiokafka", "clickhouse_driver")  # they log what they try again; what fails for good is raised, and told once
 
 
 class Entry(NamedTuple):
@@ -135,7 +136,8 @@ def _options(
 
 def main() -> NoReturn:
     """The console script."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it retries by itself; what fails for good is raised
+    for library in LOUD:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         typer.main.get_command(app)(prog_name="dpme")
     except CommandError as error:
