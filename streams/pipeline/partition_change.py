@@ -85,6 +85,9 @@ async def _change(path: Path, config: PipelineConfig, partitions: int, tell: Tel
     reader, producer = LogReader(settings), new_producer(settings)
     await asyncio.gather(reader.start(), connected(producer, settings))
     try:
+        if (topic := settings.topic(MARKET_LOG)) not in await reader.topics():
+            where = f"the broker at {config.bootstrap} has no topic {topic}"
+            raise PartitionChangeError(f"{where}: is this the right installation? (dpme run topics makes a new one's)")
         work = _Work(config, EndOfLogs(settings, config.partitions, reader, producer, tell))
         seal = await work.seal()
         if seal is None:

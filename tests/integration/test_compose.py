@@ -71,7 +71,6 @@ class Installation:
             "DPME_METRICS_HOST": "127.0.0.1",
             "DPME_GATEWAY_HOST": "127.0.0.1",
             "DPME_GATEWAY_PORT": str(free_port()),
-            "DPME_SESSION_S": "2",
         }
         self.config = read_config(self.config_file, self.common)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

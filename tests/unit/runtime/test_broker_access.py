@@ -1,4 +1,4 @@
-"""What keeps a client out is told by its field. (A broker with SASL and TLS: tests/integration/test_secured_broker.py.)"""
+"""What keeps a client out is told by its field. (With SASL and TLS: tests/integration/test_secured_broker.py.)"""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ async def test_one_that_hangs_up(protocol: str) -> None:
 async def test_a_client_that_cannot_start_says_why_and_leaves_nothing_open(caplog: pytest.LogCaptureFixture) -> None:
     async with one_that_hangs_up() as address:
         reader = LogReader(RuntimeSettings(bootstrap=address))
-        with pytest.raises(BrokerUnreachable, match="^field security_protocol"):
+        with pytest.raises(BrokerUnreachable, match=r"^field security_protocol"):
             await reader.start()
         assert reader.consumer._closed
