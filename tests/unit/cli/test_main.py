@@ -71,7 +71,6 @@ def test_wrong_options_are_refused_with_code_2() -> None:
         (["margin", "explain", "somebody"], "there is no run in"),
         (["margin", "what-if", "somebody", "--trade", "X"], "instrument or lots are missing"),
         (["query", "latest"], "there is no store in"),
-        (["query", "latest", "--data", "clickhouse://u@127.0.0.1:1/d"], "127.0.0.1:1"),
         (["watch", "margin.calls", "--patience", "0", "--url", "ws://127.0.0.1:1"], "no gateway answers at"),
         (["margin", "what-if"], "give either ACCOUNT or --portfolio FILE"),
     ],
@@ -105,6 +104,13 @@ def test_a_wrong_configuration_is_refused_with_code_2(tmp_path: Path, text: str 
     assert found.returncode == 2
     assert said in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_store_that_does_not_answer_is_one_line() -> None:
+    found = dpme("query", "latest", "--data", "clickhouse://u@127.0.0.1:1/d")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "127.0.0.1:1" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
 
 
 def test_unwritable_data_folder_is_explained(tmp_path: Path) -> None:
