@@ -17,6 +17,7 @@ from streams.runtime.supervisor import Supervisor, WorkerSpec
 SHELL_MODULES = ("streams.runtime.worker", "faust.app", "faust.transport.drivers.aiokafka", "faust.cli.worker")
 GROUPED = ("sequencer", "risk", "enforcement")  # roles that may have more than one group
 KERNELS = "streams.simulate.warm_up"
+RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", KERNELS)
 
 
 class Named(NamedTuple):
@@ -68,9 +69,9 @@ def _warm_modules(role: str) -> tuple[str, ...]:
 
     Roles with kernels have them compiled before they join their group: in the event loop the watchdog would end it.
     """
-    if role in ("risk", "sequencer", "model"):
-        return (*SHELL_MODULES, f"streams.agents.{role}", KERNELS)
-    return SHELL_MODULES
+    if role == "risk":
+        return RISK_MODULES
+    return (*SHELL_MODULES, KERNELS) if role in ("sequencer", "model") else SHELL_MODULES
 
 
 def run_role(role: str, config: PipelineConfig, name: str, group: int = 0) -> int:
