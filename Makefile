@@ -1,7 +1,7 @@
 # DPME. `make help` lists the targets; each does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: bench bench-spine help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint clean
+.PHONY: bench bench-spine help setup demo test test-fast test-kafka test-clickhouse kafka-up kafka-down chaos lint picture clean
 
 VENV := .venv
 STAMP := $(VENV)/.stamp
@@ -78,6 +78,9 @@ bench: $(STAMP) ## figures of the kernels beside their peers, in one run (pip in
 
 bench-spine: $(STAMP) ## throughput, latency and recovery of risk workers beside their peers: BROKER=kafka|dev (half an hour)
 	$(BIN)/python -m tests.bench spine --broker $(if $(filter command,$(origin BROKER)),$(BROKER),kafka)
+
+picture: $(STAMP) ## infra/docs/demo.svg, the picture in README (half a minute, on a quiet machine)
+	$(BIN)/python infra/docs/make_demo_picture.py
 
 clean: ## remove the environment, caches and broker data (not Kafka's jars)
 	@infra/kafka/kafka clean || true

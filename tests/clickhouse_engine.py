@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 from streams.runtime.kafka_process import free_port
+from tests.waiting import block_until
 
 PROGRAM = Path(__file__).parents[1] / "infra" / "clickhouse" / "engine.py"
 START_LIMIT_S = 60.0
@@ -32,11 +32,10 @@ class Engine:
                 [sys.executable, str(PROGRAM), "run", str(self.folder / "data"), *map(str, ports)],
                 stdin=subprocess.PIPE, stdout=log, stderr=log,
             )  # fmt: skip
-        limit = time.monotonic() + START_LIMIT_S
-        while not _answers(self.http_port):
-            if self.process.poll() is not None or time.monotonic() > limit:
-                raise RuntimeError(f"the engine did not start: {(self.folder / 'engine.log').read_text()[-800:]}")
-            time.sleep(0.05)
+        with contextlib.suppress(TimeoutError):
+            block_until(lambda: _answers(self.http_port) or self.process.poll() is not None, START_LIMIT_S)
+        if not _answers(self.http_port):
+            raise RuntimeError(f"the engine did not start: {(self.folder / 'engine.log').read_text()[-800:]}")
 
     def url(self, database: str) -> str:
         return f"clickhouse://127.0.0.1:{self.tcp_port}/{database}"

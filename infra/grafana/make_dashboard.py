@@ -33,6 +33,7 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ]),
     ("Log lag", "short", [("sum by (role, topic) (dpme_log_lag_records)", "{{role}} {{topic}}")]),
     ("Quarantined inputs", "short", [("sum(increase(dpme_inputs_quarantined_total[$__rate_interval]))", "inputs")]),
+    ("Scenario sets listed", "short", [("sum(increase(dpme_scenario_sets_listed_total[$__rate_interval]))", "sets")]),
     ("Ready workers", "short", [("sum by (role) (dpme_ready)", "{{role}}")]),
     ("Memory", "bytes", [("max by (role) (process_resident_memory_bytes)", "{{role}}")]),
     ("Checkpoints", "Bps", [("sum by (role) (rate(dpme_checkpoint_bytes_total[$__rate_interval]))", "{{role}}")]),

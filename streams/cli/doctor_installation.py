@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from schemas.topics import TopicSpec, topic_specs
 from streams.cli.findings import BAD, OK, OPTIONAL, Finding
 from streams.pipeline.config import ConfigError, PipelineConfig, read_config
+from streams.runtime.broker_access import obstacle
 from streams.runtime.settings import RuntimeSettings
 from streams.sink.clickhouse_store import ClickHouseStore
 from streams.sink.errors import StoreEmpty, StoreError
@@ -57,9 +58,16 @@ async def _check_broker(config: PipelineConfig, settings: RuntimeSettings) -> li
             finally:
                 await admin.close()
     except (KafkaError, OSError, TimeoutError) as error:
-        found = f"{config.bootstrap}: {str(error) or type(error).__name__}"
-        advice = "is it running there? check bootstrap, security_protocol, sasl_username, password and ca_file"
-        return [Finding("broker", BAD, found, advice)]
+        return [await _without_broker(error, config, settings)]
+
+
+async def _without_broker(error: Exception, config: PipelineConfig, settings: RuntimeSettings) -> Finding:
+    found = await obstacle(config.bootstrap, settings.security)
+    if found is None:
+        said = f"{config.bootstrap} lets us in, and then: {str(error) or type(error).__name__}"
+        return Finding("broker", BAD, said, "look at the broker's own log")
+    advice = "mend that field, or its DPME_ variable" if found.lasting else "start it, or mend bootstrap"
+    return Finding("broker", BAD, found.text, advice)
 
 
 async def _check_topics(admin: AIOKafkaAdminClient, config: PipelineConfig) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import textwrap
@@ -16,6 +17,7 @@ from streams.cli.errors import CommandError
 INTERRUPTED = 130
 FAILED = 1
 UNEXPECTED = 70
+LOUD = ("aiokafka", "clickhouse_driver")  # they log what they try again; what fails for good is raised, and told once
 
 
 class Entry(NamedTuple):
@@ -134,6 +136,8 @@ def _options(
 
 def main() -> NoReturn:
     """The console script."""
+    for library in LOUD:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         typer.main.get_command(app)(prog_name="dpme")
     except CommandError as error:

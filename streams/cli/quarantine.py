@@ -219,10 +219,11 @@ async def _read(settings: RuntimeSettings) -> list[Entry]:
 
 async def _send(settings: RuntimeSettings, chosen: list[Entry], edited: bytes | None) -> dict[str, int]:
     """Ids -> offsets at which the inputs now stand again."""
+    from streams.runtime.broker_access import connected
     from streams.runtime.producer import new_producer
 
     producer = new_producer(settings)
-    await producer.start()
+    await connected(producer, settings)
     try:
         sent = {}
         for entry in chosen:

@@ -14,6 +14,7 @@ import typer
 from schemas.topics import topic_specs
 from streams.pipeline.config import ConfigError, PipelineConfig, read_config
 from streams.pipeline.workers import group_name, run_alone, worker_specs
+from streams.runtime.broker_access import obstacle
 from streams.runtime.notes import introduce
 from streams.runtime.supervisor import Supervisor
 from streams.runtime.topics_admin import TopicsError, TopicSpec, ensure_topics
@@ -85,8 +86,16 @@ def _run(role: str, config: PipelineConfig, name: str, group: int) -> int:
     if not 0 <= group < config.groups_of(role):
         said = f"the configuration says {config.groups_of(role)}"
         raise typer.BadParameter(f"--group {group}: {role} has no such group; {said}")
+    _check_broker(config)
     chosen = name.replace("{hostname}", socket.gethostname()) or f"{group_name(role, group)}-0"
     return run_alone(role, config, chosen, group)
+
+
+def _check_broker(config: PipelineConfig) -> None:
+    """Before anything is compiled; a broker that is only away may come back while a supervisor starts us again."""
+    found = asyncio.run(obstacle(config.bootstrap, config.security()))
+    if found is not None and found.lasting:
+        raise typer.BadParameter(found.text)
 
 
 def _say_if_nothing_can_be_margined(config: PipelineConfig) -> None:

@@ -72,17 +72,22 @@ def _explanation(error: Exception) -> str | None:
     """What to tell people of an error of the outside; None for a bug."""
     from aiokafka.errors import KafkaError
 
+    from streams.engine.output import OlderState
     from streams.pipeline.observe import PartitionHalted
     from streams.pipeline.run import RunError
     from streams.replay.files import ReplayError
+    from streams.runtime.broker_access import BrokerUnreachable
     from streams.runtime.kafka_process import BrokerError
     from streams.runtime.topics_admin import TopicsError
     from streams.sink.errors import StoreError
 
-    if isinstance(error, RunError | ReplayError | BrokerError | StoreError | TopicsError | PartitionHalted):
+    outside = RunError | ReplayError | BrokerError | BrokerUnreachable | StoreError | TopicsError | PartitionHalted
+    if isinstance(error, outside):
         return str(error)
+    if isinstance(error, OlderState):
+        return f"{error}: start this release's workers first, they make new ones (infra/docs/operations.md, Upgrades)"
     if isinstance(error, KafkaError):
-        return f"the broker fails: {str(error) or type(error).__name__}; is it running, and is --broker right?"
+        return f"the broker fails: {str(error) or type(error).__name__}; `dpme doctor --config FILE` asks it more"
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}; `dpme doctor` checks this machine"

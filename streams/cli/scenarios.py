@@ -170,6 +170,7 @@ async def _publish(settings: RuntimeSettings, made: ScenarioSet, listed: bool) -
     from schemas.events import ScenarioSetListing
     from schemas.topics import INSTRUMENTS
     from streams.pipeline.scenario_store import publish_scenario_set
+    from streams.runtime.broker_access import connected
     from streams.runtime.producer import new_producer
 
     sets = [one for one in (await _read(settings))[1] if one["type"] == "scenario_set"]
@@ -177,7 +178,7 @@ async def _publish(settings: RuntimeSettings, made: ScenarioSet, listed: bool) -
     if not listed or (sets and sets[-1]["digest"] == made.digest):
         return
     producer = new_producer(settings)
-    await producer.start()
+    await connected(producer, settings)
     try:
         # an id of its own each time: one that was listed before may be listed again after others
         listing_id = f"scenario-set-{len(sets)}-{made.digest[:DIGITS_SHOWN]}"

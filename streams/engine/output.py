@@ -21,9 +21,13 @@ class Fault(Exception):
     """The log contradicts itself, or an invariant is broken: never go on from here."""
 
 
+class OlderState(Fault):
+    """A checkpoint of an older release, which is not read any more: the log has to be applied from its beginning."""
+
+
 def check_dump_version(role: str, found: int, own: int) -> None:
-    """Raises NewerEngine for a checkpoint of a newer engine, Fault for one that is not read any more."""
+    """Raises NewerEngine for a checkpoint of a newer engine, OlderState for one that is not read any more."""
     if found > own:
         raise NewerEngine(f"a checkpoint of {role} has version {found}, this engine reads {own}: upgrade it")
     if found < own:
-        raise Fault(f"{role} checkpoint of version {found}; this engine reads {own}")
+        raise OlderState(f"{role} checkpoint of version {found}; this release reads {own}")

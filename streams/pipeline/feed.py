@@ -12,6 +12,7 @@ from schemas.codec import encode
 from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, FILL_PARTITIONS, INSTRUMENTS, ORACLE_TICKS
 from streams.engine.sequence import partition_of
 from streams.replay.world import BlockInputs, World
+from streams.runtime.broker_access import connected
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
 
@@ -26,7 +27,7 @@ class Feeder:
         self.producer: AIOKafkaProducer = new_producer(settings)
 
     async def start(self) -> None:
-        await self.producer.start()
+        await connected(self.producer, self.settings)
 
     async def stop(self) -> None:
         await self.producer.stop()

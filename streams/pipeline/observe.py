@@ -27,6 +27,7 @@ from schemas.topics import (
     QUARANTINE,
 )
 from streams.engine.enforcement import FLAGGED, RETRACTION
+from streams.runtime.broker_access import connected
 from streams.runtime.log_reader import LogReader
 from streams.runtime.once import Once
 from streams.runtime.settings import RuntimeSettings
@@ -85,7 +86,7 @@ class Observer:
             max_partition_fetch_bytes=8 << 20,
             enable_auto_commit=False,
         )
-        await consumer.start()
+        await connected(consumer, self.settings)
         try:
             consumer.assign([TopicPartition(self.settings.topic(t), p) for t, p in self._logs()])
             while True:

@@ -37,6 +37,7 @@ from streams.engine.output import Fault
 from streams.engine.rebucket import Machines, rebucket
 from streams.pipeline.at_the_end import READS_ONLY, EndOfLogs, Stopped, Tell
 from streams.pipeline.config import PREFIX, PipelineConfig
+from streams.runtime.broker_access import connected
 from streams.runtime.checkpoints import Checkpoint, CheckpointReader, encode
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
@@ -82,8 +83,11 @@ async def _change(path: Path, config: PipelineConfig, partitions: int, tell: Tel
     settings = config.settings()
     await _require_stopped(config, tell)
     reader, producer = LogReader(settings), new_producer(settings)
-    await asyncio.gather(reader.start(), producer.start())
+    await asyncio.gather(reader.start(), connected(producer, settings))
     try:
+        if (topic := settings.topic(MARKET_LOG)) not in await reader.topics():
+            where = f"the broker at {config.bootstrap} has no topic {topic}"
+            raise PartitionChangeError(f"{where}: is this the right installation? (dpme run topics makes a new one's)")
         work = _Work(config, EndOfLogs(settings, config.partitions, reader, producer, tell))
         seal = await work.seal()
         if seal is None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import logging
 import os
 import shutil
 import signal
@@ -75,7 +74,6 @@ class RunReport:
 
 def run_world(world: World, options: RunOptions, listener: Listener) -> RunReport:
     """Run to the world's last block. Ctrl-C ends it early, and the report is of what was done until then."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it retries by itself; what fails for good is raised
     with claimed(options.data):
         return asyncio.run(_run(world, options, listener))
 
@@ -99,11 +97,11 @@ def claimed(data: Path) -> Iterator[None]:
 async def _run(world: World, options: RunOptions, listener: Listener) -> RunReport:
     listener("phase", {"name": "starting the broker"})
     with _broker(options) as bootstrap:
-        config = await _prepare(world, options, bootstrap)
+        config = await prepare(world, options, bootstrap)
         settings = config.settings()
         observer, feeder = Observer(settings, options.partitions, listener), Feeder(settings)
         listener("phase", {"name": "starting the workers"})
-        with _workers(config):
+        with workers(config):
             reading = asyncio.create_task(observer.run())
             await feeder.start()
             try:
@@ -142,7 +140,7 @@ def _broker(options: RunOptions) -> Iterator[str]:
         broker.stop()
 
 
-async def _prepare(world: World, options: RunOptions, bootstrap: str) -> PipelineConfig:
+async def prepare(world: World, options: RunOptions, bootstrap: str) -> PipelineConfig:
     """Topics, scenario set, configuration, and the description of the run for the other commands."""
     await _delete_earlier(options.data, bootstrap)
     run_folder = options.data / "run"
@@ -196,8 +194,11 @@ async def _delete_earlier(data: Path, bootstrap: str) -> None:
 
 
 @contextlib.contextmanager
-def _workers(config: PipelineConfig) -> Iterator[None]:
-    """The supervisor in a process group of its own: Ctrl-C reaches us alone, and we stop it in order."""
+def workers(config: PipelineConfig) -> Iterator[None]:
+    """The workers of a prepared pipeline, ended in order afterwards. Raises RunError if they ended by themselves.
+
+    Their supervisor has a process group of its own: Ctrl-C reaches us alone.
+    """
     log_path = Path(config.folder) / "supervisor.log"
     with open(log_path, "ab") as log:
         process = subprocess.Popen(

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from oracles.scenario_set import MAGIC, ScenarioSet
 from schemas.topics import SCENARIO_SETS
 from streams.engine.scenario_records import set_records
+from streams.runtime.broker_access import connected
 from streams.runtime.log_reader import LogReader
 from streams.runtime.notes import note
 from streams.runtime.producer import new_producer
@@ -31,7 +32,7 @@ class ScenarioSetMissing(Exception):
 async def publish_scenario_set(settings: RuntimeSettings, scenario_set: ScenarioSet) -> None:
     """Append the set; publishing it again changes nothing."""
     producer = new_producer(settings)
-    await producer.start()
+    await connected(producer, settings)
     try:
         topic = settings.topic(SCENARIO_SETS)
         for record in set_records(scenario_set.to_bytes(), scenario_set.digest):

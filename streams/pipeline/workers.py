@@ -16,7 +16,8 @@ from streams.runtime.supervisor import Supervisor, WorkerSpec
 
 SHELL_MODULES = ("streams.runtime.worker", "faust.app", "faust.transport.drivers.aiokafka", "faust.cli.worker")
 GROUPED = ("sequencer", "risk", "enforcement")  # roles that may have more than one group
-RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", "streams.simulate.warm_up")
+KERNELS = "streams.simulate.warm_up"
+RISK_MODULES = (*SHELL_MODULES, "streams.agents.risk", KERNELS)
 
 
 class Named(NamedTuple):
@@ -64,8 +65,13 @@ def _spec(config: PipelineConfig, one: Named) -> WorkerSpec:
 
 
 def _warm_modules(role: str) -> tuple[str, ...]:
-    """What the parent may import before it forks; chDB must be opened only in its own process, so the sink's is not."""
-    return RISK_MODULES if role == "risk" else SHELL_MODULES
+    """What the parent may import before it forks; chDB must be opened only in its own process, so the sink's is not.
+
+    Roles with kernels have them compiled before they join their group: in the event loop the watchdog would end it.
+    """
+    if role == "risk":
+        return RISK_MODULES
+    return (*SHELL_MODULES, KERNELS) if role in ("sequencer", "model") else SHELL_MODULES
 
 
 def run_role(role: str, config: PipelineConfig, name: str, group: int = 0) -> int:

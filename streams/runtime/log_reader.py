@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
+from streams.runtime.broker_access import connected
 from streams.runtime.settings import RuntimeSettings
 
 
@@ -23,6 +24,7 @@ class LogReader:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
+        """Raises BrokerUnreachable."""
         self._consumer = AIOKafkaConsumer(
             **self._settings.client_options(),
             group_id=None,
@@ -35,7 +37,7 @@ class LogReader:
             max_partition_fetch_bytes=8 << 20,
             isolation_level=self._settings.isolation,
         )
-        await self._consumer.start()
+        await connected(self._consumer, self._settings)
 
     async def stop(self) -> None:
         if self._consumer is not None:

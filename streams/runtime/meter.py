@@ -91,6 +91,7 @@ class Meter:
         self._releases = self._counter("margin_releases", "Accounts that are healthy again.")
         self._liquidations = self._counter("liquidations", "Liquidation events of enforcement.")
         self._quarantined = self._counter("inputs_quarantined", "Inputs sent to quarantine.")
+        self._sets = self._counter("scenario_sets_listed", "Scenario sets drawn and listed by the model worker.")
         self._unreadable = self._counter("outputs_unreadable", "Outputs this meter could not read: a bug.")
         self._block_s = self._histogram("block_duration", "From taking up a barrier to blocks.done.")
         self._call_s = self._histogram("barrier_to_last_call", "From taking up a barrier to its last margin call.")
@@ -143,6 +144,9 @@ class Meter:
         found = orjson.loads(raw)
         self._quarantined.inc(len(found) if isinstance(found, list) else 1)
 
+    def _saw_listing(self, partition: int, raw: bytes, seconds: float) -> None:
+        self._sets.inc()
+
     def _standing(self) -> Iterator[Metric]:
         counts = self.standing.shell_counts()
         for name, (metric, meaning) in _SHELL_COUNTERS.items():
@@ -174,6 +178,7 @@ _COUNTED: dict[str, Any] = {
     topics.MARGIN_WARNINGS: Meter._saw_warnings,
     topics.LIQUIDATIONS: Meter._saw_liquidations,
     topics.QUARANTINE: Meter._saw_quarantined,
+    topics.INSTRUMENTS: Meter._saw_listing,  # the model worker alone writes there
 }
 
 

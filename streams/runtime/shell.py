@@ -18,12 +18,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
+from streams.engine.output import OlderState
 from streams.runtime.checkpoint_writer import CheckpointSchedule, CheckpointWriter
 from streams.runtime.checkpoints import Checkpoint, CheckpointReader
 from streams.runtime.exits import die
 from streams.runtime.machine import Headers, LogPosition, Machine, MachineFactory, Output, PositionsSource
 from streams.runtime.notes import note
 from streams.runtime.settings import RuntimeSettings
+
+_REPLAY = "the log is applied from its beginning; outputs are sent again, readers drop them"
+_NO_WAY_BACK = (
+    "logs of a later generation begin with a state: go on with that release (infra/docs/operations.md, Upgrades)"
+)
 
 # first_between(topic, partition, low, high): offset of the first record there, None for a hole; short topic names
 Saw = Callable[[Output, float], None]  # an output, and seconds since its record was taken up
@@ -268,29 +274,38 @@ class Shell:
         held = self.units.get(number)
         found = await self._loader.newest(number) if self._loader else None
         if held is None:
-            machine = self._load(number, found)
+            loaded = self._load(number, found) if found else None
+            machine = loaded or self.factory.empty(number)
             cursor = await self._starting_cursor(number, machine, logs)
             held = self.units[number] = Unit(number, machine, cursor, self.settings.inbox_records)
             held.task = asyncio.create_task(self._work(held))
-            self._taken_over(number, found)
+            self._taken_over(number, found if loaded else None)
             await self._send_all(held, machine.start())
-            return "checkpoint" if found else "empty"
+            return "checkpoint" if loaded else "empty"
         async with held.lock:
             held.forget_inbox()
             if fresh := logs - held.cursor.keys():
                 held.cursor.update(await self._starting_cursor(number, held.machine, fresh))
             if found is None or not _is_ahead(found.positions, held.cursor):
                 return "memory"
-            held.machine = self._load(number, found)
+            loaded = self._load(number, found)
+            if loaded is None:
+                return "memory"
+            held.machine = loaded
             held.cursor = dict(held.machine.positions())
             self._taken_over(number, found)
             await self._send_all(held, held.machine.start())
             return "checkpoint"
 
-    def _load(self, number: int, found: Checkpoint | None) -> Machine:
-        if found is None:
-            return self.factory.empty(number)
-        machine = self.factory.load(number, found.state)
+    def _load(self, number: int, found: Checkpoint) -> Machine | None:
+        """None for a checkpoint of an older release: the log is applied from its beginning, unless that is a state."""
+        try:
+            machine = self.factory.load(number, found.state)
+        except OlderState as older:
+            if self.settings.generation:
+                raise ShellFault(f"unit {number}: {older}; {_NO_WAY_BACK}") from older
+            note("checkpoint_outdated", unit=number, progress=found.progress, reason=str(older), instead=_REPLAY)
+            return None
         if machine.positions() != found.positions:
             raise ShellFault(f"unit {number}: the state of the checkpoint and its positions do not belong together")
         return machine

@@ -18,6 +18,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from streams.runtime.broker_access import obstacle
 from streams.runtime.security import BrokerSecurity
 
 POLL_S = 0.05
@@ -100,12 +101,17 @@ async def _within(
                 try:
                     await admin.start()
                     return await work(admin)
-                except (KafkaConnectionError, NodeNotReadyError):
+                except (KafkaConnectionError, NodeNotReadyError) as error:
+                    found = await obstacle(bootstrap, security)
+                    if found is not None and found.lasting:
+                        raise TopicsError(found.text) from error
                     await asyncio.sleep(POLL_S)
                 finally:
                     await admin.close()
     except TimeoutError as error:
-        raise TopicsError(f"no broker answered at {bootstrap} within {timeout_s:g} s: is it running there?") from error
+        found = await obstacle(bootstrap, security)
+        why = found.text if found else f"the broker at {bootstrap} does not do what it was asked"
+        raise TopicsError(f"{why} (waited {timeout_s:g} s)") from error
 
 
 def _check(answers: Iterable[Sequence[Any]], harmless: type[KafkaError]) -> None:

@@ -20,6 +20,7 @@ import uvloop
 from faust.types import TP
 
 from streams.runtime import supervisor
+from streams.runtime.broker_access import connected
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, die
 from streams.runtime.health import HealthServer
@@ -73,7 +74,7 @@ class Runtime:
         self.producer = new_producer(self.settings)
         self.probe, self.loader, self.janitor = (LogReader(self.settings) for _ in range(3))
         readers = [self.probe, self.loader, self.janitor] if self.checkpoint_topic else [self.probe]
-        await asyncio.gather(self.producer.start(), *(reader.start() for reader in readers))
+        await asyncio.gather(connected(self.producer, self.settings), *(reader.start() for reader in readers))
         await self._wait_for_topics()
         self.shell = self._new_shell()
         self.watchdog = Watchdog(self.settings.stall_limit_s, self.settings.idle_allowed)
@@ -270,6 +271,7 @@ def _add_agent(app: RoleApp) -> None:
 def run_worker(app: RoleApp) -> int:
     """Run until SIGTERM (restart-safe) or DRAIN_SIGNAL (leave the group); the exit code is returned."""
     logging.basicConfig(level=logging.WARNING, handlers=[NoteHandler()])
+    logging.getLogger("aiokafka").setLevel(logging.NOTSET)  # commands for people silence it
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     app.loop = loop

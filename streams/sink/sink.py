@@ -43,12 +43,12 @@ def claim_identity(store: Store, epoch: str) -> None:
     if found[0]["schema_version"] != SCHEMA_VERSION:
         raise StoreError(
             f"the store has layout {found[0]['schema_version']}, this version writes {SCHEMA_VERSION}: "
-            "give another folder with --data; the new store is filled from the logs"
+            "empty it, or give another (--data, field store); it is filled from the logs"
         )
     if found[0]["epoch"] != epoch:
         raise StoreError(
-            f"the store holds run {found[0]['epoch']!r}, this run is {epoch!r}: give another folder with --data, "
-            "or remove the old store"
+            f"the store holds run {found[0]['epoch']!r}, this run is {epoch!r}: empty it, or give another "
+            "(--data, field store)"
         )
 
 

@@ -8,35 +8,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from schemas import log_records as records
-from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, MARGIN_CALLS, topic_specs
-from streams.pipeline.config import PipelineConfig, write_config
+from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, MARGIN_CALLS
+from streams.pipeline.config import PipelineConfig
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.runtime.kafka_process import Broker, DevelopmentBroker, KafkaBroker
 from streams.runtime.log_reader import LogReader
 from streams.runtime.once import Once
 from streams.runtime.producer import new_producer
-from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
 from tests.bench.rows import MEBIBYTE
 from tests.bench.spine_log import SpineLog
 from tests.bench.spine_recorded import RecordedLog
 from tests.chaos.notes import notes
+from tests.installation import stamped_topics, supervised
+from tests.waiting import wait_until
 
-STAMPED = {"message.timestamp.type": "LogAppendTime"}
-ROOT = Path(__file__).parents[2]
-POLL_S, LIMIT_S, STOP_LIMIT_S = 0.02, 240.0, 30.0
+POLL_S, LIMIT_S = 0.02, 240.0
 AHEAD = 512  # records sent before their acknowledgements are waited for
 
 Log = SpineLog | RecordedLog
@@ -93,10 +90,12 @@ class Site:
     async def wait_until_said(self, block: int) -> None:
         """Until the last record of blocks.done of every partition is of this block or a later one."""
         topic = self.settings.topic(BLOCKS_DONE)
-        async with asyncio.timeout(LIMIT_S):
-            for partition in range(self.partitions):
-                while await self._last_said(topic, partition) < block:
-                    await asyncio.sleep(POLL_S)
+
+        async def said(partition: int) -> bool:
+            return await self._last_said(topic, partition) >= block
+
+        for partition in range(self.partitions):
+            await wait_until(partial(said, partition), LIMIT_S, POLL_S)
 
     async def _last_said(self, topic: str, partition: int) -> int:
         _, end = await self.reader.bounds(topic, partition)
@@ -106,15 +105,20 @@ class Site:
     async def wait_until_everybody_said(self, copies: int) -> None:
         """Until every partition's first block was said by so many groups."""
         logs = [(self.settings.topic(BLOCKS_DONE), p) for p in range(self.partitions)]
-        async with asyncio.timeout(LIMIT_S):
-            while min((await self.reader.ends(logs)).values()) < copies:
-                await asyncio.sleep(POLL_S)
+
+        async def said() -> bool:
+            return min((await self.reader.ends(logs)).values()) >= copies
+
+        await wait_until(said, LIMIT_S, POLL_S)
 
     async def wait_until_shared(self) -> None:
         """Until the partitions are spread over all workers of the first group, each of which has some."""
-        async with asyncio.timeout(LIMIT_S):
-            while not (held := self._held()) or min(held) == 0 or sum(held) != self.partitions:
-                await asyncio.sleep(POLL_S)
+
+        def shared() -> bool:
+            held = self._held()
+            return min(held, default=0) > 0 and sum(held) == self.partitions
+
+        await wait_until(shared, LIMIT_S, POLL_S)
 
     def _held(self) -> list[int]:
         """Partitions of each worker, by what it noted last."""
@@ -186,40 +190,15 @@ async def site(
             risk_workers=workers, groups=groups, session_s=session_s, checkpoint_every=every, log_format="json",
         )  # fmt: skip
         found = Site(config, partitions)
-        names = [found.settings.topic(s.name) for s in topic_specs(partitions)]
-        specs = [
-            TopicSpec(found.settings.topic(s.name), s.partitions, s.configs | STAMPED) for s in topic_specs(partitions)
-        ]
-        await ensure_topics(address, specs)
-        try:
-            await publish_scenario_set(found.settings, log.scenario_set)
-            await asyncio.gather(found.producer.start(), found.reader.start())
-            with _workers(config):
-                await found.begin(log)
-                yield found
-        finally:
-            await asyncio.gather(found.producer.stop(), found.reader.stop())
-            await delete_topics(address, names)
-
-
-@contextlib.contextmanager
-def _workers(config: PipelineConfig) -> Iterator[None]:
-    path = Path(config.folder) / "config.json"
-    write_config(path, config)
-    with open(Path(config.folder) / "supervisor.log", "ab") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.spine_workers", str(path)],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-        )  # fmt: skip
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        async with stamped_topics(config):
+            try:
+                await publish_scenario_set(found.settings, log.scenario_set)
+                await asyncio.gather(found.producer.start(), found.reader.start())
+                with supervised(config, "tests.bench.spine_workers"):
+                    await found.begin(log)
+                    yield found
+            finally:
+                await asyncio.gather(found.producer.stop(), found.reader.stop())
 
 
 def quantile(values: list[float], share: float) -> float:

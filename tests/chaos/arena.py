@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ from pathlib import Path
 from msgspec import structs
 
 from schemas.topics import ACCOUNT_LOG, INPUTS, MARKET_LOG, PUBLIC_OUTPUTS, QUARANTINE, topic_specs
-from streams.pipeline.config import PipelineConfig, write_config
+from streams.pipeline.config import PipelineConfig
 from streams.pipeline.feed import Feeder
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.pipeline.workers import worker_specs
@@ -29,7 +27,6 @@ from streams.replay.world import BlockInputs, World
 from streams.runtime.kafka_process import Broker, KafkaCluster
 from streams.runtime.log_reader import LogReader
 from streams.runtime.settings import RuntimeSettings
-from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
 from streams.sink.errors import StoreError
 from streams.sink.query_socket import QueryClient
 from streams.sink.rows import TABLES
@@ -40,10 +37,10 @@ from tests.chaos.notes import notes, tracebacks
 from tests.chaos.small_disk import mount, unmount
 from tests.chaos.verdict import Recorded
 from tests.chaos.watching import ChaosObserver
+from tests.installation import stamped_topics, supervised
 
-STAMPED = {"message.timestamp.type": "LogAppendTime"}
 SILENT_BROKERS = {"request_timeout_ms": 2_500, "consumer_request_timeout_ms": 2_500, "rebalance_s": 1.5}
-START_LIMIT_S, STOP_LIMIT_S = 300.0, 30.0
+START_LIMIT_S = 300.0
 
 
 class Impossible(Exception):
@@ -99,19 +96,12 @@ async def run(world: World, blocks: list[BlockInputs], address: str, folder: Pat
     )  # fmt: skip
     if isinstance(plan.broker, KafkaCluster):
         config = structs.replace(config, **SILENT_BROKERS)
-    settings, copies = config.settings(), config.replication_factor
-    specs = [
-        TopicSpec(settings.topic(s.name), s.partitions, s.configs | STAMPED, copies)
-        for s in topic_specs(plan.partitions)
-    ]
-    await ensure_topics(address, specs)
-    try:
-        await publish_scenario_set(settings, world.scenario_set)
-        write_config(Path(config.folder) / "config.json", config)
-        return await _run(world, blocks, config, plan)
-    finally:
-        unmount(folder / "store")
-        await delete_topics(address, [spec.name for spec in specs])
+    async with stamped_topics(config):
+        try:
+            await publish_scenario_set(config.settings(), world.scenario_set)
+            return await _run(world, blocks, config, plan)
+        finally:
+            unmount(folder / "store")
 
 
 async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, plan: Plan) -> Outcome:
@@ -217,24 +207,10 @@ def census(folder: Path) -> dict[str, dict[str, int]]:
 
 @contextlib.contextmanager
 def workers(config: PipelineConfig, mutant: str = "") -> Iterator[None]:
-    """The supervisor with all workers; stopped at the end, and dead with this process."""
+    """The supervisor with all workers, to be tormented, or broken on purpose."""
     module = ["tests.chaos.mutant_workers", mutant] if mutant else ["tests.chaos.seams"]
-    root, folder = Path(__file__).parents[2], Path(config.folder)
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    with open(folder / "supervisor.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *module, str(folder / "config.json")],
-            cwd=root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
+    with supervised(config, *module):
         yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 async def read_back(settings: RuntimeSettings, partitions: int) -> Recorded:

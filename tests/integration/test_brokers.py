@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,21 +17,12 @@ from aiokafka.structs import OffsetAndMetadata
 
 from streams.runtime.kafka_process import Broker
 from streams.runtime.topics_admin import TopicsError, TopicSpec, delete_topics, ensure_topics
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Topics
 
 LIMIT_S = 40.0
-
-
-async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], limit_s: float = LIMIT_S) -> None:
-    """Waits for a condition, polled; fails the test at the limit."""
-    async with asyncio.timeout(limit_s):
-        while True:
-            answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
@@ -197,9 +188,9 @@ async def test_group_of_two_shares_and_takes_over(broker: Broker, topics: Topics
     first, _ = member(broker, topic)
     second, _ = member(broker, topic)
     await first.start()
-    await until(lambda: first.assignment() == every)
+    await wait_until(lambda: first.assignment() == every)
     await second.start()
-    await until(lambda: len(first.assignment()) == 2 and first.assignment() | second.assignment() == every)
+    await wait_until(lambda: len(first.assignment()) == 2 and first.assignment() | second.assignment() == every)
     async with producing(broker) as producer:
         for p in range(4):
             await producer.send_and_wait(topic, b"%d" % p, partition=p)
@@ -210,10 +201,10 @@ async def test_group_of_two_shares_and_takes_over(broker: Broker, topics: Topics
             seen.extend(r.value for records in (await consumer.getmany(timeout_ms=50)).values() for r in records)
         return len(seen) == 4
 
-    await until(all_seen)
+    await wait_until(all_seen)
     assert sorted(seen) == [b"0", b"1", b"2", b"3"]
     await second.stop()
-    await until(lambda: first.assignment() == every)
+    await wait_until(lambda: first.assignment() == every)
     await first.stop()
 
 
@@ -225,20 +216,20 @@ async def test_static_member_restarts_without_a_rebalance(broker: Broker, topics
     other, rounds = member(broker, topic, "other", 6000)
     await first.start()
     await other.start()
-    await until(lambda: len(first.assignment()) == 2 and first.assignment() | other.assignment() == every)
+    await wait_until(lambda: len(first.assignment()) == 2 and first.assignment() | other.assignment() == every)
     kept, noticed = first.assignment(), len(rounds.assigned)
     for _ in range(2):
         await first.stop()
         first, _ = member(broker, topic, "first", 6000)
         await first.start()
-        await until(lambda: first.assignment() == kept)  # noqa: B023
+        await wait_until(lambda: first.assignment() == kept)  # noqa: B023
         await asyncio.to_thread(broker.kill)
         await asyncio.to_thread(broker.start)
-        await until(lambda: commits(first, topic, 1))  # noqa: B023
-        await until(lambda: commits(other, topic, 1))
+        await wait_until(lambda: commits(first, topic, 1))  # noqa: B023
+        await wait_until(lambda: commits(other, topic, 1))
     assert len(rounds.assigned) == noticed
     await first.stop()
-    await until(lambda: other.assignment() == every)
+    await wait_until(lambda: other.assignment() == every)
     await other.stop()
 
 
@@ -311,7 +302,7 @@ async def test_unmodified_faust_worker(broker: Broker, topics: Topics, tmp_path:
             try:
                 for i in numbers:
                     await producer.send_and_wait(source, b"%d" % i, partition=i % 2)
-                await until(lambda: outputs_hold(numbers), 60)  # noqa: B023
+                await wait_until(lambda: outputs_hold(numbers), 60)  # noqa: B023
             finally:
                 worker.kill()
                 worker.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -29,11 +28,12 @@ from streams.sink.errors import StoreEmpty
 from streams.sink.query_socket import QueryClient
 from tests.chaos.world import chaos_world
 from tests.clickhouse_engine import Engine
+from tests.commands import DPME, ROOT, environment
 from tests.promtool import promtool
+from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
-ROLES = ("sequencer", "risk", "enforcement", "sink", "gateway")
+ROLES = ("sequencer", "risk", "enforcement", "model", "sink", "gateway")
 BLOCKS, LIMIT_S = 6, 240.0
 
 
@@ -71,7 +71,6 @@ class Installation:
             "DPME_METRICS_HOST": "127.0.0.1",
             "DPME_GATEWAY_HOST": "127.0.0.1",
             "DPME_GATEWAY_PORT": str(free_port()),
-            "DPME_SESSION_S": "2",
         }
         self.config = read_config(self.config_file, self.common)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -80,10 +79,10 @@ class Installation:
         command = self.services[service]["command"]
         given = [str(self.config_file) if part == "/etc/dpme.json" else part for part in command]
         passed_on = dict.fromkeys(self.services[service]["environment"], "")  # as compose does where none is set
-        environment = {**passed_on, **self.common, "DPME_METRICS_PORT": str(self.ports.get(service, 0))}
+        variables = {**passed_on, **self.common, "DPME_METRICS_PORT": str(self.ports.get(service, 0))}
         with open(self.folder / f"{service}.log", "ab") as log:
             self.processes[service] = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli.main", *given], env=_without_dpme() | environment, cwd=ROOT,
+                [*DPME, *given], env=environment(**variables), cwd=ROOT,
                 stdout=log, stderr=log,
             )  # fmt: skip
         return self.processes[service]
@@ -98,10 +97,12 @@ class Installation:
             return 0, str(error)
 
     async def until_ready(self, role: str) -> None:
-        async with asyncio.timeout(LIMIT_S):
-            while (await asyncio.to_thread(self.get, role, "/readyz"))[0] != 200:
-                assert self.processes[role].poll() is None, (self.folder / f"{role}.log").read_text()[-2000:]
-                await asyncio.sleep(0.1)
+
+        async def ready() -> bool:
+            assert self.processes[role].poll() is None, (self.folder / f"{role}.log").read_text()[-2000:]
+            return (await asyncio.to_thread(self.get, role, "/readyz"))[0] == 200
+
+        await wait_until(ready, LIMIT_S, poll_s=0.1)
 
     def metrics(self, role: str) -> dict[str, float]:
         """Sums over the labels, by name."""
@@ -115,10 +116,6 @@ class Installation:
         for process in self.processes.values():
             process.kill()
             process.wait()
-
-
-def _without_dpme() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("DPME_")}
 
 
 @pytest.mark.clickhouse
@@ -170,9 +167,11 @@ async def _check(made: Installation, observer: Observer, last: int) -> None:
     for role in ROLES:
         assert made.get(role, "/healthz") == (200, "ok\n")
         assert promtool("check", "metrics", given=made.get(role, "/metrics")[1]) == ""
-    async with asyncio.timeout(LIMIT_S):
-        while await asyncio.to_thread(_newest_stored, made.config.store) != last:
-            await asyncio.sleep(0.1)
+
+    async def has_last() -> bool:
+        return await asyncio.to_thread(_newest_stored, made.config.store) == last
+
+    await wait_until(has_last, LIMIT_S, poll_s=0.1)
 
 
 def _newest_stored(store: str) -> int:

@@ -21,6 +21,7 @@ from streams.gateway.client import Connection, Follower, GatewayRefusal, Gateway
 from streams.gateway.hub import Hub
 from streams.gateway.margins import MarginReplica
 from streams.gateway.server import SLOW_CONSUMER, Gateway, GatewayError
+from tests.waiting import wait_until
 
 LIMIT_S = 20.0
 SUBSCRIBER = Path(server.__file__).with_name("example_subscriber.py")
@@ -179,9 +180,8 @@ async def test_the_subscriber_of_the_readme() -> None:
         )
         try:
             assert process.stdout is not None
+            await wait_until(lambda: hub.subscribers("margin.calls"), LIMIT_S)
             async with asyncio.timeout(LIMIT_S):
-                while not hub.subscribers("margin.calls"):
-                    await asyncio.sleep(0.01)
                 hub.publish(topics.MARGIN_CALLS, 0, log.append(2))
                 assert await process.stdout.readline() == b"1 account-1 healthy -> margin_call\n"
                 assert await process.stdout.readline() == b"2 account-2 healthy -> margin_call\n"

@@ -19,12 +19,13 @@ from schemas.topics import BLOCKS_DONE, INSTRUMENTS
 from streams.pipeline.config import PipelineConfig
 from streams.pipeline.feed import Feeder
 from streams.pipeline.observe import Observer
-from streams.pipeline.run import RunOptions, _prepare, _workers
+from streams.pipeline.run import RunOptions, prepare, workers
 from streams.pipeline.scenario_store import load_scenario_sets
 from streams.replay.world import BlockInputs, World
 from streams.runtime.kafka_process import Broker
 from streams.runtime.log_reader import LogReader
 from tests.chaos.world import BLOCK_MS, START_MS, chaos_world
+from tests.waiting import wait_until
 
 BLOCKS, PART, LIMIT_S, FINALITY, BAR_MS, EPOCH_BARS = 40, 18, 90.0, 2, 2_000, 2
 GOVERNED = RiskParameters(
@@ -66,9 +67,11 @@ class Site:
             number = inputs.block.number
             await self.observer.wait_for(partial(self.observer.is_done, number), LIMIT_S)
         last = (START_MS + BLOCK_MS * (number - FINALITY)) // (BAR_MS * EPOCH_BARS)
-        async with asyncio.timeout(LIMIT_S):
-            while f"scenario-epoch-{last}" not in await self.listed():
-                await asyncio.sleep(0.1)
+
+        async def said() -> bool:
+            return f"scenario-epoch-{last}" in await self.listed()
+
+        await wait_until(said, LIMIT_S, poll_s=0.1)
 
     async def listed(self) -> list[str]:
         return [one["id"] for one in await self._events(INSTRUMENTS) if str(one.get("id")).startswith("scenario-epoch")]
@@ -87,9 +90,9 @@ class Site:
 async def test_sets_follow_the_market_and_a_killed_worker_draws_them_again(broker: Broker, tmp_path: Path) -> None:
     made = world()
     options = RunOptions(broker.address, tmp_path, 1, 2, sink=False, gateway=False, model=True)
-    config = await _prepare(made, options, broker.address)
+    config = await prepare(made, options, broker.address)
     site = Site(config, made.blocks)
-    with _workers(config):
+    with workers(config):
         reading = asyncio.create_task(site.observer.run())
         await asyncio.gather(site.feeder.start(), site.reader.start())
         await site.feeder.send_listings(made)

@@ -5,19 +5,37 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from schemas import refusals
-from schemas.topics import ACCOUNT_FILLS, BLOCKS_DONE, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_CALLS, ORACLE_TICKS, QUARANTINE
+from schemas.topics import (
+    ACCOUNT_FILLS,
+    BLOCKS_DONE,
+    CHAIN_BLOCKS,
+    CHECKPOINTS,
+    CHECKPOINTS_ENFORCEMENT,
+    CHECKPOINTS_SEQUENCER,
+    INSTRUMENTS,
+    MARGIN_CALLS,
+    ORACLE_TICKS,
+    QUARANTINE,
+)
 from streams.pipeline.feed import Feeder
 from streams.pipeline.observe import Observer
-from streams.pipeline.run import RunOptions, _prepare, run_world
+from streams.pipeline.run import RunOptions, prepare, run_world, workers
+from streams.runtime.checkpoints import CheckpointReader, encode
 from streams.runtime.kafka_process import Broker
+from streams.runtime.log_reader import LogReader
+from streams.runtime.producer import new_producer
+from streams.runtime.settings import RuntimeSettings
 from tests.chaos import arena, verdict
 from tests.chaos.expected import Values, calm_outputs
 from tests.chaos.feeding import BadProducer
@@ -66,7 +84,7 @@ def test_digests_are_those_of_the_pure_engine_with_one_worker_and_three_and_agai
 
 async def test_a_runs_figures_wait_for_what_is_appended_but_not_read(broker: Broker, tmp_path: Path) -> None:
     """A broker may hand out blocks.done before a batch that was appended ahead of it."""
-    config = await _prepare(
+    config = await prepare(
         world(), RunOptions(broker.address, tmp_path, 1, 1, sink=False, gateway=False), broker.address
     )
     observer, feeder = Observer(config.settings(), 1, lambda kind, event: None), Feeder(config.settings())
@@ -157,3 +175,52 @@ async def test_a_killed_sink_leaves_every_row_once(broker: Broker, tmp_path: Pat
     assert taken == await asyncio.to_thread(calm_outputs, world(), list(world().blocks), PARTITIONS)
     assert store_differs(outcome, taken) == {}
     assert outcome.store["rows"]["margins"] > 0 < outcome.store["rows"]["quarantine"]
+
+
+async def test_checkpoints_of_an_older_release_cost_a_replay_and_change_no_output(
+    broker: Broker, tmp_path: Path
+) -> None:
+    pure, made = calm_outputs(world(), list(world().blocks), PARTITIONS), world()
+    options = RunOptions(broker.address, tmp_path, 1, PARTITIONS, sink=False, gateway=False)
+    config = await prepare(made, options, broker.address)
+    settings, inputs = config.settings(), iter(made.blocks)
+    observer, feeder = Observer(settings, PARTITIONS, lambda *_: None), Feeder(settings)
+    reading = asyncio.create_task(observer.run())
+    await feeder.start()
+    await feeder.send_listings(made)
+    for count in (BLOCKS // 2, BLOCKS - BLOCKS // 2):
+        with workers(config):
+            for one in itertools.islice(inputs, count):
+                await feeder.send_inputs(one)
+                await feeder.announce(one)
+                await observer.wait_for(partial(observer.is_done, one.block.number), 120)
+            await observer.wait_for(observer.is_enforced, 120)
+            await observer.catch_up(120)
+        outdated = await with_checkpoints_of_an_older_release(settings)
+    reading.cancel()
+    await asyncio.gather(reading, feeder.stop(), return_exceptions=True)
+    assert (observer.output_digest(), observer.state_digest(BLOCKS - 1)) == (output_digest(pure), state_digest(pure))
+    assert outdated == PARTITIONS + 2
+    notes = "".join(path.read_text() for path in Path(config.folder).glob("*.log"))
+    assert notes.count('"event": "checkpoint_outdated"') == outdated
+
+
+async def with_checkpoints_of_an_older_release(settings: RuntimeSettings) -> int:
+    """Every unit's newest checkpoint becomes one that this release does not read; how many there were."""
+    reader, producer, found = LogReader(settings), new_producer(settings), 0
+    await asyncio.gather(reader.start(), producer.start())
+    for name, units in ((CHECKPOINTS, PARTITIONS), (CHECKPOINTS_SEQUENCER, 1), (CHECKPOINTS_ENFORCEMENT, 1)):
+        topic = settings.topic(name)
+        checkpoints = CheckpointReader(reader, topic)
+        for unit in range(units):
+            newest = await checkpoints.newest(unit)
+            assert newest is not None
+            state = msgspec.msgpack.decode(newest.state)
+            state["dump_version"] -= 1
+            records = [(key, None) for key in await checkpoints.stale(unit, 1 << 62)]
+            records += encode(newest._replace(state=msgspec.msgpack.encode(state)), 500_000)[1]
+            for key, value in records:
+                await producer.send_and_wait(topic, value, key=key, partition=unit)
+            found += 1
+    await asyncio.gather(reader.stop(), producer.stop())
+    return found

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, MEMBERSHIP_LOST
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
+from tests.waiting import wait_until
 
 RECORDS = 300  # a partition
 LIMIT_S = 60.0
@@ -113,17 +114,11 @@ async def produce(run: Run, low: int, high: int) -> None:
         await asyncio.gather(*sends)
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not await condition():
-            await asyncio.sleep(0.02)
-
-
 async def reached(run: Run, length: int) -> None:
     async def enough() -> bool:
         return await run.length("totals") >= length
 
-    await until(enough)
+    await wait_until(enough)
 
 
 def fold(partition: int, count: int = RECORDS) -> list[int]:
@@ -155,7 +150,7 @@ async def test_killed_workers_lose_nothing_and_repeat_nothing_but_bytes(run: Run
         await reached(run, wanted + 1)
         run.signal(victim, signal.SIGKILL)
         await producing
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
     assert run.stop_workers() == 0
     assert run.notes("die", *NAMES) == []
@@ -174,14 +169,14 @@ async def test_workers_killed_all_at_once_go_on_from_their_checkpoints(run: Run)
         readers = {topic: CheckpointReader(run.reader, run.settings.topic(topic)) for topic, _ in logs}
         return None not in [await readers[topic].newest(at) for topic, at in logs]
 
-    await until(written)
+    await wait_until(written)
     assert run.supervisor is not None
     run.supervisor.kill()  # its children die with it
     run.supervisor.wait()
     await produce(run, RECORDS // 2, RECORDS)
     seen = len(run.notes("restore", *NAMES))
     run.supervise(*NAMES)
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
     resumed = run.notes("restore", *NAMES)[seen:]
     assert "empty" not in {source for one in resumed for source in one["sources"].values()}
@@ -196,7 +191,7 @@ async def test_a_stop_by_sigterm_ends_in_order_and_the_next_life_repeats_little(
     assert len(run.notes("stopped", *NAMES)) == len(NAMES)
     run.supervise(*NAMES)
     await produce(run, RECORDS // 2, RECORDS)
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
 
 
@@ -210,7 +205,7 @@ async def shared_out(run: Run) -> None:
     async def one_each() -> bool:
         return [len(share(run, name)) for name in ("adder-0", "adder-1")] == [1, 1]
 
-    await until(one_each)
+    await wait_until(one_each)
 
 
 async def test_a_drained_worker_hands_its_partitions_over_and_stays_away(run: Run) -> None:
@@ -220,14 +215,14 @@ async def test_a_drained_worker_hands_its_partitions_over_and_stays_away(run: Ru
     await reached(run, RECORDS // 2)
     run.signal("adder-0", DRAIN_SIGNAL)
     await produce(run, RECORDS // 2, RECORDS)
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
     assert share(run, "adder-1") == ["numbers/0", "numbers/1"]
 
     async def gone() -> bool:
         return bool(run.notes("stopped", "adder-0")) and not (run.folder / "adder-0.pid").exists()
 
-    await until(gone)
+    await wait_until(gone)
     assert [one["draining"] for one in run.notes("stopped", "adder-0")] == [True]
 
 
@@ -237,10 +232,10 @@ async def test_workers_that_start_before_their_topics_wait_for_them(run: Run) ->
     async def waiting() -> bool:
         return len(run.notes("waiting_for_topics", *NAMES)) == len(NAMES)
 
-    await until(waiting)
+    await wait_until(waiting)
     await run.make_topics()
     await produce(run, 0, RECORDS)
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
 
 
@@ -252,7 +247,7 @@ async def test_a_hot_standby_writes_the_same_bytes(run: Run) -> None:
         await reached(run, (part + 1) * RECORDS // 3)
         if victim:
             run.signal(victim, signal.SIGKILL)
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
     for at in range(toy.PARTITIONS):
         assert {dict(record.headers)["owner"].decode() for record in await run.records("sums", at)} == set(adders)
@@ -267,18 +262,18 @@ async def test_a_worker_frozen_beyond_its_session_gives_way_and_comes_back(run: 
     await reached(run, RECORDS // 2)
     run.signal("adder-0", signal.SIGSTOP)
     await produce(run, RECORDS // 2, RECORDS)
-    await until(lambda: whole(run))  # the other adder has taken over
+    await wait_until(lambda: whole(run))  # the other adder has taken over
     run.signal("adder-0", signal.SIGCONT)
 
     async def died() -> bool:
         return MEMBERSHIP_LOST in [one["code"] for one in run.notes("die", "adder-0")]
 
-    await until(died)
+    await wait_until(died)
 
     async def back() -> bool:
         return len(run.notes("restore", "adder-0")) >= 2
 
-    await until(back)
+    await wait_until(back)
     await require_plain_fold(run)
 
 
@@ -289,7 +284,7 @@ async def test_workers_survive_a_broker_that_is_killed(run: Run, broker: Any) ->
     broker.kill()
     broker.start()
     await produce(run, RECORDS // 3, RECORDS)
-    await until(lambda: whole(run))
+    await wait_until(lambda: whole(run))
     await require_plain_fold(run)
 
 
@@ -302,7 +297,7 @@ async def test_a_replica_without_checkpoints_reads_everything_in_every_life(run:
         async def copied(length: int = end) -> bool:
             return len(await run.taken("copies", 0)) == length
 
-        await until(copied)
+        await wait_until(copied)
         if end < RECORDS:
             run.signal("replica-0", signal.SIGTERM)  # leaves the group: it is no static member
     assert await run.taken("copies", 0) == await run.taken("totals", 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
 from streams.runtime.shell import Shell
+from tests.waiting import wait_until
 
 LIMIT_S = 30.0
 NUMBERS = [(index * 37) % 101 for index in range(60)]
@@ -92,12 +93,6 @@ async def world(topics: Any) -> AsyncIterator[World]:
     await made.stop()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def live(shell: Shell, numbers: list[int], kind: str = "plain") -> None:
     """Restore, then feed the log from there as a consumer would; `again` delivers every third record twice."""
     at = (await shell.restore([("numbers", 0)]))["numbers", 0]
@@ -108,7 +103,7 @@ async def live(shell: Shell, numbers: list[int], kind: str = "plain") -> None:
 
 async def settled(shell: Shell, position: int = len(NUMBERS)) -> None:
     """All records up to there are applied and their outputs acknowledged."""
-    await until(lambda: shell.position(("numbers", 0)) == position and not shell.metrics()["unacknowledged"])
+    await wait_until(lambda: shell.position(("numbers", 0)) == position and not shell.metrics()["unacknowledged"])
 
 
 class EagerWriter(CheckpointWriter):
@@ -136,9 +131,9 @@ async def killed_with_outputs_under_way(world: World, kind: type[Shell]) -> int:
     """A life whose outputs never leave, ended like by SIGKILL; how many checkpoints it has written."""
     shell = await world.life(kind, hold=True)
     await live(shell, NUMBERS[:50])
-    await until(lambda: shell.count["applied"] == 50)
+    await wait_until(lambda: shell.count["applied"] == 50)
     if kind is EagerShell:
-        await until(lambda: shell.metrics()["checkpoints_written"] > 0)
+        await wait_until(lambda: shell.metrics()["checkpoints_written"] > 0)
     return shell.metrics()["checkpoints_written"]
 
 
@@ -185,7 +180,7 @@ async def test_a_damaged_checkpoint_is_passed_over(
     for end in (30, 50):
         await live(shell, NUMBERS[:end])
         await settled(shell, end)
-        await until(lambda: shell.metrics()["checkpoints_written"] == end // 20)  # noqa: B023
+        await wait_until(lambda: shell.metrics()["checkpoints_written"] == end // 20)  # noqa: B023
     topic = world.settings.topic("adder.checkpoints")
     records = await world.reader.read(topic, 0, *await world.reader.bounds(topic, 0))
     key = records[-1].key if damage.startswith("manifest") else records[-2].key
@@ -237,7 +232,7 @@ async def test_holes_that_transactions_leave_are_accepted_in_input_logs_only(
     await strict.restore([("numbers", 0)])
     for offset, value in records:
         await strict.feed("numbers", 0, offset, value)
-    await until(lambda: bool(deaths))
+    await wait_until(lambda: bool(deaths))
     assert deaths[0].startswith("gap in numbers/0: wanted 2")
 
 
@@ -249,7 +244,7 @@ async def test_a_record_that_was_skipped_is_told_from_a_hole(world: World, monke
     monkeypatch.setattr(shell_module, "die", lambda reason, exception: deaths.append(str(exception)))
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 4, b"4")
-    await until(lambda: bool(deaths))
+    await wait_until(lambda: bool(deaths))
     assert "there is a record at 0" in deaths[0]
 
 

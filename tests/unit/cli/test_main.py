@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,8 @@ def test_wrong_options_are_refused_with_code_2() -> None:
         (["trace", "somebody"], "there is no run in"),
         (["margin", "explain", "somebody"], "there is no run in"),
         (["margin", "what-if", "somebody", "--trade", "X"], "instrument or lots are missing"),
+        (["query", "latest"], "there is no store in"),
+        (["watch", "margin.calls", "--patience", "0", "--url", "ws://127.0.0.1:1"], "no gateway answers at"),
         (["margin", "what-if"], "give either ACCOUNT or --portfolio FILE"),
     ],
 )
@@ -78,9 +81,36 @@ def test_what_fails_outside_is_one_line_that_says_what_to_do(tmp_path: Path, arg
     assert found.returncode == 1
     assert found.stdout == "" or "--json" not in arguments
     last = found.stderr.splitlines()[-1]
-    assert last.startswith("dpme: ")
+    assert last.startswith(("dpme: ", f"dpme {arguments[0]}: "))
     assert said in last
     assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot read live.json: No such file"),
+        ('{"bootstrap', "live.json: Input data was truncated"),
+        ("[1]", "live.json: not a JSON object"),
+        ('{"prefix": "p."}', "live.json: Object missing required field `bootstrap`"),
+        ('{"partitons": 4}', "live.json: field partitons is unknown; did you mean partitions?"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_code_2(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "live.json").write_text(text)
+    command = [sys.executable, "-m", "streams.cli.main", "gate", "withdraw", "x", "1", "--config", "live.json"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"})
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_store_that_does_not_answer_is_one_line() -> None:
+    found = dpme("query", "latest", "--data", "clickhouse://u@127.0.0.1:1/d")
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "127.0.0.1:1" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
 
 
 def test_unwritable_data_folder_is_explained(tmp_path: Path) -> None:

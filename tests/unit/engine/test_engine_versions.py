@@ -10,7 +10,7 @@ from engine_worlds import Inputs, cash, genesis_ticks, listings, scenario_set, s
 from schemas import log_records as records
 from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, MARKET_LOG
 from streams.engine.enforcement import Enforcement
-from streams.engine.output import Fault, check_dump_version
+from streams.engine.output import OlderState, check_dump_version
 from streams.engine.risk import Risk
 from streams.engine.sequence import Sequencer
 from streams.engine.tables import TableCache
@@ -72,7 +72,7 @@ def test_checkpoints_of_newer_engines_are_told_from_forgotten_ones() -> None:
     dumped = msgspec.msgpack.decode(Enforcement(1).dump())
     with pytest.raises(records.NewerEngine):
         Enforcement.load(msgspec.msgpack.encode(dumped | {"dump_version": 99}))
-    with pytest.raises(Fault, match="version 1"):
+    with pytest.raises(OlderState, match="version 1"):
         check_dump_version("risk", 1, 2)
 
 

@@ -98,11 +98,13 @@ def test_outputs_are_counted_by_what_they_say(meter: Meter, server: HealthServer
     meter.saw(Output(topics.QUARANTINE, 0, None, bad), 0.0)
     meter.saw(Output(topics.QUARANTINE, 0, None, b"[" + bad + b"," + bad + b"]"), 0.0)
     meter.saw(Output(topics.ACCOUNT_LOG, 0, None, b"\xff not ours to read"), 0.0)
+    meter.saw(Output(topics.INSTRUMENTS, 0, b"scenario-epoch-7", b"{}"), 0.0)
     found = samples(get(server, "/metrics")[1])
     expected = {
         ("dpme_blocks_total",): 3, ("dpme_events_total",): 15, ("dpme_margin_calls_total",): 2,
         ("dpme_liquidation_flags_total",): 2, ("dpme_margin_releases_total",): 1,
         ("dpme_inputs_quarantined_total",): 3, ("dpme_outputs_unreadable_total",): 0,
+        ("dpme_scenario_sets_listed_total",): 1,
         ("dpme_block_duration_seconds_count",): 2, ("dpme_barrier_to_last_call_seconds_count",): 1,
         ("dpme_barrier_to_last_call_seconds_sum",): 0.03, ("dpme_accounts", "healthy"): 5,
         ("dpme_accounts", "insolvent"): 1, ("dpme_last_block", "1"): 8, ("dpme_records_applied_total",): 7,

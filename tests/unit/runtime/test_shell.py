@@ -1,15 +1,19 @@
 """The shell's rules, over logs in memory. (Over brokers: tests/integration/test_runtime_*.)"""
 
 import asyncio
+import dataclasses
+import json
 
 import pytest
 from memory_log import PREFIX, Counter, CounterFactory, MemoryLogs
 
+from streams.engine.output import OlderState
 from streams.runtime import shell as shell_module
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.machine import from_the_beginning
 from streams.runtime.settings import RuntimeSettings
 from streams.runtime.shell import Shell, ShellFault
+from tests.waiting import wait_until
 
 SETTINGS = RuntimeSettings(prefix=PREFIX, checkpoint_every=5, checkpoint_chunk_bytes=16, inbox_records=4)
 LIMIT_S = 10
@@ -49,19 +53,13 @@ def new_shell(logs: MemoryLogs, factory=None, kind=Shell, checkpoint_topic="chec
     )
 
 
-async def until(condition):
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def feed(shell: Shell, numbers, start=0, partition=0, topic="numbers"):
     for offset, number in enumerate(numbers, start):
         await shell.feed(topic, partition, offset, b"%d" % number)
 
 
 async def applied(shell: Shell, count: int):
-    await until(lambda: shell.count["applied"] == count)
+    await wait_until(lambda: shell.count["applied"] == count)
 
 
 async def test_records_are_applied_in_order_and_their_outputs_carry_the_owner():
@@ -91,7 +89,7 @@ async def test_a_gap_in_an_internal_log_ends_the_process(deaths):
     await shell.restore([("numbers", 0)])
     await feed(shell, [1, 2])
     await shell.feed("numbers", 0, 3, b"9")
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert "wanted 2, got 3" in str(deaths[0][1])
     assert shell.position(("numbers", 0)) == 2
 
@@ -120,7 +118,7 @@ async def test_where_gaps_are_allowed_a_skipped_record_still_ends_the_process(de
     shell = new_shell(MemoryLogs(), gap_topics=["numbers"], first_between=first_between)
     await shell.restore([("numbers", 0)])
     await feed(shell, [5], start=7)
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert "there is a record at 4" in str(deaths[0][1])
 
 
@@ -128,7 +126,7 @@ async def test_an_exception_of_the_machine_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 0, b"not a number")
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert deaths[0][0] == "unit 0, numbers/0 offset 0"
     assert isinstance(deaths[0][1], ValueError)
 
@@ -146,7 +144,7 @@ async def test_a_machine_that_does_not_move_its_position_ends_the_process(deaths
     shell = new_shell(MemoryLogs(), Factory())
     await shell.restore([("numbers", 0)])
     await feed(shell, [1])
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert isinstance(deaths[0][1], ShellFault)
 
 
@@ -158,7 +156,7 @@ async def test_a_failed_send_ends_the_process(deaths):
     await feed(shell, [1])
     await applied(shell, 1)
     logs.release(OSError("not delivered"))
-    await until(lambda: deaths)
+    await wait_until(lambda: deaths)
     assert deaths[0][0] == "output not acknowledged"
 
 
@@ -182,7 +180,7 @@ async def test_long_records_run_in_a_thread_and_early_outputs_leave_before_the_r
     shell = new_shell(logs, Factory())
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 0, b"002")
-    await until(lambda: logs.values("early"))
+    await wait_until(lambda: logs.values("early"))
     assert logs.values("sums") == []
     assert shell.position(("numbers", 0)) == 0
     go_on.set()
@@ -209,7 +207,7 @@ async def test_a_restore_waits_for_the_record_being_applied():
     shell = new_shell(MemoryLogs(), Factory())
     await shell.restore([("numbers", 0)])
     await shell.feed("numbers", 0, 0, b"001")
-    await until(entered.is_set)
+    await wait_until(entered.is_set)
     restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
     await asyncio.sleep(0)
     assert not restoring.done()
@@ -223,13 +221,13 @@ async def test_records_read_before_a_restore_are_not_applied_after_it(deaths):
     await shell.restore([("numbers", 0)])
     async with shell.units[0].lock:  # nothing is applied meanwhile
         feeding = asyncio.create_task(feed(shell, range(SETTINGS.inbox_records + 2)))
-        await until(shell.units[0].inbox.full)
+        await wait_until(shell.units[0].inbox.full)
         restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
         await asyncio.sleep(0)
     at = (await restoring)["numbers", 0]
     await feeding
     await feed(shell, range(at, 20), start=at)
-    await until(lambda: deaths or shell.position(("numbers", 0)) == 20)
+    await wait_until(lambda: deaths or shell.position(("numbers", 0)) == 20)
     assert not deaths
     assert shell.count["stale"] >= 1
     assert shell.units[0].machine.total == sum(range(20))
@@ -249,7 +247,7 @@ async def test_the_manifest_waits_for_the_acknowledgement_of_every_output():
     assert logs.values("checkpoints") == []
     logs.held = set()
     logs.release()
-    await until(lambda: shell.metrics()["checkpoints_written"] == 1)
+    await wait_until(lambda: shell.metrics()["checkpoints_written"] == 1)
     found = await reader.newest(0)
     assert found is not None
     assert found.mark == 5
@@ -279,7 +277,7 @@ async def test_memory_is_kept_through_a_rebalance_unless_a_checkpoint_is_ahead()
         await shell.restore([("numbers", 0)])
     for written, numbers in ((1, range(1, 7)), (2, range(7, 13))):
         await feed(ahead, numbers, start=numbers[0] - 1)
-        await until(lambda: ahead.metrics()["checkpoints_written"] == written)  # noqa: B023
+        await wait_until(lambda: ahead.metrics()["checkpoints_written"] == written)  # noqa: B023
     await applied(ahead, 12)
     assert await ahead.restore([("numbers", 0)]) == {("numbers", 0): 12}
     assert await behind.restore([("numbers", 0)]) == {("numbers", 0): 10}
@@ -328,6 +326,59 @@ async def test_a_state_that_does_not_belong_to_its_positions_is_refused():
     await shell.stop()
     with pytest.raises(ShellFault, match="do not belong together"):
         await new_shell(logs).restore([("numbers", 0)])
+
+
+class NextRelease(CounterFactory):
+    """Reads no state of the release before; dumps what it reads itself."""
+
+    def load(self, unit, raw):
+        if not raw.startswith(b"next "):
+            raise OlderState("counter checkpoint of version 1; this release reads 2")
+        return CounterFactory.load(self, unit, raw.removeprefix(b"next "))
+
+    def empty(self, unit):
+        made = super().empty(unit)
+        made.dump = lambda: b"next " + Counter.dump(made)
+        return made
+
+
+async def old_release(logs: MemoryLogs, numbers: list[int]) -> None:
+    shell = new_shell(logs)
+    await shell.restore([("numbers", 0)])
+    await feed(shell, numbers)
+    await applied(shell, len(numbers))
+    await shell.stop()
+
+
+async def test_a_checkpoint_of_an_older_release_is_left_and_the_log_applied_from_its_beginning(capfd):
+    numbers, logs = list(range(1, 24)), MemoryLogs()
+    await old_release(logs, numbers)
+    said_before = logs.values("sums")
+    upgraded = new_shell(logs, NextRelease())
+    assert await upgraded.restore([("numbers", 0)]) == {("numbers", 0): 0}
+    said = json.loads(next(line for line in capfd.readouterr().err.splitlines() if "checkpoint_outdated" in line))
+    assert said["unit"] == 0
+    assert 5 <= said["progress"] <= 23
+    assert "version 1; this release reads 2" in said["reason"]
+    assert "from its beginning" in said["instead"]
+    await feed(upgraded, numbers[:10])
+    await applied(upgraded, 10)
+    assert (await upgraded.restore([("numbers", 0)]))["numbers", 0] == 10  # a rebalance does not begin it again
+    await feed(upgraded, [*numbers[10:], *range(24, 32)], start=10)
+    await applied(upgraded, 31)
+    await upgraded.stop()
+    assert logs.values("sums")[len(said_before) :][: len(numbers)] == said_before
+    again = new_shell(logs, NextRelease())
+    assert (await again.restore([("numbers", 0)]))["numbers", 0] > said["progress"]  # from a checkpoint of its own
+
+
+async def test_logs_that_begin_with_a_state_are_not_applied_from_their_beginning():
+    settings = dataclasses.replace(SETTINGS, generation=1)
+    logs = MemoryLogs()
+    await old_release(logs, list(range(1, 24)))
+    upgraded = new_shell(logs, NextRelease(), settings=settings)
+    with pytest.raises(ShellFault, match=r"version 1; this release reads 2; .* go on with that release"):
+        await upgraded.restore([("numbers", 0)])
 
 
 async def test_a_role_without_checkpoints_starts_where_its_own_source_says():

@@ -6,22 +6,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, FAULT, MEMBERSHIP_LOST, OUTDATED
 from streams.runtime.supervisor import BackOff, Supervisor, WorkerSpec
+from tests.waiting import block_until
 
 LIMIT_S = 20
-
-
-def until(condition):
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-    return found
 
 
 def test_back_off_grows_with_short_lives_and_is_forgotten_after_a_long_one():
@@ -92,11 +84,11 @@ SLEEP = """
 
 def test_a_killed_worker_lives_again_and_the_other_one_is_not_disturbed(supervise, tmp_path):
     process = supervise(one=SLEEP, two=SLEEP)
-    until(lambda: said(tmp_path, "one") == ["born"] and said(tmp_path, "two") == ["born"])
+    block_until(lambda: said(tmp_path, "one") == ["born"] and said(tmp_path, "two") == ["born"])
     first, other = pid_of(tmp_path, "one"), pid_of(tmp_path, "two")
     os.kill(first, signal.SIGKILL)
-    until(lambda: said(tmp_path, "one") == ["born", "born"])
-    until(lambda: pid_of(tmp_path, "one") not in (None, first))
+    block_until(lambda: said(tmp_path, "one") == ["born", "born"])
+    block_until(lambda: pid_of(tmp_path, "one") not in (None, first))
     assert pid_of(tmp_path, "two") == other
     process.terminate()
     assert sorted(ended(process)) == [("one", -15), ("one", -9), ("two", -15)]
@@ -115,21 +107,21 @@ def test_each_life_is_forked_from_a_parent_that_has_warmed_once(supervise, tmp_p
         signal.pause()
         """
     )
-    until(lambda: said(tmp_path, "one") == ["1", "1", "1"])
+    block_until(lambda: said(tmp_path, "one") == ["1", "1", "1"])
     process.terminate()
     assert ended(process) == [("one", 1), ("one", 1), ("one", -15)]
 
 
 def test_an_exception_is_written_to_the_log_and_the_worker_lives_again(supervise, tmp_path):
     process = supervise(one="raise RuntimeError('broken')")
-    until(lambda: " ".join(said(tmp_path, "one")).count("RuntimeError: broken") >= 2)
+    block_until(lambda: " ".join(said(tmp_path, "one")).count("RuntimeError: broken") >= 2)
     process.terminate()
     assert set(ended(process)) == {("one", FAULT)}
 
 
 def test_a_worker_that_ignores_the_signal_is_killed_after_the_grace(supervise, tmp_path):
     process = supervise(one="signal.signal(signal.SIGTERM, signal.SIG_IGN)" + SLEEP.replace("    ", ""), grace_s=0.2)
-    until(lambda: said(tmp_path, "one"))
+    block_until(lambda: said(tmp_path, "one"))
     process.terminate()
     assert ended(process) == [("one", -9)]
     assert process.returncode == 1
@@ -137,7 +129,7 @@ def test_a_worker_that_ignores_the_signal_is_killed_after_the_grace(supervise, t
 
 def test_a_frozen_worker_hears_the_signal_to_stop(supervise, tmp_path):
     process = supervise(one=SLEEP)
-    until(lambda: said(tmp_path, "one"))
+    block_until(lambda: said(tmp_path, "one"))
     os.kill(pid_of(tmp_path, "one"), signal.SIGSTOP)
     process.terminate()
     assert ended(process) == [("one", -15)]
@@ -151,9 +143,9 @@ def test_drain_reaches_all_workers_and_a_drained_worker_stays_away(supervise, tm
         signal.pause()
     """
     process = supervise(one=body, two=body)
-    until(lambda: said(tmp_path, "one") and said(tmp_path, "two"))
+    block_until(lambda: said(tmp_path, "one") and said(tmp_path, "two"))
     os.kill(pid_of(tmp_path, "one"), DRAIN_SIGNAL)
-    until(lambda: pid_of(tmp_path, "one") is None)
+    block_until(lambda: pid_of(tmp_path, "one") is None)
     process.send_signal(DRAIN_SIGNAL)
     assert ended(process) == [("one", DRAINED), ("two", DRAINED)]
     assert process.returncode == 0
@@ -167,7 +159,7 @@ def test_an_outdated_worker_is_not_started_again(supervise, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_workers_die_with_the_supervisor(supervise, tmp_path):
     process = supervise(one=SLEEP)
-    until(lambda: said(tmp_path, "one"))
+    block_until(lambda: said(tmp_path, "one"))
     pid = pid_of(tmp_path, "one")
     process.kill()
     process.wait()
@@ -178,4 +170,4 @@ def test_workers_die_with_the_supervisor(supervise, tmp_path):
         except FileNotFoundError:
             return True
 
-    until(gone)
+    block_until(gone)
