@@ -19,6 +19,7 @@ from schemas.topics import MARGIN_WARNINGS
 from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK, Book
 from streams.engine.decision_log import DecisionLog
 from streams.engine.enforcement import Enforcement
+from streams.engine.held import Held
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins
 from streams.engine.output import Fault
@@ -273,7 +274,7 @@ def _kept(parts: list[Point], risks: list[Risk], places: Places) -> list[bytes]:
     lines = _lines([_fitted(k.lines, n) for k, n in zip(kept, counts, strict=True)], places)
     pairs = places.keyed([k.pair_keys for k in kept], [{"greeks": k.pair_greeks_usd9} for k in kept])
     return [
-        Kept(margins[new], lines[new], kept[0].keyframe, pairs[new][0], pairs[new][1]["greeks"]).pack()
+        Kept(margins[new], lines[new], kept[0].keyframe, pairs[new][0], pairs[new][1]["greeks"], Held()).pack()
         for new in range(places.partitions)
     ]
 
@@ -283,7 +284,7 @@ def _kept_of(point: Point, risk: Risk) -> Kept:
         return Kept.unpack(point.context.kept)
     twin = Risk.load(risk.dump(), risk.cache)
     restore(twin, point)
-    return Kept(twin.margins, twin.lines, twin.keyframe, twin.book.pair_keys, twin.book.pair_greeks_usd9)
+    return Kept(twin.margins, twin.lines, twin.keyframe, twin.book.pair_keys, twin.book.pair_greeks_usd9, twin.held)
 
 
 def _sequencer(old: Sequencer, events: np.ndarray, token: bytes) -> Sequencer:
