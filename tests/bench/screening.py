@@ -119,10 +119,17 @@ def _positions(rng: np.random.Generator, delta: np.ndarray, vega: np.ndarray) ->
         first = rng.integers(UNDERLYINGS) * PER + 1 + rng.integers(4) * 15 + rng.integers(13)
         shape = np.array([1, -1] if rng.random() < 0.5 else [1, -2, 1])
         return first + np.arange(len(shape)), shape * rng.integers(1, 20) * rng.choice([-1, 1])
+    return market_maker(rng, 3, 58, delta, vega)
+
+
+def market_maker(
+    rng: np.random.Generator, underlyings: int, options: int, delta: np.ndarray, vega: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(instruments, lots): so many options of each of some underlyings, vega balanced, delta hedged."""
     found, lots = [], []
-    for u in rng.choice(UNDERLYINGS, 3, replace=False) * PER:
-        held = u + 1 + rng.choice(OPTIONS, 58, replace=False)
-        size = (rng.integers(1, 30, 58) * rng.choice([-1, 1], 58)).astype(float)
+    for u in rng.choice(UNDERLYINGS, underlyings, replace=False) * PER:
+        held = u + 1 + rng.choice(OPTIONS, options, replace=False)
+        size = (rng.integers(1, 30, options) * rng.choice([-1, 1], options)).astype(float)
         bought = size > 0
         size[~bought] *= (size * vega[held])[bought].sum() / -(size * vega[held])[~bought].sum()
         size = np.rint(size)
@@ -135,9 +142,15 @@ def _book(accounts: int, distinct: int, tables: Tables) -> Book:
     """`distinct` portfolios, repeated; every account has its own cash."""
     rng = np.random.default_rng(11)
     delta, _, vega, _ = (column.astype(float) for column in instrument_greeks(INSTRUMENTS, tables.market)[:4])
-    drawn = [_positions(rng, delta, vega) for _ in range(distinct)]
+    return book_of([_positions(rng, delta, vega) for _ in range(distinct)], accounts // distinct, tables, rng)
+
+
+def book_of(
+    drawn: list[tuple[np.ndarray, np.ndarray]], repeats: int, tables: Tables, rng: np.random.Generator
+) -> Book:
+    """Portfolios, repeated, with cash that makes NLV = IM x (1.02 + exponential(0.8))."""
+    accounts = len(drawn) * repeats
     ordered = [np.argsort(instruments, kind="stable") for instruments, _ in drawn]
-    repeats = accounts // distinct
     sizes = np.tile([len(o) for o in ordered], repeats)
     pointer = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     held = np.concatenate([i[o] for (i, _), o in zip(drawn, ordered, strict=True)]).astype(np.int32)
