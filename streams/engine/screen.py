@@ -104,7 +104,7 @@ def screen(
     stage = np.where(cleared, CLEARED_SUP, blocked).astype(np.int8)
     if not keeps_bounds:
         return Plan(~cleared, np.zeros(count, np.bool_), cleared, stage, block)
-    due = _due(margins.keyframe_block, cleared, touched.traded, p.exact_interval_blocks, block)
+    due = is_due(margins.keyframe_block, cleared, touched.traded, p.exact_interval_blocks, block)
     kept = cleared & ~due
     keep_bounds(np.flatnonzero(kept), es_usd9, stress_usd9, plain, multiplier, margins)
     stage[kept] = np.where(blocked[kept] == TRADED, BOUND_TRADED, BOUND_SUP)
@@ -138,7 +138,9 @@ def _why_not(sums: Sums, margins: Margins, traded: np.ndarray, before: Tables | 
     return np.select([holds for holds, _ in reasons], [code for _, code in reasons], BOUND_REACHED).astype(np.int8)
 
 
-def _due(keyframe_block: np.ndarray, cleared: np.ndarray, traded: np.ndarray, interval: int, block: int) -> np.ndarray:
+def is_due(
+    keyframe_block: np.ndarray, cleared: np.ndarray, traded: np.ndarray, interval: int, block: int
+) -> np.ndarray:
     """bool[A]: exact in this block whatever the bounds say. Those who traded do not say whether the market jumps."""
     count, still = len(keyframe_block), ~traded
     old = block - keyframe_block >= interval

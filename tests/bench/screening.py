@@ -148,7 +148,8 @@ def market_maker(
         if abs(np.sign(size).sum()) == options:
             size[0] = -size[0]  # there must be something to balance with
         bought = size > 0
-        size[~bought] *= (size * vega[held])[bought].sum() / -(size * vega[held])[~bought].sum()
+        ratio = (size * vega[held])[bought].sum() / max(-(size * vega[held])[~bought].sum(), 1.0)
+        size[~bought] *= min(max(ratio, 0.01), 100.0)  # what is sold may have next to no vega
         size = np.rint(size)
         found.append(np.append(held, u))
         lots.append(np.append(size, -np.rint((size * delta[held]).sum() / delta[u])))
