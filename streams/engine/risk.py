@@ -271,19 +271,17 @@ class Risk:
         previous = self._keyframe_tables()
         tables = self.cache.get(self.catalogue, self.market, self.parameters, self.scenario_digest)
         legs = self.book.legs()
-        sums = account_sums(legs, self.book.cash(), self.book.entry_by_account(), tables, self.parameters)
+        cash, entry, p = self.book.cash(), self.book.entry_by_account(), self.parameters
+        sums = account_sums(legs, cash, entry, tables, p, self.spread)
         margins = grown(self.margins, len(self.book.accounts))
         old_state = margins.state.copy()
         touched = Touched(self.lines.traded, self.held.holdings())
-        plan = screen(legs, sums, margins, touched, previous, tables, self.parameters, header.block)
+        plan = screen(legs, sums, margins, touched, previous, tables, p, header.block, self.spread)
         first, rest = plan.first, np.flatnonzero(plan.rest)
-        compute(
-            legs, np.flatnonzero(first), sums, tables, self.parameters, margins, header.block, plan.may_bound,
-            self.spread,
-        )  # fmt: skip
+        compute(legs, np.flatnonzero(first), sums, tables, p, margins, header.block, plan.may_bound, self.spread)
         self.margins = margins
         yield self.reporter.calls(self, header, tables, np.flatnonzero(first & (margins.state != old_state)), old_state)
-        compute(legs, rest, sums, tables, self.parameters, margins, header.block, spread=self.spread)
+        compute(legs, rest, sums, tables, p, margins, header.block, spread=self.spread)
         late = np.flatnonzero(~first & (margins.state != old_state))
         out = self.reporter.calls(self, header, tables, late, old_state)
         self._take_keyframe(tables, margins.state != old_state)

@@ -23,7 +23,7 @@ from kernels.screening import SATURATED_USD9, add_traded_lots, stress_change_bou
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
 from streams.engine.held import Holdings
-from streams.engine.margin import HEALTHY, NEVER, Margins, Sums, plain_terms
+from streams.engine.margin import HEALTHY, NEVER, Margins, Spread, Sums, for_all, plain_terms, serially
 from streams.engine.tables import Tables
 
 JUMP_SHARE = 8  # one account in so many not cleared: the market jumps
@@ -80,6 +80,7 @@ def screen(
     now: Tables,
     p: RiskParameters,
     block: int,
+    spread: Spread = serially,
 ) -> Plan:
     """The plan of one barrier; accounts that keep a sup bound have it in `margins` afterwards.
 
@@ -92,8 +93,7 @@ def screen(
     cleared = np.zeros(count, np.bool_)
     plain, multiplier = plain_terms(sums), p.initial_margin_multiplier_e6
     if before is not None:
-        es_rise = sup_bound(*legs, *pnl_change_bounds(now.pnl, before.pnl))
-        stress_rise = sup_bound(*legs, *stress_change_bounds(now.stress, before.stress, now.stress_weight_e6))
+        es_rise, stress_rise = _rises(legs, before, now, spread)
         may_clear = blocked == BOUND_REACHED
         if keeps_bounds:
             rows = touched.held.rows[blocked[touched.held.rows] == TRADED]
@@ -111,6 +111,23 @@ def screen(
     stage[due & ((stage == CLEARED_SUP) | (stage == BOUND_REACHED))] = DUE
     hinge = (stage == NEW_SET) | (stage == TRADED) | (stage == BOUND_REACHED)
     return Plan(~cleared, hinge & ~due, cleared & due, stage, block)
+
+
+def _rises(legs: Legs, before: Tables, now: Tables, spread: Spread) -> np.ndarray:
+    """Sup bounds of the increases of expected shortfall and of stress, int64[2,A]."""
+    changes = (
+        pnl_change_bounds(now.pnl, before.pnl),
+        stress_change_bounds(now.stress, before.stress, now.stress_weight_e6),
+    )
+    out = np.empty((2, len(legs.account_ptr) - 1), np.int64)
+
+    def run(begin: int, end: int) -> None:
+        for term, (low, high) in enumerate(changes):
+            pointer = legs.account_ptr[begin : end + 1]
+            out[term, begin:end] = sup_bound(pointer, legs.leg_instrument, legs.leg_lots, low, high)
+
+    for_all(out.shape[1], run, spread)
+    return out
 
 
 def one_lot_bounds(tables: Tables) -> tuple[np.ndarray, np.ndarray]:

@@ -196,11 +196,11 @@ class Machine:
         """Compute a block; seconds. Brute force computes everyone and no bound."""
         began, p, m = time.perf_counter(), self.parameters, self.margins
         zeros = np.zeros(book.count, np.int64)
-        sums = account_sums(book.legs, book.cash_usd6, zeros, now, p)
+        sums = account_sums(book.legs, book.cash_usd6, zeros, now, p, self.pool.map)
         if not p.bound_accounts_min:
             compute(book.legs, np.arange(book.count), sums, now, p, m, number, spread=self.pool.map)
             return time.perf_counter() - began
-        plan = screen(book.legs, sums, m, touched, before, now, p, number)
+        plan = screen(book.legs, sums, m, touched, before, now, p, number, self.pool.map)
         first, rest = np.flatnonzero(plan.first), np.flatnonzero(plan.rest)
         compute(book.legs, first, sums, now, p, m, number, plan.may_bound, self.pool.map)
         compute(book.legs, rest, sums, now, p, m, number, spread=self.pool.map)
