@@ -1,4 +1,4 @@
-"""A certified upper bound of an account's terms from the change of the instruments' P&L tables alone (A1, sup bound).
+"""A certified upper bound of an account's terms from the changes of P&L tables and lots alone (A1, sup bound; trades).
 
 Setting: scenarios and weights unchanged since the keyframe k, lots unchanged, and for each instrument held the exact
 extremes over scenarios of its change D_i = V_now,i - V_k,i (``reprice.pnl_change_bounds``): low_i <= D_i <= high_i.
@@ -19,7 +19,15 @@ maximum of linear functionals too. With integers low_i <= c_r D_i[r] <= high_i f
 *Proof.* c_r L_now[r] = c_r L_k[r] - sum_i q_i c_r D_i[r] <= c_r L_k[r] + increase; take ceilings, then
 the maximum. QED.
 
-A new scenario set, other weights, another list of stress rows or a change of lots needs a new keyframe.
+**Trades.** For lots q + dq at the keyframe's tables, and one(i) the term of one lot of i alone on the side of dq_i:
+
+    term(q + dq) <= term(q) + sum_i |dq_i| one(i),        for both terms, also rounded up.
+
+*Proof.* Both are subadditive and positively homogeneous, as maxima of linear functionals are: term(q + dq) <= term(q) +
+sum_i |dq_i| term(one lot of i). Any integers not below one(i) may stand for it; integers pass through ceilings. QED.
+The theorem then takes q + dq from there to now: the two increases add up.
+
+A new scenario set, other weights or another list of stress rows needs a new keyframe.
 """
 
 from __future__ import annotations
@@ -27,7 +35,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.layout import Int32Array, Int64Array
+from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
+from kernels.layout import Int8Array, Int32Array, Int64Array
 
 SATURATED_USD9 = 2**62
 """Stands for "no bound": returned where the exact sum might not fit, and by sums that touch invalid rows."""
@@ -35,6 +44,8 @@ SATURATED_USD9 = 2**62
 _MILLION = 1_000_000
 _GROSS_LIMIT = 2.0**61
 _GROSS_SLACK = 1.0 + 1e-9
+_LOTS_LIMIT = 2**31  # of the fast path, shifted
+_NO_LEG = 2**31
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -65,6 +76,67 @@ def sup_bound(
     out = np.empty(account_ptr.shape[0] - 1, np.int64)
     _sup_bounds(account_ptr, leg_instrument, leg_lots, change_low_usd9, change_high_usd9, out)
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent):  # type: ignore[no-untyped-def]
+    """(sum over legs of |lots moved| * one lot, float sum of magnitudes); two ascending lists of legs are merged."""
+    j, end = account_ptr[row], account_ptr[row + 1]
+    at, rise, gross = place_of(held_keys, row << INSTRUMENT_BITS), np.int64(0), 0.0
+    while True:
+        now = leg_instrument[j] if j < end else _NO_LEG
+        is_held = at < held_keys.shape[0] and held_keys[at] >> INSTRUMENT_BITS == row
+        then = held_keys[at] & INSTRUMENT_MASK if is_held else _NO_LEG
+        i = min(now, then)
+        if i == _NO_LEG:
+            return rise, gross
+        moved = np.int64(0)
+        if now == i:
+            moved += leg_lots[j]
+            is_wide = exponent[i] < 0 or abs(leg_lots[j]) >= _LOTS_LIMIT >> np.int64(exponent[i])
+            gross += _GROSS_LIMIT if is_wide else 0.0
+            j += 1
+        if then == i:
+            moved -= held_lots[at]
+            at += 1
+        one = one_lot_usd9[0 if moved > 0 else 1, i]
+        rise += abs(moved) * one
+        gross += abs(float(moved)) * abs(float(one))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_traded(rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase):  # type: ignore[no-untyped-def]
+    for row in rows:
+        rise, gross = _traded_rise(
+            row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent
+        )
+        gross += abs(float(increase[row]))
+        increase[row] = increase[row] + rise if gross * _GROSS_SLACK < _GROSS_LIMIT else SATURATED_USD9
+
+
+def add_traded_lots(
+    rows: Int64Array,
+    account_ptr: Int64Array,
+    leg_instrument: Int32Array,
+    leg_lots: Int64Array,
+    held_keys: Int64Array,
+    held_lots: Int64Array,
+    one_lot_usd9: Int64Array,
+    exponent: Int8Array,
+    increase_usd9: Int64Array,
+) -> None:
+    """Add to the increase (int64[A], of ``sup_bound`` with the present legs) of ``rows`` what their trades may add.
+
+    Args:
+        held_keys: int64[H] ascending, row << INSTRUMENT_BITS | instrument, with held_lots: all that these rows held at
+            the keyframe (other rows may be there too). What is not there was not held.
+        one_lot_usd9: int64[2,I], not below the term of one lot at the keyframe's tables, long and short.
+        exponent: of the present P&L table: an account that needs the wide path gets SATURATED_USD9, as does what might
+            not fit. Never an understatement (proof above).
+    """
+    _add_traded(
+        rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase_usd9
+    )
 
 
 def stress_change_bounds(

@@ -35,13 +35,19 @@ VALUE_LIMIT = 2**62
 NEVER = -1
 CHUNK_ACCOUNTS = 2_048
 
-Spread = Callable[[Callable[[np.ndarray], None], Iterable[np.ndarray]], Iterable[None]]
+Spread = Callable[[Callable[[Any], None], Iterable[Any]], Iterable[None]]
 """Like `map`: an executor's `map` computes blocks of accounts in threads (the kernels release the lock)."""
 
 
-def serially(run: Callable[[np.ndarray], None], chunks: Iterable[np.ndarray]) -> Iterable[None]:
+def serially(run: Callable[[Any], None], chunks: Iterable[Any]) -> Iterable[None]:
     """One block of accounts after the other."""
     return map(run, chunks)
+
+
+def for_all(count: int, run: Callable[[int, int], None], spread: Spread) -> None:
+    """run(begin, end) for blocks of all accounts; each fills its own rows, so no result depends on `spread`."""
+    begins = range(0, count, CHUNK_ACCOUNTS)
+    deque(spread(lambda begin: run(begin, min(begin + CHUNK_ACCOUNTS, count)), begins), maxlen=0)
 
 
 class Sums(NamedTuple):
@@ -68,12 +74,26 @@ def empty_margins(count: int) -> Margins:
     return Margins(**columns)
 
 
-def account_sums(legs: Legs, cash_usd6: np.ndarray, entry_usd6: np.ndarray, tables: Tables, p: RiskParameters) -> Sums:
+def account_sums(
+    legs: Legs,
+    cash_usd6: np.ndarray,
+    entry_usd6: np.ndarray,
+    tables: Tables,
+    p: RiskParameters,
+    spread: Spread = serially,
+) -> Sums:
     """Everything of the decision that needs no scenario, exact for every account."""
     count = len(legs.account_ptr) - 1
     out, magnitude = np.zeros((count, 4), np.int64), np.zeros(count)
     expiries = len(tables.market.forward)
-    portfolio_sums(*legs, tables.columns_usd9, tables.option_expiry, expiries, out, magnitude)
+
+    def run(begin: int, end: int) -> None:
+        portfolio_sums(
+            legs.account_ptr[begin : end + 1], legs.leg_instrument, legs.leg_lots, tables.columns_usd9,
+            tables.option_expiry, expiries, out[begin:end], magnitude[begin:end],
+        )  # fmt: skip
+
+    for_all(count, run, spread)
     base = cash_usd6 - entry_usd6
     equity = base + out[:, 0] // USD9_PER_USD6
     nlv = base + out[:, 1] // USD9_PER_USD6 - uncounted_gains_usd6(legs, entry_usd6, tables, p)

@@ -19,6 +19,7 @@ from schemas.topics import MARGIN_WARNINGS
 from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK, Book
 from streams.engine.decision_log import DecisionLog
 from streams.engine.enforcement import Enforcement
+from streams.engine.held import Held, Holdings
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins
 from streams.engine.open_orders import merged, of_accounts
@@ -142,8 +143,9 @@ def rebucket(machines: Machines, open_events: Iterable[bytes], partitions: int, 
     counts = [len(risk.book.accounts) for risk in risks]
     margins = _margins([grown(r.margins, n) for r, n in zip(risks, counts, strict=True)], places)
     lines = _lines([_fitted(r.lines, n) for r, n in zip(risks, counts, strict=True)], places)
-    for risk, of_margins, of_lines in zip(made, margins, lines, strict=True):
-        risk.margins, risk.lines = of_margins, of_lines
+    held = _held([r.held for r in risks], places)
+    for risk, of_margins, of_lines, of_held in zip(made, margins, lines, held, strict=True):
+        risk.margins, risk.lines, risk.held = of_margins, of_lines, of_held
     return Machines(_sequencer(machines.sequencer, events, token), made, _enforcement(machines.enforcement, partitions))
 
 
@@ -232,6 +234,16 @@ def _lines(parts: list[Lines], places: Places) -> list[Lines]:
     return made
 
 
+def _held(parts: list[Held], places: Places) -> list[Held]:
+    found = [part.holdings() for part in parts]
+    rows = places.keyed([of_part.rows << INSTRUMENT_BITS for of_part in found], [{} for _ in found])
+    legs = places.keyed([of_part.keys for of_part in found], [{"lots": of_part.lots} for of_part in found])
+    return [
+        Held(Holdings(marked >> INSTRUMENT_BITS, keys, columns["lots"]))
+        for (marked, _), (keys, columns) in zip(rows, legs, strict=True)
+    ]
+
+
 def _fitted(lines: Lines, count: int) -> Lines:
     lines.fit_to(count)
     return lines
@@ -276,8 +288,9 @@ def _kept(parts: list[Point], risks: list[Risk], places: Places) -> list[bytes]:
     margins = _margins([grown(k.margins, n) for k, n in zip(kept, counts, strict=True)], places)
     lines = _lines([_fitted(k.lines, n) for k, n in zip(kept, counts, strict=True)], places)
     pairs = places.keyed([k.pair_keys for k in kept], [{"greeks": k.pair_greeks_usd9} for k in kept])
+    held = _held([k.held for k in kept], places)
     return [
-        Kept(margins[new], lines[new], kept[0].keyframe, pairs[new][0], pairs[new][1]["greeks"]).pack()
+        Kept(margins[new], lines[new], kept[0].keyframe, pairs[new][0], pairs[new][1]["greeks"], held[new]).pack()
         for new in range(places.partitions)
     ]
 
@@ -287,7 +300,7 @@ def _kept_of(point: Point, risk: Risk) -> Kept:
         return Kept.unpack(point.context.kept)
     twin = Risk.load(risk.dump(), risk.cache)
     restore(twin, point)
-    return Kept(twin.margins, twin.lines, twin.keyframe, twin.book.pair_keys, twin.book.pair_greeks_usd9)
+    return Kept(twin.margins, twin.lines, twin.keyframe, twin.book.pair_keys, twin.book.pair_greeks_usd9, twin.held)
 
 
 def _sequencer(old: Sequencer, events: np.ndarray, token: bytes) -> Sequencer:

@@ -29,6 +29,7 @@ from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK
 from streams.engine.lines import LINE_NAMES
 from streams.engine.margin import HEALTHY, LIQUIDATABLE, Margins, cure
 from streams.engine.output import Output
+from streams.engine.screen import KEEP_A_BOUND
 from streams.engine.tables import Tables
 from streams.engine.warn import WarningDue
 
@@ -174,7 +175,7 @@ class Reporter:
             scenario_digest=state.scenario_digest,
             parameter_version=state.parameters.version,
             stages=stages,
-            bound=stages.get("cleared_hinge", 0) + stages.get("bound_sup", 0),
+            bound=sum(stages.get(name, 0) for name in KEEP_A_BOUND),
             epoch=self.epoch or UNSET,
             rollback_from=rollback_from,
             liquidation_depth_blocks=state.parameters.liquidation_depth_blocks or UNSET,

@@ -20,13 +20,14 @@ from schemas.catalogue import Catalogue
 from schemas.risk_parameters import RiskParameters, parameters_digest, parameters_document, parse_parameters
 from schemas.topics import ACCOUNT_LOG
 from streams.engine.book import Book
+from streams.engine.held import Held
 from streams.engine.lines import Lines
 from streams.engine.margin import Margins, Spread, account_sums, compute, empty_margins, serially
 from streams.engine.market import RecordedMarket
 from streams.engine.open_orders import OpenOrders
 from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.reports import Reporter
-from streams.engine.screen import screen
+from streams.engine.screen import Touched, screen
 from streams.engine.tables import TableCache, Tables
 from streams.engine.trades import LotTerms, lot_terms, trade_effects
 from streams.engine.undo import Undo
@@ -73,6 +74,7 @@ class Risk:
         self.orders = OpenOrders()
         self.margins = empty_margins(0)
         self.lines = Lines()
+        self.held = Held()
         self.events = 0  # of the open block
         self.warned = 0  # warnings of the open block
         self.bids = 0  # of the open block, in market.log
@@ -183,6 +185,9 @@ class Risk:
         effects = trade_effects(self.book, events, self.catalogue, at_hand.tables.greeks_usd9, at_hand.lot_terms)
         self.lines.fit_to(len(self.book.accounts))
         self.lines.on_trades(effects.rows, effects.nlv_change_usd6, effects.line_rise_usd6)
+        if self.parameters.bound_accounts_min:
+            named = np.sort(effects.named)
+            self.held.remember(self.book, named[~self.lines.traded[named]], effects.rows, effects.lots_before)
         self.lines.traded[effects.named] = True
         return self._warn(header, effects.rows)
 
@@ -270,18 +275,17 @@ class Risk:
         previous = self._keyframe_tables()
         tables = self.cache.get(self.catalogue, self.market, self.parameters, self.scenario_digest)
         legs = self.book.legs()
-        sums = account_sums(legs, self.book.cash(), self.book.entry_by_account(), tables, self.parameters)
+        cash, entry, p = self.book.cash(), self.book.entry_by_account(), self.parameters
+        sums = account_sums(legs, cash, entry, tables, p, self.spread)
         margins = grown(self.margins, len(self.book.accounts))
         old_state = margins.state.copy()
-        plan = screen(legs, sums, margins, self.lines.traded, previous, tables, self.parameters, header.block)
+        touched = Touched(self.lines.traded, self.held.holdings())
+        plan = screen(legs, sums, margins, touched, previous, tables, p, header.block, self.spread)
         first, rest = plan.first, np.flatnonzero(plan.rest)
-        compute(
-            legs, np.flatnonzero(first), sums, tables, self.parameters, margins, header.block, plan.may_bound,
-            self.spread,
-        )  # fmt: skip
+        compute(legs, np.flatnonzero(first), sums, tables, p, margins, header.block, plan.may_bound, self.spread)
         self.margins = margins
         yield self.reporter.calls(self, header, tables, np.flatnonzero(first & (margins.state != old_state)), old_state)
-        compute(legs, rest, sums, tables, self.parameters, margins, header.block, spread=self.spread)
+        compute(legs, rest, sums, tables, p, margins, header.block, spread=self.spread)
         late = np.flatnonzero(~first & (margins.state != old_state))
         out = self.reporter.calls(self, header, tables, late, old_state)
         self._take_keyframe(tables, margins.state != old_state)
@@ -297,7 +301,7 @@ class Risk:
         return self._tables()
 
     def _take_keyframe(self, tables: Tables, changed: np.ndarray) -> None:
-        self.keyframe = self.market.copy()
+        self.keyframe, self.held = self.market.copy(), Held()
         self.keyframe_instruments = len(self.catalogue.instruments)
         self.keyframe_identity = (self.scenario_digest, parameters_digest(self.parameters))
         self.book.rebuild_greeks(self.catalogue, tables.greeks_usd9)
@@ -328,6 +332,7 @@ class Risk:
             "book": self.book.to_plain(),
             "orders": self.orders.pack(),
             "lines": self.lines.to_plain(),
+            "held": self.held.to_plain(),
             "margins": {n: [str(v.dtype), v.tobytes()] for n, v in self.margins._asdict().items()},
             "reporter": self.reporter.to_plain(),
             "undo": self.undo.to_plain(self),
@@ -351,6 +356,7 @@ class Risk:
         state.book = Book.from_plain(plain["book"])
         state.orders = OpenOrders.unpack(plain.get("orders", b""))  # a dump before there were any has none
         state.lines = Lines.from_plain(plain["lines"])
+        state.held = Held.from_plain(plain.get("held", []))
         state.margins = Margins(**{n: np.frombuffer(v, d).copy() for n, (d, v) in plain["margins"].items()})
         state.reporter = Reporter.from_plain(plain["reporter"])
         state.seen = {(n, e): v for n, e, v in plain["seen"]}

@@ -2,7 +2,8 @@
 
 Sup bound: an account's expected shortfall, and its worst weighted stress loss, have grown since the last barrier by at
 most what its lots can make of the extremes of the changes of its rows. Short-option minimum, add-ons, NLV and equity
-need no scenario and are exact. The decision at these bounds bounds the decision: who is healthy there is healthy.
+need no scenario and are exact. The decision at these bounds bounds the decision: who is healthy there is healthy. Who
+has traded since: the same, after what the traded lots alone can owe in their worst scenario is added.
 
 Normally everyone is computed exactly, first those whom the bound does not clear. Where `bound_accounts_min` allows, who
 is certain to be healthy keeps the bound instead; the others are tried with the hinge bound before the exact selection;
@@ -18,16 +19,18 @@ import numpy as np
 
 from kernels.decision import BOUND_LIMIT, clear_by_bounds, keep_bounds
 from kernels.reprice import pnl_change_bounds
-from kernels.screening import stress_change_bounds, sup_bound
+from kernels.screening import SATURATED_USD9, add_traded_lots, stress_change_bounds, sup_bound
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
-from streams.engine.margin import HEALTHY, NEVER, Margins, Sums, plain_terms
+from streams.engine.held import Holdings
+from streams.engine.margin import HEALTHY, NEVER, Margins, Spread, Sums, for_all, plain_terms, serially
 from streams.engine.tables import Tables
 
 JUMP_SHARE = 8  # one account in so many not cleared: the market jumps
 STAGES = (
     "cleared_sup",  # certain to be healthy by the sup bound; exact all the same, after the others
     "bound_sup",  # the same, and keeps the bound
+    "bound_traded",  # its lots changed, certain to be healthy by the sup bound and that of the traded lots: keeps it
     "cleared_hinge",  # certain to be healthy by the hinge bound, and keeps that
     "exact_wide",  # sums beyond int64, now or last time
     "exact_not_healthy",  # its state may change either way
@@ -37,9 +40,18 @@ STAGES = (
     "exact_due",  # its last exact margin is old enough
     "exact_bound_reached",  # no bound clears it
 )
-CLEARED_SUP, BOUND_SUP, CLEARED_HINGE, WIDE, NOT_HEALTHY, NEW_ACCOUNT, NEW_SET, TRADED, DUE, BOUND_REACHED = range(
-    len(STAGES)
-)
+KEEP_A_BOUND = ("bound_sup", "bound_traded", "cleared_hinge")
+(
+    CLEARED_SUP, BOUND_SUP, BOUND_TRADED, CLEARED_HINGE, WIDE, NOT_HEALTHY, NEW_ACCOUNT, NEW_SET, TRADED, DUE,
+    BOUND_REACHED,
+) = range(len(STAGES))  # fmt: skip
+
+
+class Touched(NamedTuple):
+    """`traded` bool[A]: lots may have changed since the last barrier. `held`: what some of these held there."""
+
+    traded: np.ndarray
+    held: Holdings
 
 
 class Plan(NamedTuple):
@@ -63,37 +75,71 @@ def screen(
     legs: Legs,
     sums: Sums,
     margins: Margins,
-    traded: np.ndarray,
+    touched: Touched,
     before: Tables | None,
     now: Tables,
     p: RiskParameters,
     block: int,
+    spread: Spread = serially,
 ) -> Plan:
     """The plan of one barrier; accounts that keep a sup bound have it in `margins` afterwards.
 
     `margins` are those of the last barrier, of which `before` are the tables (None: no sup bound can be had).
     """
     count = len(sums.nlv_usd6)
-    blocked = _why_not(sums, margins, traded, before)
+    keeps_bounds = 0 < p.bound_accounts_min <= count
+    blocked = _why_not(sums, margins, touched.traded, before)
     es_usd9, stress_usd9 = np.zeros(count, np.int64), np.zeros(count, np.int64)
     cleared = np.zeros(count, np.bool_)
     plain, multiplier = plain_terms(sums), p.initial_margin_multiplier_e6
     if before is not None:
-        es_rise = sup_bound(*legs, *pnl_change_bounds(now.pnl, before.pnl))
-        stress_rise = sup_bound(*legs, *stress_change_bounds(now.stress, before.stress, now.stress_weight_e6))
-        clear_by_bounds(
-            blocked == BOUND_REACHED, es_rise, stress_rise, plain, multiplier, margins, es_usd9, stress_usd9, cleared
-        )
+        es_rise, stress_rise = _rises(legs, before, now, spread)
+        may_clear = blocked == BOUND_REACHED
+        if keeps_bounds:
+            rows = touched.held.rows[blocked[touched.held.rows] == TRADED]
+            may_clear[rows] = True
+            for rise, one_lot in zip((es_rise, stress_rise), one_lot_bounds(before), strict=True):
+                add_traded_lots(rows, *legs, touched.held.keys, touched.held.lots, one_lot, now.pnl.exponent, rise)
+        clear_by_bounds(may_clear, es_rise, stress_rise, plain, multiplier, margins, es_usd9, stress_usd9, cleared)
     stage = np.where(cleared, CLEARED_SUP, blocked).astype(np.int8)
-    if not p.bound_accounts_min or count < p.bound_accounts_min:
+    if not keeps_bounds:
         return Plan(~cleared, np.zeros(count, np.bool_), cleared, stage, block)
-    due = _due(margins.keyframe_block, cleared, p.exact_interval_blocks, block)
+    due = is_due(margins.keyframe_block, cleared, touched.traded, p.exact_interval_blocks, block)
     kept = cleared & ~due
     keep_bounds(np.flatnonzero(kept), es_usd9, stress_usd9, plain, multiplier, margins)
-    stage[kept] = BOUND_SUP
+    stage[kept] = np.where(blocked[kept] == TRADED, BOUND_TRADED, BOUND_SUP)
     stage[due & ((stage == CLEARED_SUP) | (stage == BOUND_REACHED))] = DUE
     hinge = (stage == NEW_SET) | (stage == TRADED) | (stage == BOUND_REACHED)
     return Plan(~cleared, hinge & ~due, cleared & due, stage, block)
+
+
+def _rises(legs: Legs, before: Tables, now: Tables, spread: Spread) -> np.ndarray:
+    """Sup bounds of the increases of expected shortfall and of stress, int64[2,A]."""
+    changes = (
+        pnl_change_bounds(now.pnl, before.pnl),
+        stress_change_bounds(now.stress, before.stress, now.stress_weight_e6),
+    )
+    out = np.empty((2, len(legs.account_ptr) - 1), np.int64)
+
+    def run(begin: int, end: int) -> None:
+        for term, (low, high) in enumerate(changes):
+            pointer = legs.account_ptr[begin : end + 1]
+            out[term, begin:end] = sup_bound(pointer, legs.leg_instrument, legs.leg_lots, low, high)
+
+    for_all(out.shape[1], run, spread)
+    return out
+
+
+def one_lot_bounds(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    """Most that one lot can owe, long and short, int64[2,I] nano-USD: in any scenario, in any weighted stress row.
+
+    The worst scenario is not below the expected shortfall, and it is at hand: of accounts that trade as much as they
+    hold it clears 997 of the 999 in a thousand that the expected shortfalls of the lots would.
+    """
+    pnl, is_priced = tables.pnl, tables.pnl.exponent >= 0
+    low, high = stress_change_bounds(tables.stress, np.zeros_like(tables.stress), tables.stress_weight_e6)
+    shortfall = np.where(is_priced, np.stack([-pnl.minimum_usd9, pnl.maximum_usd9]), SATURATED_USD9)
+    return shortfall, np.maximum(0, np.stack([-low, high]))
 
 
 def _why_not(sums: Sums, margins: Margins, traded: np.ndarray, before: Tables | None) -> np.ndarray:
@@ -109,10 +155,12 @@ def _why_not(sums: Sums, margins: Margins, traded: np.ndarray, before: Tables | 
     return np.select([holds for holds, _ in reasons], [code for _, code in reasons], BOUND_REACHED).astype(np.int8)
 
 
-def _due(keyframe_block: np.ndarray, cleared: np.ndarray, interval: int, block: int) -> np.ndarray:
-    """bool[A]: exact in this block whatever the bounds say."""
-    count = len(keyframe_block)
+def is_due(
+    keyframe_block: np.ndarray, cleared: np.ndarray, traded: np.ndarray, interval: int, block: int
+) -> np.ndarray:
+    """bool[A]: exact in this block whatever the bounds say. Those who traded do not say whether the market jumps."""
+    count, still = len(keyframe_block), ~traded
     old = block - keyframe_block >= interval
-    if int(cleared.sum()) * JUMP_SHARE < count * (JUMP_SHARE - 1):
+    if int((cleared & still).sum()) * JUMP_SHARE < int(still.sum()) * (JUMP_SHARE - 1):
         return old
     return old | ((np.arange(count) - block) % max(1, interval // 2) == 0)

@@ -1,10 +1,10 @@
 """Rows of the tables of a market: what a row is computed from, and which rows of the last market still hold.
 
 Everything of a row (scenario P&L, stress P&L, marks, Greeks) is a function of its inputs alone: columns of its
-instrument; spot of its underlying and what guards it, for perpetuals and coins; forward of its expiry, for futures; and
-for options also slice, rate, jumps and time to expiry. The clock runs on at every barrier, so options are priced at every
-barrier while they live; the other rows hold until their own price moves, and so does what has expired or is settled. A
-row whose inputs are the same bits is taken over: it equals the row built anew, to the bit.
+instrument; spot of its underlying and what guards it, for perpetuals and coins; forward of its expiry, for futures;
+and for options also slice, rate, jumps and time to expiry. The clock runs on at every barrier, so options are priced
+at every barrier while they live; the other rows hold until their own price moves, and so does what has expired or is
+settled. A row whose inputs are the same bits is taken over: it equals the row built anew, to the bit.
 """
 
 from __future__ import annotations

@@ -18,13 +18,15 @@ from streams.engine.tables import Tables
 
 class TradeEffects(NamedTuple):
     """float64[n] micro-USD for each of `rows` int64[n], those touched, ascending; `named`: rows of an event of their
-    own (the others were funded: their lots are what they were).
+    own (the others were funded: their lots are what they were). `lots_before` int64[L]: of the legs of `rows`, as the
+    book has these afterwards.
     """
 
     rows: np.ndarray
     named: np.ndarray
     nlv_change_usd6: np.ndarray
     line_rise_usd6: np.ndarray
+    lots_before: np.ndarray
 
 
 class LotTerms(NamedTuple):
@@ -71,4 +73,4 @@ def trade_effects(
     book.carry_out(taken, catalogue, greeks_usd9)
     net_values_usd6(rows, book.columns(), lot.mark_usd9, lot.haircut_mark_usd9, after)
     line_rises_usd6(rows, book.columns(), lots, lot.loss_bound_usd9, rise)
-    return TradeEffects(rows, taken.named, after - before, rise)
+    return TradeEffects(rows, taken.named, after - before, rise, lots)

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from schemas.risk_parameters import RiskParameters, parameters_digest, parameters_document, parse_parameters
+from streams.engine.held import Held
 from streams.engine.lines import IM, MM, Lines
 from streams.engine.margin import Margins, account_sums, compute, empty_margins
 from streams.engine.market import RecordedMarket
@@ -53,6 +54,7 @@ class Kept(NamedTuple):
     keyframe: RecordedMarket
     pair_keys: np.ndarray
     pair_greeks_usd9: np.ndarray
+    held: Held
 
     def pack(self) -> bytes:
         plain = {
@@ -61,6 +63,7 @@ class Kept(NamedTuple):
             "keyframe": self.keyframe.to_plain(),
             "pair_keys": self.pair_keys.tobytes(),
             "pair_greeks_usd9": self.pair_greeks_usd9.tobytes(),
+            "held": self.held.to_plain(),
         }
         return zlib.compress(msgspec.msgpack.encode(plain), 1)
 
@@ -73,6 +76,7 @@ class Kept(NamedTuple):
             RecordedMarket.from_plain(plain["keyframe"]),
             np.frombuffer(plain["pair_keys"], np.int64).copy(),
             np.frombuffer(plain["pair_greeks_usd9"], np.int64).reshape(-1, 4).copy(),
+            Held.from_plain(plain.get("held", [])),
         )
 
 
@@ -213,7 +217,7 @@ def _point(state: Risk, is_exact: bool) -> Point:
 
 def _kept(state: Risk) -> bytes:
     book = state.book
-    return Kept(state.margins, state.lines, state.keyframe, book.pair_keys, book.pair_greeks_usd9).pack()
+    return Kept(state.margins, state.lines, state.keyframe, book.pair_keys, book.pair_greeks_usd9, state.held).pack()
 
 
 def restore(state: Risk, point: Point) -> None:
@@ -243,6 +247,7 @@ def _unpack_kept(state: Risk, raw: bytes) -> None:
     kept = Kept.unpack(raw)
     state.margins, state.lines, state.keyframe = kept.margins, kept.lines, kept.keyframe
     state.keyframe.fit_to(state.catalogue)
+    state.held = kept.held
     state.book.pair_keys, state.book.pair_greeks_usd9 = kept.pair_keys, kept.pair_greeks_usd9
 
 
@@ -254,7 +259,7 @@ def _compute_again(state: Risk, point: Point) -> None:
     sums = account_sums(legs, book.cash(), book.entry_by_account(), tables, parameters)
     state.margins = empty_margins(count)
     compute(legs, np.arange(count), sums, tables, parameters, state.margins, point.context.block)
-    state.keyframe = state.market.copy()
+    state.keyframe, state.held = state.market.copy(), Held()
     book.rebuild_greeks(state.catalogue, tables.greeks_usd9)
     state.lines = Lines()
     state.lines.at_barrier(state.margins, np.ones(count, np.bool_), parameters)

@@ -10,7 +10,16 @@ from tests.bench.rows import Row, as_json, table
 
 SUITES = {
     "spine": ("spine_throughput", "spine_latency", "spine_recovery"),
-    "kernels": ("pricing", "tables", "expected_shortfall", "screening", "scenarios", "merkle", "compilation"),
+    "kernels": (
+        "pricing",
+        "tables",
+        "expected_shortfall",
+        "screening",
+        "screening_core",
+        "scenarios",
+        "merkle",
+        "compilation",
+    ),
     "lifecycle": ("lifecycle",),
     "model": ("model",),
     "surface": ("surface",),

@@ -3,8 +3,9 @@
 Population: 85 % retail (1 to 5 legs, two underlyings), 10 % spreads and butterflies, 5 % market makers (three
 underlyings, 58 options each, vega balanced, delta hedged); NLV is IM x (1.02 + exponential(0.8)) at the start. 10
 underlyings with a perpetual and 60 options each, priced by the product's kernels. A block moves prices by 0.015 %
-(calm) or falls by 0.5 % (crash). Both ways include sums, bounds of the change and the whole decision with 64 stress
-rows, in 2 threads; pricing of the tables is the same for both and not included.
+(calm) or falls by 0.5 % (crash); where a tenth trades, each of these trades up to as much of a leg as it held. Both
+ways include sums, bounds of the change and the whole decision with 64 stress rows, in 2 threads; pricing of the tables
+is the same for both and not included.
 """
 
 from __future__ import annotations
@@ -32,21 +33,22 @@ from kernels.reprice import marks, pnl_table
 from kernels.stress import stress_table
 from kernels.weights import integer_weights
 from schemas.risk_parameters import RiskParameters
-from streams.engine.book import Legs
+from streams.engine.book import INSTRUMENT_BITS, Legs
+from streams.engine.held import Holdings
 from streams.engine.margin import HEALTHY, Margins, account_sums, compute, empty_margins
-from streams.engine.screen import screen
+from streams.engine.screen import Touched, screen
 from streams.engine.tables import Tables
 from tests.bench.rows import Row, checksum, peak_memory_mb
 
 UNDERLYINGS, OPTIONS, STRESS_ROWS, THREADS = 10, 60, 64, 2
-PER = OPTIONS + 1
+PER, TRADERS = OPTIONS + 1, 10
 TAIL_MASS = tail_mass_of_level(990_000)
 CALM_SHARE_MAX, CRASH_SHARE_MAX, MILLION_SECONDS_MAX, MILLION_MB_MAX = 0.25, 1.05, 2.0, 2_048
 BRUTE, SCREENED = RiskParameters(), RiskParameters(bound_accounts_min=1)
 
 
 class Book(NamedTuple):
-    """Accounts: legs, cash, and nothing traded."""
+    """Accounts: legs and cash."""
 
     legs: Legs
     cash_usd6: np.ndarray
@@ -54,6 +56,19 @@ class Book(NamedTuple):
     @property
     def count(self) -> int:
         return len(self.cash_usd6)
+
+    def traded(self, rng: np.random.Generator) -> tuple[Book, Touched]:
+        """The book after one account in TRADERS has traded up to as much of a leg as it held, and what it held."""
+        pointer, instruments, lots = self.legs
+        rows = np.sort(rng.choice(self.count, self.count // TRADERS, replace=False))
+        of_leg = np.repeat(np.arange(self.count), np.diff(pointer))
+        places = pointer[rows] + rng.integers(0, pointer[rows + 1] - pointer[rows])
+        size, after = np.maximum(np.abs(lots[places]), 1), lots.copy()
+        after[places] += rng.integers(1, size + 1) * rng.choice([-1, 1], len(rows))
+        traded = np.zeros(self.count, np.bool_)
+        traded[rows] = True
+        held = Holdings(rows, (of_leg << INSTRUMENT_BITS | instruments)[traded[of_leg]], lots[traded[of_leg]])
+        return self._replace(legs=self.legs._replace(leg_lots=after)), Touched(traded, held)
 
 
 def _instruments() -> InstrumentTable:
@@ -119,12 +134,22 @@ def _positions(rng: np.random.Generator, delta: np.ndarray, vega: np.ndarray) ->
         first = rng.integers(UNDERLYINGS) * PER + 1 + rng.integers(4) * 15 + rng.integers(13)
         shape = np.array([1, -1] if rng.random() < 0.5 else [1, -2, 1])
         return first + np.arange(len(shape)), shape * rng.integers(1, 20) * rng.choice([-1, 1])
+    return market_maker(rng, 3, 58, delta, vega)
+
+
+def market_maker(
+    rng: np.random.Generator, underlyings: int, options: int, delta: np.ndarray, vega: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(instruments, lots): so many options of each of some underlyings, vega balanced, delta hedged."""
     found, lots = [], []
-    for u in rng.choice(UNDERLYINGS, 3, replace=False) * PER:
-        held = u + 1 + rng.choice(OPTIONS, 58, replace=False)
-        size = (rng.integers(1, 30, 58) * rng.choice([-1, 1], 58)).astype(float)
+    for u in rng.choice(UNDERLYINGS, underlyings, replace=False) * PER:
+        held = u + 1 + rng.choice(OPTIONS, options, replace=False)
+        size = (rng.integers(1, 30, options) * rng.choice([-1, 1], options)).astype(float)
+        if abs(np.sign(size).sum()) == options:
+            size[0] = -size[0]  # there must be something to balance with
         bought = size > 0
-        size[~bought] *= (size * vega[held])[bought].sum() / -(size * vega[held])[~bought].sum()
+        ratio = (size * vega[held])[bought].sum() / max(-(size * vega[held])[~bought].sum(), 1.0)
+        size[~bought] *= min(max(ratio, 0.01), 100.0)  # what is sold may have next to no vega
         size = np.rint(size)
         found.append(np.append(held, u))
         lots.append(np.append(size, -np.rint((size * delta[held]).sum() / delta[u])))
@@ -135,9 +160,13 @@ def _book(accounts: int, distinct: int, tables: Tables) -> Book:
     """`distinct` portfolios, repeated; every account has its own cash."""
     rng = np.random.default_rng(11)
     delta, _, vega, _ = (column.astype(float) for column in instrument_greeks(INSTRUMENTS, tables.market)[:4])
-    drawn = [_positions(rng, delta, vega) for _ in range(distinct)]
+    return book_of([_positions(rng, delta, vega) for _ in range(distinct)], accounts // distinct, tables, rng)
+
+
+def book_of(drawn: list[tuple[np.ndarray, np.ndarray]], repeats: int, tables: Tables, rng: np.random.Generator) -> Book:
+    """Portfolios, repeated, with cash that makes NLV = IM x (1.02 + exponential(0.8))."""
+    accounts = len(drawn) * repeats
     ordered = [np.argsort(instruments, kind="stable") for instruments, _ in drawn]
-    repeats = accounts // distinct
     sizes = np.tile([len(o) for o in ordered], repeats)
     pointer = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     held = np.concatenate([i[o] for (i, _), o in zip(drawn, ordered, strict=True)]).astype(np.int32)
@@ -150,23 +179,28 @@ def _book(accounts: int, distinct: int, tables: Tables) -> Book:
     return Book(legs, wanted.astype(np.int64) - sums.nlv_usd6)
 
 
+def untouched(book: Book) -> Touched:
+    """Nobody has traded."""
+    return Touched(np.zeros(book.count, np.bool_), Holdings())
+
+
 class Machine:
     """One way of computing a block, with the margins it keeps."""
 
     def __init__(self, book: Book, parameters: RiskParameters, pool: ThreadPoolExecutor) -> None:
-        self.book, self.parameters, self.pool = book, parameters, pool
+        self.parameters, self.pool = parameters, pool
         self.margins = empty_margins(book.count)
         self.stages: dict[str, int] = {}
 
-    def block(self, number: int, before: Tables | None, now: Tables) -> float:
+    def block(self, number: int, book: Book, touched: Touched, before: Tables | None, now: Tables) -> float:
         """Compute a block; seconds. Brute force computes everyone and no bound."""
-        began, book, p, m = time.perf_counter(), self.book, self.parameters, self.margins
+        began, p, m = time.perf_counter(), self.parameters, self.margins
         zeros = np.zeros(book.count, np.int64)
-        sums = account_sums(book.legs, book.cash_usd6, zeros, now, p)
+        sums = account_sums(book.legs, book.cash_usd6, zeros, now, p, self.pool.map)
         if not p.bound_accounts_min:
             compute(book.legs, np.arange(book.count), sums, now, p, m, number, spread=self.pool.map)
             return time.perf_counter() - began
-        plan = screen(book.legs, sums, m, zeros.astype(np.bool_), before, now, p, number)
+        plan = screen(book.legs, sums, m, touched, before, now, p, number, self.pool.map)
         first, rest = np.flatnonzero(plan.first), np.flatnonzero(plan.rest)
         compute(book.legs, first, sums, now, p, m, number, plan.may_bound, self.pool.map)
         compute(book.legs, rest, sums, now, p, m, number, spread=self.pool.map)
@@ -195,18 +229,31 @@ class Phase(NamedTuple):
     digest: str
 
 
-def _phases(book: Book, size: int, calm: int, crash: int, pool: ThreadPoolExecutor) -> dict[str, Phase]:
+def path(kinds: list[str]) -> Iterator[tuple[np.ndarray, float]]:
+    """(log moves since the start, multiple of the volatility) of blocks of these kinds."""
     rng, beta = np.random.default_rng(5), np.random.default_rng(6).uniform(0.8, 1.2, UNDERLYINGS)
-    brute, screened = Machine(book, BRUTE, pool), Machine(book, SCREENED, pool)
-    scenarios, move, before, found = _scenarios(size, 1), np.zeros(UNDERLYINGS), None, {}
-    kinds = ["start"] * 2 + ["calm"] * calm + ["crash"] * crash + ["scenario-set change"]
-    for number, kind in enumerate(kinds):
+    move = np.zeros(UNDERLYINGS)
+    for kind in kinds:
         move = move + 1.5e-4 * (0.6 * rng.standard_normal() + 0.8 * rng.standard_normal(UNDERLYINGS))
-        move = move - 0.005 * beta if kind == "crash" else move
+        move = move - 0.005 * beta if kind.startswith("crash") else move
+        yield move, 1.0 + 2e-4 * rng.standard_normal()
+
+
+def _phases(book: Book, size: int, calm: int, crash: int, pool: ThreadPoolExecutor) -> dict[str, Phase]:
+    rng, found = np.random.default_rng(7), {}
+    brute, screened = Machine(book, BRUTE, pool), Machine(book, SCREENED, pool)
+    scenarios, before = _scenarios(size, 1), None
+    kinds = ["start"] * 2 + ["calm"] * calm + ["crash"] * crash + ["scenario-set change"]
+    kinds += ["calm, a tenth trades"] * (calm // 2) + ["crash, a tenth trades"] * (crash // 2)
+    for number, (kind, (move, level)) in enumerate(zip(kinds, path(kinds), strict=True)):
+        book, touched = book.traded(rng) if "trades" in kind else (book, untouched(book))
         if kind == "scenario-set change":
             scenarios, before = _scenarios(size, 2), None
-        now = _tables(_market(move, 1.0 + 2e-4 * rng.standard_normal(), number * 12 / 86_400), scenarios)
-        seconds = brute.block(number, None, now), screened.block(number, before, now)
+        now = _tables(_market(move, level, number * 12 / 86_400), scenarios)
+        seconds = (
+            brute.block(number, book, touched, None, now),
+            screened.block(number, book, touched, before, now),
+        )
         phase = found.setdefault(kind, Phase([], [], 0, {}, ""))
         phase.brute.append(seconds[0])
         phase.screened.append(seconds[1])
@@ -231,7 +278,7 @@ def rows(small: bool) -> Iterator[Row]:
 def _row(kind: str, size: int, book: Book, phase: Phase, small: bool) -> Row:
     brute, screened = float(np.median(phase.brute)), float(np.median(phase.screened))
     share = round(float(np.median(np.array(phase.screened) / np.array(phase.brute))), 3)
-    limit = CALM_SHARE_MAX if kind == "calm" else CRASH_SHARE_MAX
+    limit = CALM_SHARE_MAX if kind.startswith("calm") else CRASH_SHARE_MAX
     stages = ", ".join(f"{count} {name}" for name, count in phase.stages.items())
     return Row(
         name=f"screened block, {kind}, S={size:,}", value=round(screened * 1e3, 2), unit="ms",
@@ -251,11 +298,11 @@ def _million(small: bool, pool: ThreadPoolExecutor) -> Row:
     before = _tables(market, scenarios)
     book = _book(accounts, distinct, before)
     machine = Machine(book, SCREENED, pool)
-    machine.block(0, None, before)
+    machine.block(0, book, untouched(book), None, before)
     taken = []
     for number in range(1, 2 if small else 4):
         now = _tables(_market(np.full(UNDERLYINGS, 1.5e-4 * number), 1.0, number * 12 / 86_400), scenarios)
-        taken.append(machine.block(number, before, now))
+        taken.append(machine.block(number, book, untouched(book), before, now))
         before = now
     seconds, memory = round(float(np.median(taken)), 3), peak_memory_mb()
     stages = ", ".join(f"{count} {name}" for name, count in machine.stages.items())

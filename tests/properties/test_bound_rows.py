@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine_risk import PARTITION, SEEDS, account_log, cache, feed
 
+from schemas import log_records as records
 from schemas.margin_batch import decode_batch
 from schemas.topics import BLOCKS_DONE, MARGIN_BATCHES, MARGIN_CALLS
+from streams.engine.margin import Margins, account_sums, compute, empty_margins
 from streams.engine.output import Output
 from streams.engine.risk import Risk
 
@@ -74,6 +76,61 @@ def test_bounds_hide_no_change_of_state_and_are_never_below_the_margin(seed: int
     assert machine.halted == calm.halted == ""
     assert bound or interval == 1
     assert interval > 1 or not bound
+
+
+def brute_force(machine: Risk, block: int) -> Margins:
+    """Exact margins of everybody at the barrier just passed, from nothing."""
+    book, p, tables = machine.book, machine.parameters, machine._tables()
+    assert tables is not None
+    legs, margins = book.legs(), empty_margins(len(book.accounts))
+    sums = account_sums(legs, book.cash(), book.entry_by_account(), tables, p)
+    compute(legs, np.arange(len(book.accounts)), sums, tables, p, margins, block)
+    return margins
+
+
+@given(SEEDS, st.sampled_from([0, 3, 64]))
+@settings(max_examples=12)
+def test_every_margin_of_a_block_is_out_before_the_next_exact_or_marked_with_its_keyframe(
+    seed: int, interval: int
+) -> None:
+    """Flagged accounts first: their calls are all of the first step. Then everybody. Interval 0: no bounds at all."""
+    machine = Risk(PARTITION, cache())
+    for raw in account_log(seed):
+        if interval:
+            govern(machine, interval)
+        steps = feed(machine, raw)
+        if raw[1] != records.BARRIER:
+            assert not values([o for step in steps for o in step], MARGIN_BATCHES)
+            continue
+        first, last = steps
+        assert {o.topic for o in first} <= {MARGIN_CALLS}
+        assert [o.topic for o in last] == [MARGIN_BATCHES, BLOCKS_DONE]
+        head, table = decode_batch(values(last, MARGIN_BATCHES)[0])
+        block = records.read_header(raw).block
+        done = orjson.loads(values(last, BLOCKS_DONE)[0])
+        assert head.block == done["block"] == block
+        rows, exact = table.to_pylist(), brute_force(machine, block)
+        assert [row["account"] for row in rows] == machine.book.accounts
+        names = [name for name in table.column_names if name != "account"]
+        expected = [
+            {"account": account} | {name: int(getattr(exact, name)[place]) for name in names}
+            for place, account in enumerate(machine.book.accounts)
+        ]
+        assert compare(block, expected, rows, max(interval, 1)) == done["bound"]
+
+
+def test_accounts_that_traded_keep_a_bound_and_their_calls() -> None:
+    """Over some worlds; what such rows say is held against brute force above."""
+    found: dict[str, int] = {}
+    for seed in range(6):
+        machine = Risk(PARTITION, cache())
+        for raw in account_log(seed):
+            govern(machine, 64)
+            for value in values([o for step in feed(machine, raw) for o in step], BLOCKS_DONE):
+                stages = orjson.loads(value)["stages"]
+                found = {name: found.get(name, 0) + stages.get(name, 0) for name in {*found, *stages}}
+    assert found["bound_traded"] > 10
+    assert found["bound_sup"] > 10
 
 
 @given(SEEDS)

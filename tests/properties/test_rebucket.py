@@ -58,6 +58,10 @@ def said(*pipelines: Pipeline) -> Said:
     return found
 
 
+BOUND_ONLY = {
+    "initial_margin_usd6", "maintenance_margin_usd6", "expected_shortfall_usd6", "stress_loss_usd6", "binding",
+    "stress_row", "keyframe_block",
+}  # fmt: skip
 SUMS = ("accounts", "warnings", "calls")  # a funding counts as an event in every partition
 
 
@@ -77,7 +81,11 @@ def test_what_is_said_of_each_account_is_what_was_never_moved(seed: int) -> None
 @pytest.mark.parametrize("bounds", [0, 1])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_chain_that_reorganises_across_the_change_goes_back_to_the_same_state(seed: int, bounds: int) -> None:
-    """bounds: margins that are no exact ones are remembered whole. Cuts stand before and amid the rollbacks."""
+    """bounds: margins that are no exact ones are remembered whole. Cuts stand before and amid the rollbacks.
+
+    When a margin is renewed depends on the place of its row and on the partition's other accounts. So rows of the same
+    keyframe are equal in everything, and others in all that is no bound.
+    """
     parameters = RiskParameters(finality_depth_blocks=8, bound_accounts_min=bounds)
     tree, inputs, chance = Tree(seed, parameters=parameters), Inputs(), random.Random(seed)
     inputs.add_listings(tree.listed)
@@ -93,8 +101,15 @@ def test_a_chain_that_reorganises_across_the_change_goes_back_to_the_same_state(
         moved = said(*run_with_change(inputs, inputs.order, cut, 3, 2))
         never = said(inputs.pipeline(2))
         assert any(key[0] == BLOCKS_DONE and key[1] > 0 for key in never)
-        assert {key: (moved.get(key), never[key]) for key in never if moved.get(key) != never[key]} == {}
+        assert {key: (moved.get(key), never[key]) for key in never if is_another(moved.get(key), never[key])} == {}
         assert moved.keys() == never.keys()
+
+
+def is_another(found: dict | None, expected: dict) -> bool:
+    """Whether two rows or events differ, beyond bounds of other keyframes."""
+    if found is None or found.get("keyframe_block") == expected.get("keyframe_block"):
+        return found != expected
+    return any(found[name] != value for name, value in expected.items() if name not in BOUND_ONLY)
 
 
 def test_there_and_back_is_the_same_state_for_accounts_money_and_memory() -> None:

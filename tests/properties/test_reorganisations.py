@@ -6,6 +6,7 @@ import random
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from branching_worlds import Tree, add, branching_world
 from engine_worlds import Inputs, LogStore, event, new_sequencer, option, scenario_set
@@ -30,6 +31,7 @@ def essence(machine: Risk) -> dict[str, Any]:
         "digest": machine.state_digest(),
         "book": machine.book.to_plain(),
         "lines": machine.lines.to_plain(),
+        "held": machine.held.to_plain(),
         "margins": {name: values.tobytes() for name, values in machine.margins._asdict().items()},
         "market": machine.market.to_plain(),
         "keyframe": machine.keyframe.to_plain(),
@@ -50,10 +52,12 @@ def surviving(log: list[bytes]) -> list[bytes]:
     return [raw[:8] + struct.pack("<Q", number[h.number]) + raw[16:] for h, raw in kept]
 
 
-def fed(log: list[bytes], rng: random.Random | None = None) -> Risk:
+def fed(log: list[bytes], rng: random.Random | None = None, keeps_bounds: bool = False) -> Risk:
     """A machine after the log; with `rng` dumped and loaded at some records."""
     machine = Risk(0, CACHE)
     for offset, raw in enumerate(log):
+        if keeps_bounds:
+            machine.parameters = msgspec.structs.replace(machine.parameters, bound_accounts_min=1)
         for _ in machine.steps(ACCOUNT_LOG, 0, offset, raw):
             pass
         if rng is not None and rng.random() < 0.2:
@@ -75,6 +79,17 @@ def test_after_every_rollback_the_state_is_that_of_a_straight_run(seed: int) -> 
     log, rng = inputs.pipeline(1).logs[ACCOUNT_LOG, 0], random.Random(seed)
     for place in [*rollbacks(log), len(log) - 1]:
         assert essence(fed(log[: place + 1], rng)) == essence(fed(surviving(log[: place + 1])))
+
+
+@given(SEEDS)
+@settings(max_examples=6)
+def test_rollbacks_change_no_bound(seed: int) -> None:
+    """Margins that are bounds, and what the bounds of trades begin from, are those of a straight run too."""
+    inputs, _ = branching_world(seed)
+    log, rng = inputs.pipeline(1).logs[ACCOUNT_LOG, 0], random.Random(seed)
+    for place in [*rollbacks(log), len(log) - 1]:
+        found = fed(log[: place + 1], rng, keeps_bounds=True)
+        assert essence(found) == essence(fed(surviving(log[: place + 1]), keeps_bounds=True))
 
 
 @pytest.mark.parametrize("depth", [1, 17, 63, 64])

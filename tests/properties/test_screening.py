@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels.account_events import INSTRUMENT_BITS
 from kernels.expected_shortfall import account_terms_wide
 from kernels.layout import PnlTable
 from kernels.reprice import pnl_change_bounds
-from kernels.screening import SATURATED_USD9, stress_change_bounds, sup_bound
+from kernels.screening import SATURATED_USD9, add_traded_lots, stress_change_bounds, sup_bound
 
 INSTRUMENTS, SCENARIOS, ROWS = 5, 8, 4
 
@@ -62,3 +63,44 @@ def test_the_bound_is_attained_by_one_leg_that_moves_alike_everywhere() -> None:
     before, now = (account_terms_wide(legs, lots, table, weights, 2, flat, np.array([0])) for table in (old, new))
     increase = sup_bound(np.array([0, 1]), legs, lots, *pnl_change_bounds(new, old))[0]
     assert now.es_usd9 == before.es_usd9 + increase == before.es_usd9 + 21
+
+
+def draw_lots(rng: np.random.Generator, limit: int) -> dict[int, int]:
+    held = np.flatnonzero(rng.random(INSTRUMENTS) < 0.6)
+    return {int(i): int(rng.integers(-limit, limit + 1)) for i in held}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    magnitude=st.sampled_from([1, 100, 2**20, 2**31 - 2]),
+    lots_limit=st.sampled_from([1, 1000, 2**24, 2**60]),
+    by_shortfall=st.booleans(),
+)
+def test_the_bound_of_trades_is_never_below_the_exact_terms(
+    seed: int, magnitude: int, lots_limit: int, by_shortfall: bool
+) -> None:
+    """Lots and tables change at once; one lot by its worst scenario, or by its expected shortfall."""
+    rng, row = np.random.default_rng(seed), int(seed % 3)
+    old, new = draw_pnl(rng, magnitude), draw_pnl(rng, magnitude)
+    weights = rng.integers(1, 100, SCENARIOS).astype(np.int32)
+    tail_mass, none = int(rng.integers(1, weights.sum())), np.zeros((INSTRUMENTS, 1), np.int64)
+    then, now = draw_lots(rng, lots_limit), draw_lots(rng, lots_limit)
+
+    def shortfall(lots: dict[int, int], pnl: PnlTable) -> int:
+        legs, size = np.array(list(lots), np.int32), np.array(list(lots.values()), np.int64)
+        return account_terms_wide(legs, size, pnl, weights, tail_mass, none, np.zeros(1, np.int64)).es_usd9
+
+    one_lot = np.stack([-old.minimum_usd9, old.maximum_usd9])
+    if by_shortfall:
+        one_lot = np.array([[shortfall({i: side}, old) for i in range(INSTRUMENTS)] for side in (1, -1)])
+    legs = np.array(list(now), np.int32), np.array(list(now.values()), np.int64)
+    pointers = np.array([0] * (row + 1) + [len(now)], np.int64)
+    keys = np.array([row << INSTRUMENT_BITS | i for i in then] + [(row + 1) << INSTRUMENT_BITS], np.int64)
+    held = np.array([*then.values(), 2**60], np.int64)  # the last one is another row's
+    increase = sup_bound(pointers, *legs, *pnl_change_bounds(new, old))
+    add_traded_lots(np.array([row]), pointers, *legs, keys, held, one_lot, new.exponent, increase)
+    assert increase[row] == SATURATED_USD9 or shortfall(now, new) <= shortfall(then, old) + int(increase[row])
+    assert not increase[:row].any()
+    if magnitude * lots_limit < 2**50:
+        assert increase[row] != SATURATED_USD9

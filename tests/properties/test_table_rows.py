@@ -68,7 +68,8 @@ def assert_same(found: Tables, expected: Tables) -> None:
         for one, other in zip(mine, theirs, strict=True):
             assert np.asarray(one).dtype == np.asarray(other).dtype
             assert np.asarray(one).tobytes() == np.asarray(other).tobytes(), field.name
-    assert found.inputs is not None and expected.inputs is not None
+    assert found.inputs is not None
+    assert expected.inputs is not None
     assert np.array_equal(found.inputs.guarded_usd9, expected.inputs.guarded_usd9)
     assert all(np.array_equal(*columns) for columns in zip(found.inputs.shocks, expected.inputs.shocks, strict=True))
     assert found.digest == expected.digest
