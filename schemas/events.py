@@ -268,8 +268,8 @@ class ModelFitListing(Event, frozen=True, tag="model_fit"):
     kind: Literal["garch-t", "gjr-skew-t"]
     time_ms: TimeMs
     omega_e18: Annotated[int, Meta(ge=1, lt=2**62)]
-    alpha_e12: Annotated[int, Meta(ge=0, le=10**12)]
-    gamma_e12: Annotated[int, Meta(ge=-(10**12), le=2 * 10**12)]
+    alpha_e12: Annotated[int, Meta(ge=0, le=2 * 10**12)]
+    gamma_e12: Annotated[int, Meta(ge=-2 * 10**12, le=2 * 10**12)]
     beta_e12: Annotated[int, Meta(ge=0, lt=10**12)]
 
 

@@ -110,8 +110,8 @@ class VarianceModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     kind: Literal["multi-speed", "ewma", "historical", "garch-t", "gjr-skew-t"] = "multi-speed"
     refit_bars: Annotated[int, Meta(ge=1, le=100_000)] = 720
-    fit_bars: Annotated[int, Meta(ge=100, le=100_000)] = 17_520
-    fit_bars_min: Annotated[int, Meta(ge=100, le=100_000)] = 2_160
+    fit_bars: Annotated[int, Meta(ge=30, le=100_000)] = 17_520
+    fit_bars_min: Annotated[int, Meta(ge=30, le=100_000)] = 2_160
     refit_delay_blocks: Annotated[int, Meta(ge=1, le=100_000)] = 64
 
     def __post_init__(self) -> None:
