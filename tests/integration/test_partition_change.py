@@ -10,16 +10,23 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from msgspec import UNSET, structs
 from typer.testing import CliRunner, Result
 
+from schemas.events import ParametersListing
 from schemas.margin_batch import decode_batch
-from schemas.topics import MARGIN_BATCHES, PUBLIC_OUTPUTS, topic_specs
+from schemas.risk_parameters import RiskParameters, ScenarioModel, parameters_document
+from schemas.topics import INSTRUMENTS, MARGIN_BATCHES, MARKET_LOG, PUBLIC_OUTPUTS, topic_specs
 from streams.cli.errors import CommandError
 from streams.cli.partitions import app
+from streams.engine.model_epochs import ModelEpochs
+from streams.engine.output import Output
 from streams.pipeline import partition_change
 from streams.pipeline.config import PipelineConfig, read_config, write_config
 from streams.pipeline.feed import Feeder
@@ -41,12 +48,18 @@ BLOCKS = 14
 class Installation:
     """Workers, inputs and outputs of a configuration that may change."""
 
-    def __init__(self, broker: Broker, folder: Path) -> None:
+    def __init__(self, broker: Broker, folder: Path, parameters: RiskParameters | None = None) -> None:
+        """With `parameters` a model worker adds listings, so that blocks do not count them."""
         self.world = chaos_world(seed=11, blocks=BLOCKS, events=300)
         self.blocks = list(self.world.blocks)
+        if parameters is not None:
+            document = ParametersListing(version=1, id="parameters", document=parameters_document(parameters))
+            listings = [document if isinstance(one, ParametersListing) else one for one in self.world.listings]
+            self.world = replace(self.world, listings=listings)
+            self.blocks = [one._replace(block=structs.replace(one.block, listing_count=UNSET)) for one in self.blocks]
         first = PipelineConfig(
             bootstrap=broker.address, prefix=f"t{uuid.uuid4().hex[:10]}.", folder=str(folder), partitions=2,
-            session_s=2.0, checkpoint_every=3, log_format="json",
+            session_s=2.0, checkpoint_every=3, log_format="json", model=parameters is not None,
         )  # fmt: skip
         self.file = folder / "config.json"
         write_config(self.file, first)
@@ -96,8 +109,6 @@ class Installation:
 
     def outputs(self, generation: int, partitions: int) -> Values:
         """What readers take of a generation."""
-        from msgspec import structs
-
         settings = structs.replace(self.config, generation=generation).settings()
         return take(asyncio.run(read_back(settings, partitions))).values
 
@@ -249,3 +260,40 @@ def test_a_sequencer_of_the_old_generation_stops_at_the_seal(installation: Insta
         process.kill()
         process.communicate()
     assert "market.log is over: 1 partitions now, generation 1" in said
+
+
+FOLLOWED = RiskParameters(
+    finality_depth_blocks=1,
+    scenario_model=ScenarioModel(epoch_bars=2, bar_ms=1_000, horizon_seconds=60, scenarios=256, residuals=256),
+)
+
+
+async def _records(config: PipelineConfig, topic: str) -> list[tuple[bytes, tuple]]:
+    reader = LogReader(config.settings())
+    await reader.start()
+    name = config.settings().topic(topic)
+    found = await reader.read(name, 0, *await reader.bounds(name, 0))
+    await reader.stop()
+    return [(record.value, tuple(record.headers)) for record in found]
+
+
+def test_the_risk_model_goes_with_it(broker: Broker, tmp_path: Path) -> None:
+    """Sets and listings over two changes are those of one model that was fed the logs of all generations."""
+    installation = Installation(broker, tmp_path, FOLLOWED)
+    configs = [installation.config]
+    for blocks, partitions in ((installation.blocks[:7], 3), (installation.blocks[7:], 1)):
+        installation.run(blocks)
+        assert installation.change(partitions).exit_code == 0  # says what the worker had not said when it stopped
+        configs.append(installation.config)
+    pure, said = ModelEpochs(), list[Output]()
+    for config in configs:
+        before = len(said)
+        for offset, (value, headers) in enumerate(asyncio.run(_records(config, MARKET_LOG))):
+            said += [o for found in pure.steps(MARKET_LOG, 0, offset, value, headers) for o in found]
+        pure.begin_log()
+        assert len(said) > before or config is configs[-1], "each generation has sets of its own"
+    expected = [orjson.loads(o.value or b"") for o in said if o.topic == INSTRUMENTS]
+    listed = [orjson.loads(value) for value, _ in asyncio.run(_records(installation.config, INSTRUMENTS))]
+    epochs = {one["id"]: one["digest"] for one in listed if str(one.get("id", "")).startswith("scenario-epoch")}
+    assert list(epochs.items()) == [(one["id"], one["digest"]) for one in expected]
+    asyncio.run(_remove_all(installation.config))

@@ -145,6 +145,29 @@ def test_a_coin_that_comes_later_joins_the_sets() -> None:
     assert z.spot_log_return[z.underlyings.index("Z")].any()
 
 
+def with_partitions(pipeline: Modelled, partitions: int) -> Modelled:
+    """Where it goes on with another number of partitions: the model as it is, at the beginning of another log."""
+    pipeline.model = ModelEpochs.load(pipeline.model.dump())
+    pipeline.model.begin_log()
+    pipeline.fed = 0
+    made = pipeline.with_partitions(partitions)
+    assert isinstance(made, Modelled)
+    return made
+
+
+@pytest.mark.parametrize("cut", [9, 150, 301])
+def test_another_number_of_partitions_changes_no_set(cut: int) -> None:
+    pipeline, inputs = Modelled(), world()
+    place: dict[tuple[str, int], int] = {}
+    for number, log in enumerate(inputs.order):
+        if number == cut:
+            pipeline = with_partitions(pipeline, 3)
+        pipeline.push(*log, inputs.logs[log][place.get(log, 0)])
+        place[log] = place.get(log, 0) + 1
+    assert pipeline.outputs == run().outputs
+    assert pipeline.model.next_offset == len(pipeline.logs[MARKET_LOG, 0])
+
+
 @pytest.mark.parametrize("cut", [1, 40, 97, 150])
 def test_a_worker_restored_anywhere_says_the_same(cut: int) -> None:
     log, outputs = run().logs[MARKET_LOG, 0], []
