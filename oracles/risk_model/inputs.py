@@ -192,11 +192,12 @@ def _correlation(
 
 
 def _known(state: RiskModelState, surfaces: tuple[str, ...], kind: int) -> list[tuple[int, int]]:
-    """(position among ``surfaces``, number among the state's surface factors) of those of a kind with a history."""
+    """(position among ``surfaces``, number among the state's surface factors) of those of a kind whose history is long
+    enough, and says something: one that never moved is no evidence that it does not."""
     listed = state.spec.option_underlyings
     pairs = [(o, kind * len(listed) + listed.index(asset)) for o, asset in enumerate(surfaces) if asset in listed]
     least = bars_of(NEW_ASSET_HOURS, state.spec.interval_ms)
-    return [(o, f) for o, f in pairs if state.vol_bars[f] >= least]
+    return [(o, f) for o, f in pairs if state.vol_bars[f] >= least and state.surface_stddev(f, 1) > 0.0]
 
 
 def _known_factors(state: RiskModelState, surfaces: tuple[str, ...]) -> list[tuple[int, int]]:

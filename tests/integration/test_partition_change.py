@@ -293,7 +293,8 @@ def test_the_risk_model_goes_with_it(broker: Broker, tmp_path: Path) -> None:
         pure.begin_log()
         assert len(said) > before or config is configs[-1], "each generation has sets of its own"
     expected = [orjson.loads(o.value or b"") for o in said if o.topic == INSTRUMENTS]
-    listed = [orjson.loads(value) for value, _ in asyncio.run(_records(installation.config, INSTRUMENTS))]
-    epochs = {one["id"]: one["digest"] for one in listed if str(one.get("id", "")).startswith("scenario-epoch")}
+    values = [orjson.loads(value) for value, _ in asyncio.run(_records(installation.config, INSTRUMENTS))]
+    listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    epochs = {one["id"]: one["digest"] for one in listed if str(one["id"]).startswith("scenario-epoch")}
     assert list(epochs.items()) == [(one["id"], one["digest"]) for one in expected]
     asyncio.run(_remove_all(installation.config))
