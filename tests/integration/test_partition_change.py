@@ -14,12 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from msgspec import UNSET, structs
 from typer.testing import CliRunner, Result
 
-from schemas.events import ParametersListing
+from oracles.risk_model.bars import Bars, write_bars
+from schemas.events import OpenInterestListing, ParametersListing
 from schemas.margin_batch import decode_batch
 from schemas.risk_parameters import RiskParameters, ScenarioModel, parameters_document
 from schemas.topics import INSTRUMENTS, MARGIN_BATCHES, MARKET_LOG, PUBLIC_OUTPUTS, topic_specs
@@ -30,6 +32,7 @@ from streams.engine.output import Output
 from streams.pipeline import partition_change
 from streams.pipeline.config import PipelineConfig, read_config, write_config
 from streams.pipeline.feed import Feeder
+from streams.pipeline.model_state import mean_open_interest_usd
 from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.replay.world import BlockInputs
@@ -45,6 +48,9 @@ from tests.chaos.world import chaos_world
 BLOCKS = 14
 
 
+OPEN_INTEREST = OpenInterestListing(version=1, id="open", underlying="BTC", time_ms=0, open_usd6=50_000 * 10**6)
+
+
 class Installation:
     """Workers, inputs and outputs of a configuration that may change."""
 
@@ -55,7 +61,7 @@ class Installation:
         if parameters is not None:
             document = ParametersListing(version=1, id="parameters", document=parameters_document(parameters))
             listings = [document if isinstance(one, ParametersListing) else one for one in self.world.listings]
-            self.world = replace(self.world, listings=listings)
+            self.world = replace(self.world, listings=[*listings, OPEN_INTEREST])
             self.blocks = [one._replace(block=structs.replace(one.block, listing_count=UNSET)) for one in self.blocks]
         first = PipelineConfig(
             bootstrap=broker.address, prefix=f"t{uuid.uuid4().hex[:10]}.", folder=str(folder), partitions=2,
@@ -277,6 +283,14 @@ async def _records(config: PipelineConfig, topic: str) -> list[tuple[bytes, tupl
     return [(record.value, tuple(record.headers)) for record in found]
 
 
+def _bars(folder: Path) -> Path:
+    """Forty days of a market with ten thousand times the open interest as volume."""
+    close = 100.0 * np.exp(np.cumsum(np.random.default_rng(1).normal(0.0, 0.01, 960)))
+    times = 3_600_000 * np.arange(480_000, 480_960)
+    write_bars(Bars("BTC", 3_600_000, times, close, close, close, close, np.full(960, 1e6)), folder / "bars.csv")
+    return folder / "bars.csv"
+
+
 def test_the_risk_model_goes_with_it(broker: Broker, tmp_path: Path) -> None:
     """Sets and listings over two changes are those of one model that was fed the logs of all generations."""
     installation = Installation(broker, tmp_path, FOLLOWED)
@@ -297,4 +311,9 @@ def test_the_risk_model_goes_with_it(broker: Broker, tmp_path: Path) -> None:
     listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
     epochs = {one["id"]: one["digest"] for one in listed if str(one["id"]).startswith("scenario-epoch")}
     assert list(epochs.items()) == [(one["id"], one["digest"]) for one in expected]
+    assert pure.model is not None
+    assert mean_open_interest_usd(pure) == {"BTC": 50_000.0}
+    suggested = installation.command("parameters", "suggest", "--bars", f"BTC={_bars(tmp_path)}")
+    tiers = suggested["document"]["concentration"][0]["tiers"]
+    assert tiers[-1]["above_usd6"] < 10**6 * 10**6, "by the open interest of 50,000 USD, not by the volume of billions"
     asyncio.run(_remove_all(installation.config))
