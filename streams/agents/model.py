@@ -39,6 +39,7 @@ class ModelRuntime(Runtime):
     async def start(self, app: RoleApp) -> None:
         await super().start(app)
         self._answered: set[tuple[str, int]] = set()
+        self._missed = (0, 0)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="fit")
         self._fitting = asyncio.create_task(self._fit_on_request())
 
@@ -59,12 +60,16 @@ class ModelRuntime(Runtime):
     async def _requests(self) -> list[FitRequest]:
         """Fits under way that this life has not answered."""
         found: list[FitRequest] = []
+        missed = self._missed
 
         def collect(machine: ModelEpochs) -> tuple[bool, list[Output]]:
             found.extend(machine.requests())
+            self._missed = machine.refits.late, machine.refits.lost
             return True, []
 
         await self.shell.ask(0, collect)
+        if self._missed != missed:
+            note("fits_missed", late=self._missed[0], lost=self._missed[1])
         self._answered &= {_name(one) for one in found}  # what the log has by now is asked for no more
         return [one for one in found if _name(one) not in self._answered]
 
