@@ -41,7 +41,7 @@ GOVERNED = RiskParameters(
 )  # fmt: skip
 
 
-REFITTED_BLOCKS, ASKED_AT, REFIT_BARS = 58, 33, 15
+REFITTED_BLOCKS, ASKED_AT, REFIT_BARS = 60, 34, 15  # the block that asks for the first fits is the 34th
 REFITTED = structs.replace(
     GOVERNED,
     scenario_model=structs.replace(
@@ -108,9 +108,12 @@ class Site:
         return await self.reader.read(name, 0, *await self.reader.bounds(name, 0))
 
     async def replayed(self) -> Replayed:
-        """What a machine without any fitter makes of market.log, once every fit that it asks for is recorded."""
+        """What a machine without any fitter makes of market.log, once every fit that it asks for is listed (the next
+        block records it)."""
+        found = replay(await self.records(MARKET_LOG))
+        asked = {named(one) for one in found.requests}
         async with asyncio.timeout(LIMIT_S):
-            while (found := replay(await self.records(MARKET_LOG))).machine.requests():
+            while not asked <= {(one["underlying"], one["time_ms"]) for one in await self.listings("model_fit")}:
                 await asyncio.sleep(0.1)
         return found
 
@@ -126,6 +129,10 @@ class Replayed(NamedTuple):
     requests: list[FitRequest]
 
 
+def named(request: FitRequest) -> tuple[str, int]:
+    return request.underlying, request.time_ms
+
+
 def replay(log: list[ConsumerRecord]) -> Replayed:
     """The log through a machine, and all fits that it asked for."""
     machine, outputs = ModelEpochs(), list[Output]()
@@ -133,7 +140,7 @@ def replay(log: list[ConsumerRecord]) -> Replayed:
     for record in log:
         for found in machine.steps(MARKET_LOG, 0, record.offset, record.value, record.headers):
             outputs += found
-        requests |= {(one.underlying, one.time_ms): one for one in machine.requests()}
+        requests |= {named(one): one for one in machine.requests()}
     return Replayed(machine, outputs, list(requests.values()))
 
 
@@ -177,7 +184,7 @@ async def test_fits_are_recorded_and_a_worker_killed_in_one_makes_it_again(broke
         await site.feeder.send_listings(made)
         await site.feed_only(ASKED_AT)
         os.kill(int(site.pid_file.read_text()), signal.SIGKILL)
-        await site.replayed()
+        assert (await site.replayed()).requests
         for blocks in (REFIT_BARS, REFITTED_BLOCKS - ASKED_AT - REFIT_BARS):
             await site.feed(blocks)
             replayed = await site.replayed()
@@ -189,7 +196,7 @@ async def test_fits_are_recorded_and_a_worker_killed_in_one_makes_it_again(broke
     assert len(replayed.requests) >= 4
     listed = {(one["underlying"], one["time_ms"]): one for one in fits}
     for request in replayed.requests:
-        one, again = listed.pop((request.underlying, request.time_ms)), fitted(request)
+        one, again = listed.pop(named(request)), fitted(request)
         assert {name: one[name] for name in again._fields} == again._asdict()
     assert not listed
     assert (replayed.machine.refits.late, replayed.machine.refits.lost) == (0, 0)
