@@ -104,10 +104,12 @@ class Catalogue:
             return self._underlying_refusal(listing)
         if kind == "parameters":
             return _parameters_refusal(listing["document"])
+        if kind in ("instrument", "model_fit", "open_interest") and listing["underlying"] not in self.underlying_index:
+            return f"underlying {listing['underlying']} is not listed"
+        if kind == "model_fit":
+            return _fit_refusal(listing)
         if kind != "instrument":
             return None
-        if listing["underlying"] not in self.underlying_index:
-            return f"underlying {listing['underlying']} is not listed"
         if listing["instrument"] in self.instrument_index:
             return "instrument is listed already"
         dated = listing["kind"] in ("future", "call", "put")
@@ -205,6 +207,13 @@ class Catalogue:
         for listing in listings:
             catalogue.apply(listing)
         return catalogue
+
+
+def _fit_refusal(listing: dict) -> str | None:
+    alpha, gamma, beta = listing["alpha_e12"], listing["gamma_e12"], listing["beta_e12"]
+    if 2 * alpha + gamma + 2 * beta >= 2 * 10**12:
+        return "alpha + gamma / 2 + beta must be below one"
+    return "alpha + gamma must not be negative" if alpha + gamma < 0 else None
 
 
 def _parameters_refusal(document: dict) -> str | None:

@@ -281,7 +281,39 @@ class HaltListing(Event, frozen=True, tag="halt"):
     reason: Annotated[str, Meta(min_length=1, max_length=200, pattern=PRINTED)]
 
 
-Listing = UnderlyingListing | InstrumentListing | ScenarioSetListing | ParametersListing | HaltListing
+class ModelFitListing(Event, frozen=True, tag="model_fit"):
+    """GARCH parameters of an underlying, fitted to its bars up to the one that starts at `time_ms`, by the model worker
+    (streams/engine/model_refits.py): h' = omega + (alpha + gamma [e < 0]) e**2 + beta h, per bar and without season.
+    """
+
+    id: Name
+    underlying: Name
+    kind: Literal["garch-t", "gjr-skew-t"]
+    time_ms: TimeMs
+    omega_e18: Annotated[int, Meta(ge=1, lt=2**62)]
+    alpha_e12: Annotated[int, Meta(ge=0, le=2 * 10**12)]
+    gamma_e12: Annotated[int, Meta(ge=-2 * 10**12, le=2 * 10**12)]
+    beta_e12: Annotated[int, Meta(ge=0, lt=10**12)]
+
+
+class OpenInterestListing(Event, frozen=True, tag="open_interest"):
+    """What is open in the market of an underlying, as an oracle states it. The last statement counts."""
+
+    id: Name
+    underlying: Name
+    time_ms: TimeMs
+    open_usd6: Annotated[int, Meta(ge=0, lt=2**60)]
+
+
+Listing = (
+    UnderlyingListing
+    | InstrumentListing
+    | ScenarioSetListing
+    | ParametersListing
+    | HaltListing
+    | ModelFitListing
+    | OpenInterestListing
+)
 
 
 # -- auction.bids

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 FINALITY_DEPTH_MAX = 256
 RatioE6 = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -100,12 +100,31 @@ class CollateralFactor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     factor_e6: RatioE6
 
 
+class VarianceModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the risk model estimates the variances of spots (infra/docs/risk_model.md).
+
+    The GARCH kinds are fitted every `refit_bars` bars to the last `fit_bars` returns, first when there are
+    `fit_bars_min`. A fit takes effect `refit_delay_blocks` blocks after the block that ended its last bar; one that is
+    recorded later, with the block after.
+    """
+
+    kind: Literal["multi-speed", "ewma", "historical", "garch-t", "gjr-skew-t"] = "multi-speed"
+    refit_bars: Annotated[int, Meta(ge=1, le=100_000)] = 720
+    fit_bars: Annotated[int, Meta(ge=30, le=100_000)] = 17_520
+    fit_bars_min: Annotated[int, Meta(ge=30, le=100_000)] = 2_160
+    refit_delay_blocks: Annotated[int, Meta(ge=1, le=100_000)] = 64
+
+    def __post_init__(self) -> None:
+        if self.fit_bars_min > self.fit_bars:
+            raise ValueError("fit_bars_min is above fit_bars")
+
+
 class ScenarioModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How scenario sets follow the market (`dpme run model`): every `epoch_bars` bars a new set, off while that is 0.
 
-    The standard deviations of spots and volatility levels follow the risk model within bounds (annual) and speeds (at
-    most so much of the last epoch's up, or down). A set takes effect `delay_blocks` blocks after the block whose
-    market ended its last bar, once that block is final.
+    The standard deviations of spots, volatility levels and skews follow the risk model within bounds (annual) and
+    speeds (at most so much of the last epoch's up, or down). A set takes effect `delay_blocks` blocks after the block
+    whose market ended its last bar, once that block is final.
     """
 
     epoch_bars: Annotated[int, Meta(ge=0, le=100_000)] = 0
@@ -119,6 +138,12 @@ class ScenarioModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rise_max_e6: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 1_000_000
     fall_max_e6: Annotated[int, Meta(ge=0, le=1_000_000)] = 50_000
     delay_blocks: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    variance: VarianceModel | UnsetType = UNSET
+    """Left out: the defaults. So documents from before it keep their digests."""
+
+    @property
+    def variances(self) -> VarianceModel:
+        return self.variance if isinstance(self.variance, VarianceModel) else VarianceModel()
 
     def __post_init__(self) -> None:
         if self.scenarios & (self.scenarios - 1):

@@ -22,14 +22,12 @@ from kernels.variance import ewma_path
 from oracles.risk_model.bars import Bars
 from oracles.risk_model.garch_model import GarchKind, GarchPath, walk_forward_garch
 from oracles.risk_model.tails import normal_tail, skew_t_tails
-from oracles.risk_model.variance_model import YEAR_HOURS, bars_of, variance_history
+from oracles.risk_model.variance_model import EWMA_DECAY_A_DAY, YEAR_HOURS, bars_of, variance_history
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
 DEFAULT_MODEL = "multi-speed-stress"
-EWMA_DECAY_A_DAY = 0.94
-"""RiskMetrics (1996)."""
 SHORT_HORIZON_HOURS = 6
 """Below it residuals of one year are used, from it on of three."""
 

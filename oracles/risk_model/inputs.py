@@ -1,7 +1,9 @@
 """From the state of the risk model to what a scenario set is drawn from: volatilities, correlations, residual bank.
 
-Factors with history take theirs from the state. The others follow governed numbers (``SurfaceParameters``), and their
-residuals are those of a donor shifted in time: tails as fat as the donor's, no link but the stated correlation.
+Factors with history take theirs from the state: so a skew follows its spot by the risk-reversal beta of its own
+history (correlation x its volatility / the spot's), whose sign nobody has to know. The others follow governed numbers
+(``SurfaceParameters``), and their residuals are those of a donor shifted in time: tails as fat as the donor's, no link
+but the stated correlation.
 
 **Fallbacks**, each reported by name. Reference: the first underlying; if it is bad itself, ``REFERENCE_VOLATILITY``.
 
@@ -38,6 +40,7 @@ REFERENCE_VOLATILITY = 1.5
 """Annual, of a reference asset that has no history of its own."""
 NEW_ASSET_HOURS, STALE_HOURS = 720, 24
 WITH_OWN_NOISE = ("new_asset", "constant_prices", "stale")
+LEVEL, SKEW = 0, 1  # kinds of surface factors, in the order of the state and of a set
 RESIDUAL_LIMIT = 1_000.0
 """Whitened residuals are clipped here: beyond it lies nothing but bad data."""
 _SHRINK = 1e-6  # keeps a repaired matrix positive definite through its rounding to 1e-9
@@ -91,12 +94,13 @@ def scenario_inputs(
     spot = _spot_volatilities(state, bars, reasons, horizon_seconds)
     level, unknown = _level_volatilities(state, surfaces, bars, horizon_seconds, given)
     root_years = math.sqrt(horizon_seconds / (YEAR_HOURS * 3_600))
-    flat = (np.full(len(surfaces), v * root_years) for v in (given.skew_volatility, given.rate_volatility))
+    skew = _skew_volatilities(state, surfaces, bars, given.skew_volatility * root_years)
+    rate = np.full(len(surfaces), given.rate_volatility * root_years)
     fitting = [h for h in spec.horizons if h <= max(bars, 1)] or [min(spec.horizons)]
     return ScenarioInputs(
         spec.underlyings,
         surfaces,
-        FactorVolatilities(spot, level, *flat),
+        FactorVolatilities(spot, level, skew, rate),
         _correlation(state, surfaces, spot, reasons, given),
         residual_bank(state, surfaces, max(fitting)),
         horizon_seconds,
@@ -142,15 +146,22 @@ def _spot_volatilities(state: RiskModelState, bars: float, reasons: dict[str, st
 def _level_volatilities(
     state: RiskModelState, surfaces: tuple[str, ...], bars: float, horizon_seconds: int, given: SurfaceParameters
 ) -> tuple[FloatArray, list[Finding]]:
-    known = {
-        asset: state.level_stddev(o, max(int(bars), 1)) * math.sqrt(min(bars, 1.0))
-        for o, asset in enumerate(state.spec.option_underlyings)
-        if state.vol_bars[o] >= bars_of(NEW_ASSET_HOURS, state.spec.interval_ms)
-    }
+    known = {surfaces[o]: _surface_stddev(state, f, bars) for o, f in _known(state, surfaces, LEVEL)}
     least = given.level_volatility * math.sqrt(horizon_seconds / (YEAR_HOURS * 3_600))
     fallback = max([least, *known.values()])
     missing = [Finding("no_volatility_history", asset) for asset in surfaces if asset not in known]
     return np.array([known.get(asset, fallback) for asset in surfaces]), missing
+
+
+def _skew_volatilities(state: RiskModelState, surfaces: tuple[str, ...], bars: float, given: float) -> FloatArray:
+    out = np.full(len(surfaces), given)
+    for o, f in _known(state, surfaces, SKEW):
+        out[o] = _surface_stddev(state, f, bars)
+    return out
+
+
+def _surface_stddev(state: RiskModelState, f: int, bars: float) -> float:
+    return state.surface_stddev(f, max(int(bars), 1)) * math.sqrt(min(bars, 1.0))
 
 
 def _correlation(
@@ -170,7 +181,7 @@ def _correlation(
         nearest_correlation(spots), rows, level_to_own_spot=given.level_to_own_spot,
         level_to_level=given.level_to_level, rate_to_rate=given.rate_to_rate,
     )  # fmt: skip
-    places = [(len(assets) + o, len(assets) + k) for o, k in _known_levels(state, surfaces)]
+    places = _known_factors(state, surfaces)
     for at, source in places:
         matrix[at, : len(assets)] = matrix[: len(assets), at] = present[source, : len(assets)]
         for other, other_source in places:
@@ -180,11 +191,20 @@ def _correlation(
     return shrunk
 
 
-def _known_levels(state: RiskModelState, surfaces: tuple[str, ...]) -> list[tuple[int, int]]:
-    """(position among ``surfaces``, position among the state's option underlyings) of levels with a history."""
-    position = {asset: o for o, asset in enumerate(state.spec.option_underlyings)}
-    known = [(o, position[asset]) for o, asset in enumerate(surfaces) if asset in position]
-    return [pair for pair in known if state.vol_bars[pair[1]] >= bars_of(NEW_ASSET_HOURS, state.spec.interval_ms)]
+def _known(state: RiskModelState, surfaces: tuple[str, ...], kind: int) -> list[tuple[int, int]]:
+    """(position among ``surfaces``, number among the state's surface factors) of those of a kind whose history is long
+    enough, and says something: one that never moved is no evidence that it does not."""
+    listed = state.spec.option_underlyings
+    pairs = [(o, kind * len(listed) + listed.index(asset)) for o, asset in enumerate(surfaces) if asset in listed]
+    least = bars_of(NEW_ASSET_HOURS, state.spec.interval_ms)
+    return [(o, f) for o, f in pairs if state.vol_bars[f] >= least and state.surface_stddev(f, 1) > 0.0]
+
+
+def _known_factors(state: RiskModelState, surfaces: tuple[str, ...]) -> list[tuple[int, int]]:
+    """(factor of the set, factor of the state) of levels and skews with a history."""
+    spots = len(state.spec.underlyings)
+    kinds = [(kind, o, f) for kind in (LEVEL, SKEW) for o, f in _known(state, surfaces, kind)]
+    return [(spots + kind * len(surfaces) + o, spots + f) for kind, o, f in kinds]
 
 
 def residual_bank(state: RiskModelState, surfaces: tuple[str, ...], horizon: int) -> ResidualBank:
@@ -198,7 +218,7 @@ def residual_bank(state: RiskModelState, surfaces: tuple[str, ...], horizon: int
     spots, number = len(state.spec.underlyings), len(residuals)
     names = factor_names(state.spec.underlyings, surfaces)
     columns: dict[int, FloatArray] = {u: residuals[:, u] for u in range(spots)}
-    columns |= {spots + o: residuals[:, spots + k] for o, k in _known_levels(state, surfaces)}
+    columns |= {at: residuals[:, source] for at, source in _known_factors(state, surfaces)}
     out = np.empty((len(names), number))
     for f in range(len(names)):
         donor = np.roll(residuals[:, 0], f * number // len(names))

@@ -8,6 +8,9 @@ horizon, from which scenarios are drawn (``oracles.risk_model.inputs``).
 Bad input never enters: each finding is returned by name, the asset simply has no bar then. Names: ``missing``,
 ``not_a_number``, ``non_positive``, ``range_excludes_close``, ``boundary_value`` (of a volatility), ``gap`` (the bar
 itself is used).
+
+The state never fits anything: where a GARCH model is selected it filters with the parameters it was given
+(``oracles.risk_model.refits``), and with the multi-speed variance until it has some.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +31,10 @@ from kernels.dcc import step as step_dcc
 from kernels.normal import exponential, logarithm
 from kernels.variance import VarianceState, garman_klass, season_of_horizon, seasonal_cell, smoothed
 from kernels.variance import step as step_variance
+from oracles.risk_model.refits import EWMA, GARCH_KINDS, HISTORICAL, MULTI_SPEED, VARIANCE_MODELS
+from oracles.risk_model.return_history import ReturnHistory
 from oracles.risk_model.variance_model import (
+    EWMA_DECAY_A_DAY,
     YEAR_HOURS,
     bars_of,
     default_settings,
@@ -39,12 +46,19 @@ from oracles.risk_model.variance_model import (
 
 FloatArray = npt.NDArray[np.float64]
 
-STATE_MAGIC = b"DPMERMS1"
+STATE_MAGIC = b"DPMERMS2"
 DCC_NEWS, DCC_MEMORY, DCC_CLIP = 0.01, 0.988, 6.0
 VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS = (48.0, 720.0), (0.6, 0.4)
+OPEN_INTEREST_HOURS = 720.0
 IMPLIED_FROM_MS = 6 * 3_600_000
+SURFACE_FACTORS = 2
+"""Of each surface: the logarithm of its level, its skew (relative slope of volatility at the forward)."""
+SKEW_MAX = 100.0
 WARM_UP_BARS = 24
 """Bars before an asset's first residual."""
+
+
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class Bar(NamedTuple):
@@ -64,9 +78,11 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """``option_underlyings``, a subset of ``underlyings``, also bring implied volatilities; ``horizons`` in bars.
+    """``option_underlyings``, a subset of ``underlyings``, also bring implied volatilities and skews; ``horizons`` in
+    bars.
 
-    ``residuals`` bounds the joint residuals kept for each horizon (three years of hourly bars).
+    ``residuals`` bounds the joint residuals kept for each horizon (three years of hourly bars), ``returns`` those of
+    each asset (what a fit sees, and as many as come until the next one); ``variance`` names the model of the spots.
     """
 
     underlyings: tuple[str, ...]
@@ -74,15 +90,18 @@ class ModelSpec:
     interval_ms: int = 3_600_000
     horizons: tuple[int, ...] = (1, 24)
     residuals: int = 3 * YEAR_HOURS
+    returns: int = 2 * YEAR_HOURS + 720
+    variance: str = MULTI_SPEED
 
     @property
     def factors(self) -> int:
-        """Spots and volatility levels."""
-        return len(self.underlyings) + len(self.option_underlyings)
+        """Spots, volatility levels, skews."""
+        return len(self.underlyings) + SURFACE_FACTORS * len(self.option_underlyings)
 
     def header(self) -> bytes:
         """The spec as JSON, the head of a checkpoint."""
-        fields = [self.underlyings, self.option_underlyings, self.interval_ms, self.horizons, self.residuals]
+        lengths = [self.interval_ms, self.horizons, self.residuals, self.returns]
+        fields = [self.underlyings, self.option_underlyings, *lengths, self.variance]
         return json.dumps(fields, separators=(",", ":")).encode()
 
 
@@ -116,26 +135,35 @@ class RiskModelState:
             raise ValueError("a risk model needs underlyings, and option underlyings must be among them")
         if not spec.horizons or min(spec.horizons) < 1:
             raise ValueError(f"horizons must be bars from 1 on, not {spec.horizons}")
+        if spec.variance not in VARIANCE_MODELS or spec.returns < 1:
+            raise ValueError(f"variance must be one of {', '.join(VARIANCE_MODELS)}, and returns above 0")
         self.spec = spec
-        surfaces, factors = len(spec.option_underlyings), spec.factors
+        surfaces, factors = SURFACE_FACTORS * len(spec.option_underlyings), spec.factors
         self._settings = default_settings(spec.interval_ms)
         bar_hours = spec.interval_ms / 3_600_000
         self._vol_decays = [0.5 ** (bar_hours / hours) for hours in VOL_OF_VOL_HOURS]
+        self._open_gain = 1.0 - 0.5 ** (bar_hours / OPEN_INTEREST_HOURS)
         self._dcc_settings = default_dcc(spec.interval_ms)
+        self._year_bars = bars_of(YEAR_HOURS, spec.interval_ms)
+        self._ewma_decay = EWMA_DECAY_A_DAY ** (1.0 / bars_of(24, spec.interval_ms))
         self.variances: list[VarianceState] = [new_state() for _ in spec.underlyings]
+        self.returns: list[ReturnHistory] = [ReturnHistory.empty(spec.returns) for _ in spec.underlyings]
         self.dcc: DccState = empty_dcc(factors)
         position = {asset: len(spec.underlyings) + o for o, asset in enumerate(spec.option_underlyings)}
         self._level_factor = [position.get(asset, -1) for asset in spec.underlyings]
         self.close = np.full(len(spec.underlyings), np.nan)
         self.value = np.full(factors, np.nan)
-        """Log price of each spot, log implied volatility of each level: the last known."""
+        """Log price of each spot, log implied volatility of each level, each skew: the last known."""
         self.value_ms = np.zeros(factors, np.int64)
         self.bar_stddev = np.full(factors, np.nan)
         """Standard deviation of each factor's move over the next bar."""
         self.vol_of_vol = np.zeros((surfaces, 2))
+        """Variances of the surfaces' factors, [2 O, 2] by ``VOL_OF_VOL_HOURS``: levels, then skews."""
         self.vol_bars = np.zeros(surfaces, np.int64)
         self.unchanged = np.zeros(len(spec.underlyings), np.int64)
         """Bars in a row without any move of the price."""
+        self.open_interest = np.zeros((len(spec.underlyings), 2))
+        """USD [U,2]: the last known and its mean (half-life ``OPEN_INTEREST_HOURS``); zeros where nobody states any."""
         self.time_ms = np.zeros(1, np.int64)
         self.horizons: list[HorizonState] = [self._empty_horizon(bars) for bars in spec.horizons]
 
@@ -145,10 +173,18 @@ class RiskModelState:
         ring = np.full((self.spec.residuals, factors), np.nan)
         return HorizonState(*made, np.full(bars, -1, np.int64), ring, np.zeros(1, np.int64))
 
-    def update(self, time_ms: int, bars: Mapping[str, Bar], implied: Mapping[str, float]) -> list[Finding]:
-        """Move by the bar that starts at ``time_ms``; ``implied`` are volatilities at its close (0.6 = 60 %).
+    def update(
+        self,
+        time_ms: int,
+        bars: Mapping[str, Bar],
+        implied: Mapping[str, float],
+        skews: Mapping[str, float] = NOTHING,
+        open_usd: Mapping[str, float] = NOTHING,
+    ) -> list[Finding]:
+        """Move by the bar that starts at ``time_ms``; at its close: ``implied`` volatilities (0.6 = 60 %), ``skews``,
+        their relative slopes by log-moneyness at the forward, ``open_usd``, what is open in each market.
 
-        -> what was wrong, by name; what was wrong is left out.
+        -> what was wrong, by name; what was wrong is left out. A skew that nobody states is nothing wrong.
 
         Raises:
             ValueError: a time at or before the last bar's, or off the grid of bars.
@@ -171,7 +207,15 @@ class RiskModelState:
             if found:
                 findings.append(Finding(found, f"{asset} volatility"))
             elif volatility is not None:
-                self._take_volatility(o, time_ms, volatility, z)
+                self._take_surface(o, time_ms, logarithm_of(volatility), z)
+            skew = skews.get(asset)
+            if skew is not None and not abs(skew) <= SKEW_MAX:
+                findings.append(Finding("boundary_value" if math.isfinite(skew) else "not_a_number", f"{asset} skew"))
+            elif skew is not None:
+                self._take_surface(len(self.spec.option_underlyings) + o, time_ms, skew, z)
+        for u, asset in enumerate(self.spec.underlyings):
+            if asset in open_usd:
+                self._take_open_interest(u, open_usd[asset])
         step_dcc(self.dcc, self._dcc_settings, z)
         self.time_ms[0] = time_ms
         for horizon, state in zip(self.spec.horizons, self.horizons, strict=True):
@@ -188,43 +232,63 @@ class RiskModelState:
         move, state = logarithm_of(bar.close / before), self.variances[u]
         if span == 1 and state.bars[0] >= WARM_UP_BARS and self.bar_stddev[u] > 0.0:
             z[u] = (self.value[u] - previous) / self.bar_stddev[u]
-        step_variance(state, self._settings, seasonal_cell(time_ms), span, move, range_variance(before, *bar))
+        cell = seasonal_cell(time_ms)
+        self.returns[u].add(move / math.sqrt(float(state.factors[cell]) * span), self._ewma_decay)
+        step_variance(state, self._settings, cell, span, move, range_variance(before, *bar))
         self.unchanged[u] = self.unchanged[u] + 1 if move == 0.0 and bar.high == bar.low else 0
         self.bar_stddev[u] = self.spot_stddev(u, time_ms, 1)
         return span > 1
 
-    def _take_volatility(self, o: int, time_ms: int, volatility: float, z: FloatArray) -> None:
-        """Step one vol-of-vol; a move over a gap is shared out over its bars."""
-        factor, log_vol = len(self.spec.underlyings) + o, logarithm_of(volatility)
+    def _take_surface(self, f: int, time_ms: int, value: float, z: FloatArray) -> None:
+        """Step the variance of one of the surfaces' factors; a move over a gap is shared out over its bars."""
+        factor = len(self.spec.underlyings) + f
         before = self.value[factor]
         span = (time_ms - int(self.value_ms[factor])) // self.spec.interval_ms
-        self.value[factor], self.value_ms[factor] = log_vol, time_ms
+        self.value[factor], self.value_ms[factor] = value, time_ms
         if math.isnan(before):
             return
-        move = log_vol - before
-        if span == 1 and self.vol_bars[o] >= WARM_UP_BARS and self.bar_stddev[factor] > 0.0:
+        move = value - before
+        if span == 1 and self.vol_bars[f] >= WARM_UP_BARS and self.bar_stddev[factor] > 0.0:
             z[factor] = move / self.bar_stddev[factor]
-        self.vol_bars[o] += 1
+        self.vol_bars[f] += 1
         for k, decay in enumerate(self._vol_decays):
-            self.vol_of_vol[o, k] = smoothed(self.vol_of_vol[o, k], move * move / span, decay, int(self.vol_bars[o]))
-        self.bar_stddev[factor] = self.level_stddev(o, 1)
+            self.vol_of_vol[f, k] = smoothed(self.vol_of_vol[f, k], move * move / span, decay, int(self.vol_bars[f]))
+        self.bar_stddev[factor] = self.surface_stddev(f, 1)
+
+    def _take_open_interest(self, u: int, usd: float) -> None:
+        last, mean = self.open_interest[u]
+        self.open_interest[u] = usd, mean + self._open_gain * (usd - mean) if last else usd
 
     def spot_stddev(self, u: int, time_ms: int, horizon: int) -> float:
         """Standard deviation of an asset's log return over ``horizon`` bars after the bar that starts at ``time_ms``.
 
-        From six hours on an option market has its say, where its volatility is at most six bars old.
+        By the selected model. Multi-speed: from six hours on an option market has its say, where its volatility is at
+        most six bars old; and the floor.
         """
         state, interval = self.variances[u], self.spec.interval_ms
+        season = season_of_horizon(state.factors, time_ms + interval, interval, horizon)
+        selected = self._selected_variance(u, horizon)
+        if selected > 0.0:
+            return math.sqrt(selected * season)
         variance = mixed(state.speeds)
         factor = self._level_factor[u]
         if factor >= 0 and horizon * interval >= IMPLIED_FROM_MS and time_ms - self.value_ms[factor] <= 6 * interval:
             variance = with_implied(variance, exponential_of(self.value[factor]), interval)
         variance = with_floor(variance, state.floor[0])
-        return math.sqrt(float(variance) * season_of_horizon(state.factors, time_ms + interval, interval, horizon))
+        return math.sqrt(float(variance) * season)
 
-    def level_stddev(self, o: int, horizon: int) -> float:
-        """Standard deviation of the move of a log volatility level over ``horizon`` bars."""
-        variance = VOL_OF_VOL_WEIGHTS[0] * self.vol_of_vol[o, 0] + VOL_OF_VOL_WEIGHTS[1] * self.vol_of_vol[o, 1]
+    def _selected_variance(self, u: int, horizon: int) -> float:
+        """Mean variance per bar without season by another model than the multi-speed one; 0: it has nothing to say."""
+        history = self.returns[u]
+        if self.spec.variance == EWMA:
+            return float(history.ewma[0])
+        if self.spec.variance == HISTORICAL:
+            return history.historical(self._year_bars)
+        return history.garch_variance(horizon) if self.spec.variance in GARCH_KINDS else 0.0
+
+    def surface_stddev(self, f: int, horizon: int) -> float:
+        """Standard deviation of the move of a surfaces' factor (levels, then skews) over ``horizon`` bars."""
+        variance = VOL_OF_VOL_WEIGHTS[0] * self.vol_of_vol[f, 0] + VOL_OF_VOL_WEIGHTS[1] * self.vol_of_vol[f, 1]
         return math.sqrt(variance * horizon)
 
     def stddev(self, horizon: int) -> FloatArray:
@@ -233,9 +297,9 @@ class RiskModelState:
         for u in range(spots):
             if self.value_ms[u] == now and self.variances[u].bars[0] >= WARM_UP_BARS:
                 out[u] = self.spot_stddev(u, now, horizon)
-        for o in range(len(self.spec.option_underlyings)):
-            if self.value_ms[spots + o] == now and self.vol_bars[o] >= WARM_UP_BARS:
-                out[spots + o] = self.level_stddev(o, horizon)
+        for f in range(len(self.vol_bars)):
+            if self.value_ms[spots + f] == now and self.vol_bars[f] >= WARM_UP_BARS:
+                out[spots + f] = self.surface_stddev(f, horizon)
         return out
 
     def _close_and_open(self, horizon: int, state: HorizonState) -> None:
@@ -268,9 +332,9 @@ class RiskModelState:
         """Every array of the state, in the order of a checkpoint."""
         own = [
             self.close, self.value, self.value_ms, self.bar_stddev, self.vol_of_vol, self.vol_bars, self.unchanged,
-            self.time_ms,
+            self.open_interest, self.time_ms,
         ]  # fmt: skip
-        for part in (*self.variances, self.dcc, *self.horizons):
+        for part in (*self.variances, *self.returns, self.dcc, *self.horizons):
             own.extend(part)
         return own
 
@@ -292,8 +356,8 @@ class RiskModelState:
         if data[: len(STATE_MAGIC)] != STATE_MAGIC:
             raise ValueError("not a checkpoint of the risk model")
         try:
-            underlyings, surfaces, interval_ms, horizons, residuals = json.loads(data[start:end])
-            spec = ModelSpec(tuple(underlyings), tuple(surfaces), interval_ms, tuple(horizons), residuals)
+            underlyings, surfaces, interval_ms, horizons, *rest = json.loads(data[start:end])
+            spec = ModelSpec(tuple(underlyings), tuple(surfaces), interval_ms, tuple(horizons), *rest)
         except (ValueError, TypeError) as error:
             raise ValueError("checkpoint of the risk model with an unreadable header") from error
         state = RiskModelState(spec)

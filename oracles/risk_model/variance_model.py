@@ -23,6 +23,8 @@ WEIGHTS = (0.35, 0.15, 0.25, 0.10, 0.15)
 STRESS_SHARE = 0.1
 FLOOR_QUANTILE, FLOOR_MULTIPLE, FLOOR_DAYS = 0.95, 4.0, 1_095
 CAP = 25.0
+EWMA_DECAY_A_DAY = 0.94
+"""RiskMetrics (1996)."""
 SEASON_BUCKET_HOURS, SEASON_HOURS_MIN = 720, 2_160
 WARM_UP_HOURS = 240
 """No forecast before: the averages are still those of a few days."""

@@ -67,6 +67,10 @@ def suggest(
     reference_usd: Annotated[float, typer.Option("--lot", help="A collateral lot sold at once, USD.")] = REFERENCE_USD,
     floor: Annotated[float, typer.Option("--floor", help="Least collateral factor.")] = FLOOR,
     cap: Annotated[float, typer.Option("--cap", help="Greatest collateral factor.")] = CAP,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="An installation with a risk model: open interest from what it has recorded."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Concentration tiers and collateral factors from what was traded: a document to be proposed, not yet in force.
@@ -85,7 +89,7 @@ def suggest(
     if not 0.0 < reference_usd < math.inf:
         raise CommandError(f"--lot: {reference_usd:g} is not a positive amount of USD")
     given = {
-        "interest": _amounts(open_interest, "--open-interest"),
+        "interest": _recorded_interest(config) | _amounts(open_interest, "--open-interest"),
         "depth": _amounts(depth, "--depth"),
     }
     found, short = _markets(_named(bars, "--bars"), given, set(unmodelled or []), reference_usd, (floor, cap))
@@ -168,6 +172,23 @@ def _print(found: dict[str, Row], short: list[str]) -> None:
     console.print(table)
     for reason in short:
         console.print(reason, style="yellow")
+
+
+def _recorded_interest(config: Path | None) -> dict[str, float]:
+    """Mean open interest by underlying as the risk model of an installation has it."""
+    if config is None:
+        return {}
+    import asyncio
+
+    from streams.cli.run import read
+    from streams.cli.running import explained
+    from streams.pipeline.model_state import mean_open_interest_usd, newest_model
+
+    with explained():
+        model = asyncio.run(newest_model(read(config).settings()))
+    if model is None:
+        raise CommandError(f"{config}: no risk model has written a checkpoint yet (dpme run model)")
+    return mean_open_interest_usd(model)
 
 
 def _named(pairs: list[str], option: str) -> dict[str, str]:

@@ -6,6 +6,9 @@ residual bank it was drawn from, and `delay_blocks` blocks later its listing goe
 records where it takes effect. All of it is a function of the log, so that a restarted worker writes the same bytes
 again; listings are recognised by their id, sets by their digest.
 
+Where a GARCH model is selected its fits are asked for here and made by whoever runs the machine
+(``streams.engine.model_refits``): `requests` are the fits under way, `answer` makes a listing of one.
+
 Standard deviations move within the governed bounds and speeds of `RiskParameters.scenario_model`; correlations are
 those of the model. Until there are `residuals_min` joint residuals the set is a t copula of the same volatilities.
 """
@@ -24,9 +27,12 @@ import numpy as np
 from kernels.layout import YEAR_SECONDS
 from oracles.risk_model.growth import extended
 from oracles.risk_model.inputs import ScenarioInputs, scenario_inputs
+from oracles.risk_model.refits import FitRequest, GarchParameters
 from oracles.risk_model.scenarios import draw_fhs_set, factor_names
+from oracles.risk_model.smile_shape import skew_e9
 from oracles.risk_model.state import Bar, ModelSpec, RiskModelState
 from oracles.scenario_set import FactorVolatilities, ScenarioSet, draw_scenario_set
+from oracles.surface_fit import Slice
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.codec import encode
@@ -36,12 +42,13 @@ from schemas.risk_parameters import RiskParameters, ScenarioModel, parameters_do
 from schemas.topics import INSTRUMENTS, MARKET_LOG
 from streams.engine.decision_log import DecisionLog
 from streams.engine.market import RecordedMarket
+from streams.engine.model_refits import Refits
 from streams.engine.output import Output, check_dump_version
 from streams.engine.scenario_records import set_records
 
-DUMP_VERSION = 1
-Prices = dict[str, tuple[int, int]]
-"""By underlying: spot in nano-USD and implied volatility in 1e-9, 0 for none."""
+DUMP_VERSION = 2
+Prices = dict[str, tuple[int, int, int | None]]
+"""By underlying: spot in nano-USD, implied volatility in 1e-9 (0 for none), skew in 1e-9."""
 
 
 class ModelEpochs:
@@ -57,8 +64,10 @@ class ModelEpochs:
         self.market = RecordedMarket()
         self.waiting: deque[tuple[int, int, Prices]] = deque()  # blocks that are not final: number, time, prices
         self.bar_ms = -1  # start of the open bar
-        self.bar: dict[str, list[int]] = {}  # underlying -> high, low, close, implied volatility
+        self.bar: dict[str, list[Any]] = {}  # underlying -> high, low, close, implied volatility, skew
+        self.open_usd6: dict[str, int] = {}  # open interest of underlyings, as last stated
         self.model: RiskModelState | None = None
+        self.refits = Refits()
         self.last_stddev: dict[str, float] = {}  # of each factor in the last set
         self.listings: list[tuple[int, str, str]] = []  # that wait for their block: block, id, digest
         self.marked = -1
@@ -109,18 +118,35 @@ class ModelEpochs:
             self.catalogue.apply(listing)
             if listing["type"] == "parameters":
                 self._govern(parse_parameters(listing["document"]))
+            elif listing["type"] == "model_fit":
+                self.refits.take(listing, self.parameters.scenario_model.variances, self.block)
+            elif listing["type"] == "open_interest":
+                self.open_usd6[listing["underlying"]] = listing["open_usd6"]
         self.market.fit_to(self.catalogue)
 
     def _govern(self, parameters: RiskParameters) -> None:
-        """A model of other bars or lengths begins anew."""
+        """A model of other bars or lengths begins anew; one of another variance goes on without a fit."""
         before, self.parameters = self.parameters.scenario_model, parameters
         after = parameters.scenario_model
         if any(getattr(before, f) != getattr(after, f) for f in ("bar_ms", "horizon_seconds", "residuals")):
             self.model, self.bar, self.bar_ms = None, {}, -1
+            self.refits.begin(None)
+        elif before.variances.kind != after.variances.kind:
+            self.refits.begin(self.model)
+
+    def requests(self) -> list[FitRequest]:
+        """The fits under way."""
+        return self.refits.requests(self.model)
+
+    def answer(self, request: FitRequest, found: GarchParameters) -> list[Output]:
+        """The listing of a fit that was made."""
+        event = self.refits.listing(request, found)
+        return [] if event is None else [Output(INSTRUMENTS, 0, event.id.encode(), encode(event))]
 
     def _block(self, header: records.Header) -> list[Output]:
         self.block = header.block
-        self.waiting.append((header.block, header.time_ms, self._prices()))
+        self.waiting.append((header.block, header.time_ms, self._prices(header.time_ms)))
+        self.refits.in_force(self.model, self.parameters.scenario_model.variances, self.block)
         out: list[Output] = []
         while self.waiting and self.waiting[0][0] <= self.block - self.parameters.finality_depth_blocks:
             _, time_ms, prices = self.waiting.popleft()
@@ -138,11 +164,20 @@ class ModelEpochs:
             self.waiting.pop()
         self.block = block
 
-    def _prices(self) -> Prices:
-        rows = zip(
-            self.catalogue.underlyings, self.market.spot_usd9.tolist(), self.market.volatility_e9.tolist(), strict=False
-        )
-        return {listed.symbol: (spot, volatility) for listed, spot, volatility in rows if spot and not listed.parts}
+    def _prices(self, time_ms: int) -> Prices:
+        if not self.parameters.scenario_model.epoch_bars:
+            return {}
+        slices: dict[int, list[Slice]] = {}
+        rows = zip(self.catalogue.expiries, self.market.expiries.tolist(), self.market.settled.tolist(), strict=False)
+        for expiry, (_, _, *values), settled in rows:
+            if not settled:
+                slices.setdefault(expiry.underlying, []).append(Slice(expiry.expiry_ms, *values))
+        market = zip(self.market.spot_usd9.tolist(), self.market.volatility_e9.tolist(), strict=True)
+        return {
+            listed.symbol: (spot, volatility, skew_e9(slices.get(place, ()), time_ms))
+            for place, (listed, (spot, volatility)) in enumerate(zip(self.catalogue.underlyings, market, strict=False))
+            if spot and not listed.parts
+        }
 
     # -- bars
 
@@ -154,15 +189,19 @@ class ModelEpochs:
         start = time_ms // model.bar_ms * model.bar_ms
         out = self._close_bar(start, model) if self.bar and start > self.bar_ms else []
         self.bar_ms = max(self.bar_ms, start)
-        for name, (spot, volatility) in prices.items():
-            bar = self.bar.setdefault(name, [spot, spot, spot, 0])
-            bar[:] = max(bar[0], spot), min(bar[1], spot), spot, volatility
+        for name, (spot, volatility, skew) in prices.items():
+            bar = self.bar.setdefault(name, [spot, spot, spot, 0, None])
+            bar[:] = max(bar[0], spot), min(bar[1], spot), spot, volatility, skew
         return out
 
     def _close_bar(self, next_start: int, model: ScenarioModel) -> list[Output]:
         state = self._fitting_state(model)
         bars = {name: Bar(*(price / ONE_E9 for price in bar[:3])) for name, bar in self.bar.items()}
-        state.update(self.bar_ms, bars, {name: bar[3] / ONE_E9 for name, bar in self.bar.items() if bar[3]})
+        levels = {name: bar[3] / ONE_E9 for name, bar in self.bar.items() if bar[3]}
+        skews = {name: bar[4] / ONE_E9 for name, bar in self.bar.items() if bar[4] is not None}
+        open_usd = {name: value / ONE_E6 for name, value in self.open_usd6.items()}
+        state.update(self.bar_ms, bars, levels, skews, open_usd)
+        self.refits.ask(state, model.variances, self.block)
         self.bar = {}
         length = model.epoch_bars * model.bar_ms
         epoch = next_start // length
@@ -179,6 +218,8 @@ class ModelEpochs:
             model.bar_ms,
             tuple(sorted({1, max(1, model.horizon_seconds * 1_000 // model.bar_ms)})),
             model.residuals,
+            model.variances.fit_bars + model.variances.refit_bars,
+            model.variances.kind,
         )
         if self.model is None:
             self.model = RiskModelState(spec)
@@ -197,12 +238,12 @@ class ModelEpochs:
         return [*out, *set_records(drawn.to_bytes(), drawn.digest)]
 
     def _governed(self, inputs: ScenarioInputs, model: ScenarioModel) -> FactorVolatilities:
-        """Spots and levels within bounds and speeds; remembered for the next epoch."""
+        """Spots, levels and skews within bounds and speeds; remembered for the next epoch."""
         root_years = math.sqrt(model.horizon_seconds / YEAR_SECONDS)
         low, high = (bound / ONE_E6 * root_years for bound in (model.volatility_min_e6, model.volatility_max_e6))
         names = factor_names(inputs.underlyings, inputs.option_underlyings)
         stddev = np.array(inputs.volatilities.stacked())
-        moving = len(inputs.underlyings) + len(inputs.option_underlyings)
+        moving = len(inputs.underlyings) + 2 * len(inputs.option_underlyings)
         for f, name in enumerate(names[:moving]):
             last = self.last_stddev.get(name)
             if last is not None:
@@ -240,6 +281,7 @@ class ModelEpochs:
             "waiting": list(self.waiting),
             "decisions": [self.decisions.holder, self.decisions.number],
             "model": b"" if self.model is None else self.model.to_bytes(),
+            "refits": self.refits.to_plain(),
         }
         return msgspec.msgpack.encode(plain)
 
@@ -258,6 +300,7 @@ class ModelEpochs:
         state.waiting = deque(pairs)
         model = plain.pop("model")
         state.model = RiskModelState.from_bytes(model) if model else None
+        state.refits = Refits.from_plain(plain.pop("refits"))
         state.decisions = DecisionLog(*plain.pop("decisions"))
         state.listings = [tuple(listing) for listing in plain.pop("listings")]
         for name, value in plain.items():
@@ -265,7 +308,7 @@ class ModelEpochs:
         return state
 
 
-_SPECIAL = ("parameters", "catalogue", "market", "waiting", "model", "decisions")
+_SPECIAL = ("parameters", "catalogue", "market", "waiting", "model", "refits", "decisions")
 
 
 def _listing(identity: str, digest: str) -> Output:

@@ -45,7 +45,7 @@ from streams.runtime.settings import RuntimeSettings
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics, members_of
 from streams.sink.store import is_server
 
-ROLES = ("sequencer", "risk", "enforcement", "sink")
+ROLES = ("sequencer", "risk", "enforcement", "model", "sink")
 POLL_S = 0.5
 CHANGED = ("partitions", "generation", "store")  # fields of the configuration
 Unit = tuple[str, int, Any]  # checkpoint topic, its partition, machine

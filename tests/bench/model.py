@@ -10,6 +10,7 @@ import numpy as np
 from kernels.garch import KIND_NORMAL, KIND_SKEW_T, KIND_T, fit, mean_square
 from kernels.layout import WEIGHT_TOTAL
 from oracles.risk_model.forecasts import MODELS, WalkForward
+from oracles.risk_model.refits import FitRequest, fitted
 from oracles.risk_model.scenarios import (
     ResidualBank,
     all_vectors,
@@ -32,6 +33,7 @@ def rows(small: bool) -> Iterator[Row]:
     """Fits, then what is done once a month, once an epoch, and what selection costs in accuracy."""
     for name, (kind, asymmetric) in KINDS.items():
         yield _fit(name, kind, asymmetric, small)
+    yield _refit(small)
     yield _walk_forward(small)
     yield _recalibration(small)
     bank = _bank(2_000 if small else 26_280)
@@ -79,6 +81,22 @@ def _arch_fit(x: np.ndarray, kind: int, asymmetric: bool) -> float:
     density = {KIND_NORMAL: "normal", KIND_T: "t", KIND_SKEW_T: "skewt"}[kind]
     model = arch_model(x, mean="Constant", vol="GARCH", p=1, o=int(asymmetric), q=1, dist=density)
     return float(model.fit(disp="off", show_warning=False, backcast=mean_square(x, float(x.mean()))).loglikelihood)
+
+
+def _refit(small: bool) -> Row:
+    """What the model worker's thread does every 30 days for an asset: two years of hourly returns -> integers."""
+    size = 1_000 if small else 17_520
+    request = FitRequest("A0", "gjr-skew-t", 0, np.diff(np.log(closes(size + 1, 1, 7)[0])))
+    timings = side_by_side(lambda: fitted(request), repeats=1 if small else 15)
+    return Row(
+        name="refit in the stream, GJR skewed t",
+        value=round(timings.seconds[0] * 1e3, 1),
+        unit="ms",
+        goal="outside the block's path",
+        size=f"{size} returns, to recorded integers",
+        memory_mb=peak_memory_mb(),
+        checksum=checksum(np.array(fitted(request))),
+    )
 
 
 def _walk_forward(small: bool) -> Row:

@@ -70,6 +70,11 @@ INPUTS: dict[str, tuple[str, Any]] = {
         strike_usd9=41_000 * ONE)),
     "scenario_set": ("instruments", e.ScenarioSetListing(version=1, id="s-1", digest="5a" * 32)),
     "halt": ("instruments", e.HaltListing(version=1, id="h-1", partition=2, reason="its disk is lost")),
+    "model_fit": ("instruments", e.ModelFitListing(
+        version=1, id="g-1", underlying="BTC", kind="gjr-skew-t", time_ms=T, omega_e18=250_000_000_000,
+        alpha_e12=60_000_000_000, gamma_e12=-20_000_000_000, beta_e12=930_000_000_000)),
+    "open_interest": ("instruments", e.OpenInterestListing(
+        version=1, id="o-1", underlying="BTC", time_ms=T, open_usd6=24_000_000_000_000_000)),
     "bid": ("auction.bids", e.Bid(
         version=1, id="b-1", block=17, time_ms=T, account="keeper", target="alice", fraction_e6=500_000,
         price_usd6=-2_000_000, state_id="a-7")),

@@ -10,19 +10,29 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import pytest
+from msgspec import UNSET, structs
 from typer.testing import CliRunner, Result
 
+from oracles.risk_model.bars import Bars, write_bars
+from schemas.events import OpenInterestListing, ParametersListing
 from schemas.margin_batch import decode_batch
-from schemas.topics import MARGIN_BATCHES, PUBLIC_OUTPUTS, topic_specs
+from schemas.risk_parameters import RiskParameters, ScenarioModel, parameters_document
+from schemas.topics import INSTRUMENTS, MARGIN_BATCHES, MARKET_LOG, PUBLIC_OUTPUTS, topic_specs
 from streams.cli.errors import CommandError
 from streams.cli.partitions import app
+from streams.engine.model_epochs import ModelEpochs
+from streams.engine.output import Output
 from streams.pipeline import partition_change
 from streams.pipeline.config import PipelineConfig, read_config, write_config
 from streams.pipeline.feed import Feeder
+from streams.pipeline.model_state import mean_open_interest_usd
 from streams.pipeline.observe import Observer
 from streams.pipeline.scenario_store import publish_scenario_set
 from streams.replay.world import BlockInputs, World
@@ -38,15 +48,26 @@ from tests.chaos.world import chaos_world
 BLOCKS = 14
 
 
+OPEN_INTEREST = OpenInterestListing(version=1, id="open", underlying="BTC", time_ms=0, open_usd6=50_000 * 10**6)
+
+
 class Installation:
     """Workers, inputs and outputs of a configuration that may change."""
 
-    def __init__(self, broker: Broker, folder: Path, world: World | None = None) -> None:
+    def __init__(
+        self, broker: Broker, folder: Path, world: World | None = None, parameters: RiskParameters | None = None
+    ) -> None:
+        """With `parameters` a model worker adds listings, so that blocks do not count them."""
         self.world = world or chaos_world(seed=11, blocks=BLOCKS, events=300)
         self.blocks = list(self.world.blocks)
+        if parameters is not None:
+            document = ParametersListing(version=1, id="parameters", document=parameters_document(parameters))
+            listings = [document if isinstance(one, ParametersListing) else one for one in self.world.listings]
+            self.world = replace(self.world, listings=[*listings, OPEN_INTEREST])
+            self.blocks = [one._replace(block=structs.replace(one.block, listing_count=UNSET)) for one in self.blocks]
         first = PipelineConfig(
             bootstrap=broker.address, prefix=f"t{uuid.uuid4().hex[:10]}.", folder=str(folder), partitions=2,
-            session_s=2.0, checkpoint_every=3, log_format="json",
+            session_s=2.0, checkpoint_every=3, log_format="json", model=parameters is not None,
         )  # fmt: skip
         self.file = folder / "config.json"
         write_config(self.file, first)
@@ -96,8 +117,6 @@ class Installation:
 
     def outputs(self, generation: int, partitions: int) -> Values:
         """What readers take of a generation."""
-        from msgspec import structs
-
         settings = structs.replace(self.config, generation=generation).settings()
         return take(asyncio.run(read_back(settings, partitions))).values
 
@@ -249,3 +268,54 @@ def test_a_sequencer_of_the_old_generation_stops_at_the_seal(installation: Insta
         process.kill()
         process.communicate()
     assert "market.log is over: 1 partitions now, generation 1" in said
+
+
+FOLLOWED = RiskParameters(
+    finality_depth_blocks=1,
+    scenario_model=ScenarioModel(epoch_bars=2, bar_ms=1_000, horizon_seconds=60, scenarios=256, residuals=256),
+)
+
+
+async def _records(config: PipelineConfig, topic: str) -> list[tuple[bytes, tuple]]:
+    reader = LogReader(config.settings())
+    await reader.start()
+    name = config.settings().topic(topic)
+    found = await reader.read(name, 0, *await reader.bounds(name, 0))
+    await reader.stop()
+    return [(record.value, tuple(record.headers)) for record in found]
+
+
+def _bars(folder: Path) -> Path:
+    """Forty days of a market with ten thousand times the open interest as volume."""
+    close = 100.0 * np.exp(np.cumsum(np.random.default_rng(1).normal(0.0, 0.01, 960)))
+    times = 3_600_000 * np.arange(480_000, 480_960)
+    write_bars(Bars("BTC", 3_600_000, times, close, close, close, close, np.full(960, 1e6)), folder / "bars.csv")
+    return folder / "bars.csv"
+
+
+def test_the_risk_model_goes_with_it(broker: Broker, tmp_path: Path) -> None:
+    """Sets and listings over two changes are those of one model that was fed the logs of all generations."""
+    installation = Installation(broker, tmp_path, parameters=FOLLOWED)
+    configs = [installation.config]
+    for blocks, partitions in ((installation.blocks[:7], 3), (installation.blocks[7:], 1)):
+        installation.run(blocks)
+        assert installation.change(partitions).exit_code == 0  # says what the worker had not said when it stopped
+        configs.append(installation.config)
+    pure, said = ModelEpochs(), list[Output]()
+    for config in configs:
+        before = len(said)
+        for offset, (value, headers) in enumerate(asyncio.run(_records(config, MARKET_LOG))):
+            said += [o for found in pure.steps(MARKET_LOG, 0, offset, value, headers) for o in found]
+        pure.begin_log()
+        assert len(said) > before or config is configs[-1], "each generation has sets of its own"
+    expected = [orjson.loads(o.value or b"") for o in said if o.topic == INSTRUMENTS]
+    values = [orjson.loads(value) for value, _ in asyncio.run(_records(installation.config, INSTRUMENTS))]
+    listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    epochs = {one["id"]: one["digest"] for one in listed if str(one["id"]).startswith("scenario-epoch")}
+    assert list(epochs.items()) == [(one["id"], one["digest"]) for one in expected]
+    assert pure.model is not None
+    assert mean_open_interest_usd(pure) == {"BTC": 50_000.0}
+    suggested = installation.command("parameters", "suggest", "--bars", f"BTC={_bars(tmp_path)}")
+    tiers = suggested["document"]["concentration"][0]["tiers"]
+    assert tiers[-1]["above_usd6"] < 10**6 * 10**6, "by the open interest of 50,000 USD, not by the volume of billions"
+    asyncio.run(_remove_all(installation.config))

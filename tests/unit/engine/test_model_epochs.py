@@ -145,6 +145,29 @@ def test_a_coin_that_comes_later_joins_the_sets() -> None:
     assert z.spot_log_return[z.underlyings.index("Z")].any()
 
 
+def with_partitions(pipeline: Modelled, partitions: int) -> Modelled:
+    """Where it goes on with another number of partitions: the model as it is, at the beginning of another log."""
+    pipeline.model = ModelEpochs.load(pipeline.model.dump())
+    pipeline.model.begin_log()
+    pipeline.fed = 0
+    made = pipeline.with_partitions(partitions)
+    assert isinstance(made, Modelled)
+    return made
+
+
+@pytest.mark.parametrize("cut", [9, 150, 301])
+def test_another_number_of_partitions_changes_no_set(cut: int) -> None:
+    pipeline, inputs = Modelled(), world()
+    place: dict[tuple[str, int], int] = {}
+    for number, log in enumerate(inputs.order):
+        if number == cut:
+            pipeline = with_partitions(pipeline, 3)
+        pipeline.push(*log, inputs.logs[log][place.get(log, 0)])
+        place[log] = place.get(log, 0) + 1
+    assert pipeline.outputs == run().outputs
+    assert pipeline.model.next_offset == len(pipeline.logs[MARKET_LOG, 0])
+
+
 @pytest.mark.parametrize("cut", [1, 40, 97, 150])
 def test_a_worker_restored_anywhere_says_the_same(cut: int) -> None:
     log, outputs = run().logs[MARKET_LOG, 0], []
@@ -216,7 +239,7 @@ def test_without_epochs_nothing_is_said() -> None:
 
 def test_a_grown_state_is_the_old_one_with_strangers() -> None:
     rng = np.random.default_rng(4)
-    small, large = ModelSpec(("X",), ("X",), residuals=300), ModelSpec(("X", "Z"), ("X",), residuals=300)
+    small, large = ModelSpec(("X",), ("X",), residuals=300), ModelSpec(("X", "Z"), ("X", "Z"), residuals=300)
     state, alone = RiskModelState(small), RiskModelState(small)
     for n in range(80):
         close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, 1)))[0]
@@ -225,9 +248,13 @@ def test_a_grown_state_is_the_old_one_with_strangers() -> None:
             state = extended(state, large)
         more = {"Z": Bar(6.0 + n / 100, 5.0, 5.5 + n / 200)} if n >= 50 else {}
         for one, bars in ((state, bar | more), (alone, bar)):
-            one.update((n + 1) * 3_600_000, bars, {"X": 0.6 + 0.001 * n})
+            smiles = {name: (0.6 + 0.001 * n, -0.5 + 0.02 * (n % 3)) for name in bars if name == "X" or n >= 50}
+            volatilities = {name: level for name, (level, _) in smiles.items()}
+            one.update((n + 1) * 3_600_000, bars, volatilities, {name: skew for name, (_, skew) in smiles.items()})
     assert state.spot_stddev(0, 80 * 3_600_000, 1) == alone.spot_stddev(0, 80 * 3_600_000, 1)
     np.testing.assert_array_equal(state.residuals(1)[:, 0], alone.residuals(1)[:, 0])
+    assert [state.surface_stddev(f, 1) for f in (0, 2)] == [alone.surface_stddev(f, 1) for f in (0, 1)]
+    np.testing.assert_array_equal(state.returns[0].last(99), alone.returns[0].last(99))
     assert np.isfinite(state.stddev(1)).all()
     for wrong in (ModelSpec(("Z", "X"), ("X",), residuals=300), ModelSpec(("X", "Z"), ("X",), residuals=301)):
         with pytest.raises(ValueError, match=r"assets|lengths"):

@@ -15,13 +15,14 @@ from tests.risk_model_worlds import HOUR_MS, START_MS, bar_at, implied, market
 SPEC = ModelSpec(("A0", "A1"), ("A0",), residuals=500)
 BARS = market(900, 2)
 IMPLIED = implied(900)
+SKEWS = -0.5 + np.cumsum(np.diff(np.log(implied(900, 5)), prepend=np.log(implied(900, 5)[0])))
 
 
 def feed(state: RiskModelState, start: int, stop: int) -> list[Finding]:
     found: list[Finding] = []
     for t in range(start, stop):
         bars = {b.asset: bar_at(b, t) for b in BARS}
-        found += state.update(int(BARS[0].time_ms[t]), bars, {"A0": float(IMPLIED[t])})
+        found += state.update(int(BARS[0].time_ms[t]), bars, {"A0": float(IMPLIED[t])}, {"A0": float(SKEWS[t])})
     return found
 
 
@@ -56,7 +57,8 @@ def test_residuals_recoloured_are_moves_over_their_forecasts() -> None:
     then, now = RiskModelState(SPEC), RiskModelState(SPEC)
     feed(then, 0, 875)
     feed(now, 0, 899)
-    moves = np.array([math.log(b.close[898] / b.close[874]) for b in BARS] + [math.log(IMPLIED[898] / IMPLIED[874])])
+    spots = [math.log(b.close[898] / b.close[874]) for b in BARS]
+    moves = np.array([*spots, math.log(IMPLIED[898] / IMPLIED[874]), SKEWS[898] - SKEWS[874]])
     expected = np.linalg.solve(then.dcc.root, moves / then.stddev(24))
     assert now.residuals(24)[-1] == pytest.approx(expected, rel=1e-9)
     assert len(now.residuals(1)) == 500
