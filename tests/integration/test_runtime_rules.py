@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import runtime_toy_machines as toy
@@ -15,12 +15,21 @@ from streams.runtime import shell as shell_module
 from streams.runtime.checkpoint_writer import CheckpointWriter
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.log_reader import LogReader
+from streams.runtime.machine import Headers
 from streams.runtime.producer import new_producer
 from streams.runtime.shell import Shell
 
 LIMIT_S = 30.0
 NUMBERS = [(index * 37) % 101 for index in range(60)]
 SUMS = list(itertools.accumulate(NUMBERS))
+
+
+class Fed(NamedTuple):
+    """A record as a shell is fed it."""
+
+    offset: int
+    value: bytes | None
+    headers: Headers = ()
 
 
 class HeldOutputs:
@@ -103,7 +112,7 @@ async def live(shell: Shell, numbers: list[int], kind: str = "plain") -> None:
     at = (await shell.restore([("numbers", 0)]))["numbers", 0]
     for offset in range(at, len(numbers)):
         for _ in range(2 if kind == "again" and offset % 3 == 0 else 1):
-            await shell.feed("numbers", 0, offset, b"%d" % numbers[offset])
+            await shell.feed("numbers", 0, [Fed(offset, b"%d" % numbers[offset])])
 
 
 async def settled(shell: Shell, position: int = len(NUMBERS)) -> None:
@@ -126,10 +135,8 @@ class EagerShell(Shell):
 class GuardlessShell(Shell):
     """The mutant that applies whatever comes (R1)."""
 
-    async def _judge(self, unit: shell_module.Unit, item: shell_module.Item) -> None:
-        await self._apply(unit, item)
-        self._advance(unit, item)
-        await self._maybe_checkpoint(unit)
+    async def _judge(self, unit: shell_module.Unit, run: shell_module.Run) -> list[shell_module.Record]:
+        return list(run.records)
 
 
 async def killed_with_outputs_under_way(world: World, kind: type[Shell]) -> int:
@@ -225,7 +232,7 @@ async def test_holes_that_transactions_leave_are_accepted_in_input_logs_only(
     shell = await world.life(gap_topics=("numbers",))
     await shell.restore([("numbers", 0)])
     for offset, value in records:
-        await shell.feed("numbers", 0, offset, value)
+        await shell.feed("numbers", 0, [Fed(offset, value)])
     await settled(shell, records[-1][0] + 1)
     assert (await world.taken())[0] == [1, 3, 6]
     end = (await world.reader.bounds(world.settings.topic("numbers"), 0))[1]
@@ -236,7 +243,7 @@ async def test_holes_that_transactions_leave_are_accepted_in_input_logs_only(
     monkeypatch.setattr(shell_module, "die", lambda reason, exception: deaths.append(str(exception)))
     await strict.restore([("numbers", 0)])
     for offset, value in records:
-        await strict.feed("numbers", 0, offset, value)
+        await strict.feed("numbers", 0, [Fed(offset, value)])
     await until(lambda: bool(deaths))
     assert deaths[0].startswith("gap in numbers/0: wanted 2")
 
@@ -248,7 +255,7 @@ async def test_a_record_that_was_skipped_is_told_from_a_hole(world: World, monke
     deaths: list[str] = []
     monkeypatch.setattr(shell_module, "die", lambda reason, exception: deaths.append(str(exception)))
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 4, b"4")
+    await shell.feed("numbers", 0, [Fed(4, b"4")])
     await until(lambda: bool(deaths))
     assert "there is a record at 0" in deaths[0]
 

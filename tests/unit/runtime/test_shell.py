@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from memory_log import PREFIX, Counter, CounterFactory, MemoryLogs
+from memory_log import PREFIX, Counter, CounterFactory, Fed, MemoryLogs
 
 from streams.runtime import shell as shell_module
 from streams.runtime.checkpoints import CheckpointReader
@@ -57,7 +57,7 @@ async def until(condition):
 
 async def feed(shell: Shell, numbers, start=0, partition=0, topic="numbers"):
     for offset, number in enumerate(numbers, start):
-        await shell.feed(topic, partition, offset, b"%d" % number)
+        await shell.feed(topic, partition, [Fed(offset, b"%d" % number)])
 
 
 async def applied(shell: Shell, count: int):
@@ -90,7 +90,7 @@ async def test_a_gap_in_an_internal_log_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
     await feed(shell, [1, 2])
-    await shell.feed("numbers", 0, 3, b"9")
+    await shell.feed("numbers", 0, [Fed(3, b"9")])
     await until(lambda: deaths)
     assert "wanted 2, got 3" in str(deaths[0][1])
     assert shell.position(("numbers", 0)) == 2
@@ -127,7 +127,7 @@ async def test_where_gaps_are_allowed_a_skipped_record_still_ends_the_process(de
 async def test_an_exception_of_the_machine_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 0, b"not a number")
+    await shell.feed("numbers", 0, [Fed(0, b"not a number")])
     await until(lambda: deaths)
     assert deaths[0][0] == "unit 0, numbers/0 offset 0"
     assert isinstance(deaths[0][1], ValueError)
@@ -181,7 +181,7 @@ async def test_long_records_run_in_a_thread_and_early_outputs_leave_before_the_r
     logs = MemoryLogs()
     shell = new_shell(logs, Factory())
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 0, b"002")
+    await shell.feed("numbers", 0, [Fed(0, b"002")])
     await until(lambda: logs.values("early"))
     assert logs.values("sums") == []
     assert shell.position(("numbers", 0)) == 0
@@ -208,7 +208,7 @@ async def test_a_restore_waits_for_the_record_being_applied():
 
     shell = new_shell(MemoryLogs(), Factory())
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 0, b"001")
+    await shell.feed("numbers", 0, [Fed(0, b"001")])
     await until(entered.is_set)
     restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
     await asyncio.sleep(0)
