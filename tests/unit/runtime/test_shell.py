@@ -86,6 +86,50 @@ async def test_lower_offsets_are_dropped():
     assert logs.values("sums") == [b"1", b"3", b"6", b"10"]
 
 
+async def test_a_run_is_judged_record_by_record(deaths):
+    logs = MemoryLogs()
+    shell = new_shell(logs)
+    await shell.restore([("numbers", 0)])
+    await feed(shell, [1, 2])
+    await shell.feed("numbers", 0, [Fed(offset, b"%d" % offset) for offset in (0, 1, 2, 2, 3, 7)])
+    await until(lambda: deaths)
+    assert "wanted 4, got 7" in str(deaths[0][1])
+    assert logs.values("sums") == [b"1", b"3", b"5", b"8"]
+    assert shell.count["repeated"] == 3
+
+
+@pytest.mark.parametrize("slice_s", [0.0, 10.0])
+@pytest.mark.parametrize("number", [b"%d", b"00%d"])
+async def test_a_run_says_what_single_records_say(monkeypatch, slice_s, number):
+    """Short or in a thread, at once or slice by slice; the checkpoint is that of its mark."""
+    monkeypatch.setattr(shell_module, "_SLICE_S", slice_s)
+    logs = MemoryLogs()
+    shell = new_shell(logs)
+    await shell.restore([("numbers", 0)])
+    await shell.feed("numbers", 0, [Fed(offset, number % (offset + 1)) for offset in range(8)])
+    await applied(shell, 8)
+    assert logs.values("sums") == [b"1", b"3", b"6", b"10", b"15", b"21", b"28", b"36"]
+    assert logs.values("early") == [b"6", b"10", b"28", b"36"]
+    await until(lambda: shell.metrics()["checkpoints_written"] == 1)
+    found = await CheckpointReader(logs, PREFIX + "checkpoints").newest(0)
+    assert (found.mark, found.positions) == (5, {("numbers", 0): 5})
+
+
+async def test_the_rest_of_a_run_is_not_applied_after_a_restore(monkeypatch):
+    monkeypatch.setattr(shell_module, "_SLICE_S", 0.0)
+    shell = new_shell(MemoryLogs())
+    await shell.restore([("numbers", 0)])
+    async with shell.units[0].lock:
+        await feed(shell, [0])  # with it the unit's task waits for the lock first, the restore after it
+        await asyncio.sleep(0)
+        restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
+        await shell.feed("numbers", 0, [Fed(offset, b"1") for offset in (1, 2, 3)])
+        await asyncio.sleep(0)
+    assert await restoring == {("numbers", 0): 1}
+    await until(lambda: shell.units[0].inbox.empty())
+    assert shell.position(("numbers", 0)) == 1
+
+
 async def test_a_gap_in_an_internal_log_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
