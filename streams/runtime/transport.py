@@ -4,8 +4,8 @@ At the end of every rebalance, after heartbeats have resumed and before the flow
 to the committed offsets. `CheckpointConsumer.seek_to_committed` answers with the shell's positions instead. (Seeks made
 in Faust's assignment signals are overwritten by that very call.)
 
-Faust spends about half a millisecond on a message, on two tasks, two queues, three locks. So what was fetched of a
-partition passes through it in runs: one message, one event of the agent, for up to RUN_RECORDS records.
+Faust spends about 0.1 ms of CPU on a message: two tasks, two queues, three locks. So what was fetched of a partition
+passes through it in runs: one message, one event of the agent, for up to RUN_RECORDS records.
 """
 
 from __future__ import annotations
