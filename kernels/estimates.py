@@ -102,3 +102,14 @@ def look(
             if armed[row, line] and not estimate_usd6 >= line_usd6[row, line]:
                 out_below[n] = True
         unsettled[row] = False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def move_lines(
+    rows: Int64Array, change_usd6: FloatArray, rise_usd6: FloatArray, base_usd6: FloatArray, line_usd6: FloatArray
+) -> None:
+    """Add f64[n] changes of NLV and rises of the lines of `rows` int64[n] to base f64[A] and lines f64[A,2]."""
+    for n in range(rows.shape[0]):
+        base_usd6[rows[n]] += change_usd6[n]
+        line_usd6[rows[n], 0] += rise_usd6[n]
+        line_usd6[rows[n], 1] += rise_usd6[n]

@@ -109,6 +109,19 @@ class Events(NamedTuple):
     rows: np.ndarray
 
 
+class PackedEvents(NamedTuple):
+    """The same, names as they stand in the record: one after the other from `text_at` on, bytes of each uint16[n]."""
+
+    raw: bytes
+    lengths: np.ndarray
+    text_at: int
+    rows: np.ndarray
+
+    def decoded(self) -> Events:
+        bounds = list(accumulate(self.lengths.tolist(), initial=self.text_at))
+        return Events(_names(self.raw, bounds), self.rows)
+
+
 class Rollback(NamedTuple):
     """`epoch` counts the rollbacks of a log; `from_block` is the last block that is retracted."""
 
@@ -257,10 +270,15 @@ def pack_events(header: bytes, events: Events) -> bytes:
 
 
 def read_events(raw: bytes, header: Header) -> Events:
+    return read_packed_events(raw, header).decoded()
+
+
+def read_packed_events(raw: bytes, header: Header) -> PackedEvents:
     (count,) = struct.unpack_from("<I", raw, HEADER.size)
-    lengths = struct.unpack_from(f"<{count}H", raw, HEADER.size + 4)
-    bounds = list(accumulate(lengths, initial=HEADER.size + 4 + 2 * count))
-    return Events(_names(raw, bounds), _rows(raw, EVENT_ROW, header.entries, bounds[-1] + -bounds[-1] % 8))
+    lengths = _rows(raw, np.dtype("<u2"), count, HEADER.size + 4)
+    text_at = HEADER.size + 4 + 2 * count
+    end = text_at + int(lengths.sum())
+    return PackedEvents(raw, lengths, text_at, _rows(raw, EVENT_ROW, header.entries, end + -end % 8))
 
 
 def _names(raw: bytes, bounds: list[int]) -> list[str]:

@@ -23,14 +23,14 @@ from kernels.account_events import (
     LOTS_OUT,
     PAID_OUT,
     RESIDUE_LIMB_BITS,
+    SOME_ABSENT,
+    UNFIT,
     BookColumns,
     EventColumns,
     ListedColumns,
     apply_rows,
-    merge_places,
-    missing_keys,
-    widened,
-    widened_table,
+    locate,
+    make_room,
 )
 from kernels.account_sums import greeks_by_pair
 from schemas import log_records as records
@@ -43,6 +43,7 @@ from schemas.quantities import (
     notional_usd21,
     saturated,
 )
+from streams.engine.account_index import AccountIndex
 from streams.engine.output import Fault
 
 LINEAR_KINDS = ("perpetual", "future")
@@ -78,6 +79,7 @@ class Book:
     def __init__(self) -> None:
         self.accounts: list[str] = []
         self.row_of: dict[str, int] = {}
+        self._index = AccountIndex()
         self.cash_usd6 = np.zeros(0, np.int64)
         self.keys = np.zeros(0, np.int64)
         self.lots = np.zeros(0, np.int64)
@@ -88,34 +90,33 @@ class Book:
 
     # -- events
 
-    def apply_events(self, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray) -> np.ndarray:
+    def apply_events(
+        self, events: records.Events | records.PackedEvents, catalogue: Catalogue, greeks_usd9: np.ndarray
+    ) -> np.ndarray:
         """Apply packed events in order; Greeks (int64[I,4] per lot) move with the lots. Returns rows touched."""
         taken = self.take_up(events, catalogue)
         self.carry_out(taken, catalogue, greeks_usd9)
         return taken.rows
 
-    def take_up(self, events: records.Events, catalogue: Catalogue) -> Taken:
+    def take_up(self, events: records.Events | records.PackedEvents, catalogue: Catalogue) -> Taken:
         """Accounts, legs and pairs of everything the events name are there afterwards; nothing else changes."""
-        named, account = self._rows_of(events.names), events.rows["account"]
-        of_one = account != records.EVERY_ACCOUNT
-        row_of_event = np.full(len(account), -1, np.int64)
-        row_of_event[of_one] = named[account[of_one]]
-        fields = ("kind", "instrument", "lots", "price_usd9", "cash_usd6")
-        columns = EventColumns(row_of_event, *(np.ascontiguousarray(events.rows[field]) for field in fields))
-        is_funding = columns.kind == records.FUNDING
-        if not (of_one | is_funding).all():
-            raise Fault("an event other than a funding names no account")
-        trades = of_one & (columns.kind != records.CASH)
-        self._make_room(row_of_event[trades], columns.instrument[trades].astype(np.int64), catalogue)
-        touched = [row_of_event[of_one]]
-        for index in np.unique(columns.instrument[is_funding]).tolist():
-            touched.append(self.keys[self.holders(index)] >> INSTRUMENT_BITS)
-        return Taken(columns, named, self.marked(touched))
+        named, columns = self._rows_of(events), _columns(events.rows)
+        touched = np.zeros(len(self.accounts), np.bool_)
+        account, underlying = np.ascontiguousarray(events.rows["account"]), catalogue.columns().underlying
+        found = locate(account, named, columns, underlying, self.columns(), touched)
+        if found == UNFIT:
+            _refuse(account, named, columns, underlying)
+        if found == SOME_ABSENT:
+            self._take(make_room(columns, underlying, self.columns()))
+        funded = columns.instrument[columns.kind == records.FUNDING]
+        for index in np.unique(funded).tolist() if len(funded) else ():
+            touched[self.keys[self.holders(index)] >> INSTRUMENT_BITS] = True
+        return Taken(columns, named, np.flatnonzero(touched))
 
     def carry_out(self, taken: Taken, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
         """Apply what was taken up, in its order: in compiled stretches between fundings."""
         events, listed = taken.columns, catalogue.columns()
-        columns = ListedColumns(listed.kind, listed.underlying, listed.lot_exponent, greeks_usd9)
+        columns = ListedColumns(listed.kind, listed.lot_exponent, greeks_usd9)
         begin = 0
         for at in np.flatnonzero(events.kind == records.FUNDING).tolist():
             self._apply(events, begin, at, columns)
@@ -153,12 +154,9 @@ class Book:
         """The book as the kernels take it."""
         return BookColumns(self.cash_usd6, self.keys, self.lots, self.entry_usd6, self.pair_keys, self.pair_greeks_usd9)
 
-    def marked(self, rows: list[np.ndarray]) -> np.ndarray:
-        """Sorted distinct rows (a mark per account: much faster than np.unique where they are many)."""
-        mark = np.zeros(len(self.accounts), np.bool_)
-        for some in rows:
-            mark[some] = True
-        return np.flatnonzero(mark)
+    def _take(self, columns: BookColumns) -> None:
+        self.keys, self.lots, self.entry_usd6 = columns.keys, columns.lots, columns.entry_usd6
+        self.pair_keys, self.pair_greeks_usd9 = columns.pair_keys, columns.pair_greeks_usd9
 
     def holders(self, instrument: int) -> np.ndarray:
         """Places of the open legs of an instrument."""
@@ -191,12 +189,14 @@ class Book:
         self.residue_usd21 += paid * USD21_PER_USD6 - notional_usd21(lots, price_usd9, lot_exponent)
         return paid
 
-    def _rows_of(self, names: list[str]) -> np.ndarray:
-        """Rows of accounts, int64; who is not there yet begins here."""
-        rows = list(map(self.row_of.get, names))
-        if None in rows:
-            rows = list(map(self._row, names))
-        return np.array(rows, np.int64)
+    def _rows_of(self, events: records.Events | records.PackedEvents) -> np.ndarray:
+        """Rows of the accounts they name, int64; who is not there yet begins here."""
+        if isinstance(events, records.PackedEvents):
+            found = self._index.rows_of(events, self.accounts)
+            if found is not None:
+                return found
+            events = events.decoded()
+        return np.array([self._row(name) for name in events.names], np.int64)
 
     def _row(self, account: str) -> int:
         row = self.row_of.get(account)
@@ -207,6 +207,13 @@ class Book:
                 self.cash_usd6 = np.append(self.cash_usd6, np.zeros(max(64, row), np.int64))
         return row
 
+    def forget_accounts(self, count: int) -> None:
+        """All but the first `count`."""
+        for account in self.accounts[count:]:
+            del self.row_of[account]
+        del self.accounts[count:]
+        self._index = AccountIndex()
+
     def _add_cash(self, row: int, amount_usd6: int) -> None:
         self.cash_usd6[row] = self._within(int(self.cash_usd6[row]) + amount_usd6, CASH_LIMIT_USD6, row)
 
@@ -215,23 +222,6 @@ class Book:
         if abs(value) > limit:
             raise Fault(f"cash, entry cost or lots of {self.accounts[row]} leave their range: {value}")
         return value
-
-    def _make_room(self, rows: np.ndarray, instruments: np.ndarray, catalogue: Catalogue) -> None:
-        """Legs and Greeks of every (row, instrument) that is to be traded, in one merge each."""
-        if len(rows) and int(instruments.min()) < 0:
-            raise Fault(f"an event of instrument {int(instruments.min())}")
-        underlyings = catalogue.columns().underlying[instruments].astype(np.int64)
-        legs = missing_keys(self.keys, np.sort(rows << INSTRUMENT_BITS | instruments))
-        if len(legs):
-            at, nothing = merge_places(self.keys, legs), np.zeros(len(legs), np.int64)
-            self.keys = widened(self.keys, at, legs)
-            self.lots = widened(self.lots, at, nothing)
-            self.entry_usd6 = widened(self.entry_usd6, at, nothing)
-        pairs = missing_keys(self.pair_keys, np.sort(rows << INSTRUMENT_BITS | underlyings))
-        if len(pairs):
-            at = merge_places(self.pair_keys, pairs)
-            self.pair_keys = widened(self.pair_keys, at, pairs)
-            self.pair_greeks_usd9 = widened_table(self.pair_greeks_usd9, at)
 
     # -- barrier
 
@@ -347,3 +337,22 @@ def payoff_usd9(kind: str, strike_usd9: int, price_usd9: int) -> int:
     if kind == "put":
         return max(strike_usd9 - price_usd9, 0)
     return price_usd9
+
+
+def _columns(rows: np.ndarray) -> EventColumns:
+    """Columns of packed rows; where they belong in a book is to be located."""
+    row, leg, pair = np.empty((3, len(rows)), np.int64)
+    fields = ("kind", "instrument", "lots", "price_usd9", "cash_usd6")
+    return EventColumns(row, leg, pair, *(np.ascontiguousarray(rows[field]) for field in fields))
+
+
+def _refuse(account: np.ndarray, named: np.ndarray, events: EventColumns, underlying: np.ndarray) -> None:
+    """Raises what is wrong with events that no sequencer writes."""
+    of_one = account != records.EVERY_ACCOUNT
+    named[account[of_one]]
+    if not (of_one | (events.kind == records.FUNDING)).all():
+        raise Fault("an event other than a funding names no account")
+    traded = events.instrument[of_one & (events.kind != records.CASH)]
+    if int(traded.min(initial=0)) < 0:
+        raise Fault(f"an event of instrument {int(traded.min())}")
+    underlying[traded]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.estimates import Moves, estimates, look
+from kernels.estimates import Moves, estimates, look, move_lines
 from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Book
@@ -65,8 +65,7 @@ class Lines:
         """Trades of `rows` int64[n] since the barrier, float64[n]: NLV at the barrier's marks, and a bound by which the
         lines can rise.
         """
-        self.base_usd6[rows] += nlv_change_usd6
-        self.line_usd6[rows] += line_rise_usd6[:, None]
+        move_lines(rows, nlv_change_usd6, line_rise_usd6, self.base_usd6, self.line_usd6)
 
     def look(
         self, rows: np.ndarray, book: Book, now: RecordedMarket, then: RecordedMarket, p: RiskParameters

@@ -54,13 +54,15 @@ class OpenOrders:
         self.orders: dict[Key, tuple[int, int]] = {}
         self._packed: bytes | None = b""
 
-    def take(self, events: records.Events) -> records.Events:
+    def take(self, events: records.PackedEvents) -> records.PackedEvents:
         """Take what is said of orders; returns the other events."""
-        is_order = np.isin(events.rows["kind"], list(SIDES))
+        kinds = events.rows["kind"]
+        is_order = np.logical_or.reduce([kinds == kind for kind in SIDES])
         if not is_order.any():
             return events
+        names = events.decoded().names
         for row in events.rows[is_order]:
-            key = (events.names[int(row["account"])], int(row["instrument"]), SIDES[int(row["kind"])])
+            key = (names[int(row["account"])], int(row["instrument"]), SIDES[int(row["kind"])])
             self.orders.pop(key, None)
             if row["lots"]:
                 self.orders[key] = (int(row["lots"]), int(row["price_usd9"]))

@@ -121,7 +121,7 @@ class Risk:
             return
         self.opened = max(self.opened, header.block)
         if header.kind == records.EVENTS:
-            yield self._events(header, records.read_events(raw, header))
+            yield self._events(header, records.read_packed_events(raw, header))
             return
         self.number = header.number
         if header.kind == records.LISTINGS:
@@ -173,7 +173,7 @@ class Risk:
         for market in (self.market, self.keyframe):
             market.fit_to(self.catalogue)
 
-    def _events(self, header: records.Header, events: records.Events) -> list[Output]:
+    def _events(self, header: records.Header, events: records.PackedEvents) -> list[Output]:
         if header.block != self.block + 1 and self.block >= 0:
             raise Fault(f"events of block {header.block} after block {self.block}")
         self.events += header.entries

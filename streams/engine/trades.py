@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.account_events import line_rises_usd6, lots_of_rows, net_values_usd6
+from kernels.account_events import LotTerms, effects_usd6, held_by
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6
@@ -27,16 +27,6 @@ class TradeEffects(NamedTuple):
     nlv_change_usd6: np.ndarray
     line_rise_usd6: np.ndarray
     lots_before: np.ndarray
-
-
-class LotTerms(NamedTuple):
-    """What one lot of each instrument is worth, owed and held (after the collateral factor), and the most that it can
-    add to IM: float64[I] nano-USD.
-    """
-
-    mark_usd9: np.ndarray
-    haircut_mark_usd9: np.ndarray
-    loss_bound_usd9: np.ndarray
 
 
 def lot_terms(tables: Tables, p: RiskParameters) -> LotTerms:
@@ -62,15 +52,15 @@ def loss_bound_usd9(tables: Tables, p: RiskParameters) -> np.ndarray:
 
 
 def trade_effects(
-    book: Book, events: records.Events, catalogue: Catalogue, greeks_usd9: np.ndarray, lot: LotTerms
+    book: Book,
+    events: records.Events | records.PackedEvents,
+    catalogue: Catalogue,
+    greeks_usd9: np.ndarray,
+    lot: LotTerms,
 ) -> TradeEffects:
     """Apply the events to the book and say what they did. greeks_usd9 int64[I,4] and `lot`: of one set of tables."""
     taken = book.take_up(events, catalogue)
-    rows = taken.rows
-    before, after, rise = np.zeros((3, len(rows)))
-    net_values_usd6(rows, book.columns(), lot.mark_usd9, lot.haircut_mark_usd9, before)
-    lots = lots_of_rows(rows, book.keys, book.lots)
+    held = held_by(taken.rows, book.columns(), lot)
     book.carry_out(taken, catalogue, greeks_usd9)
-    net_values_usd6(rows, book.columns(), lot.mark_usd9, lot.haircut_mark_usd9, after)
-    line_rises_usd6(rows, book.columns(), lots, lot.loss_bound_usd9, rise)
-    return TradeEffects(rows, taken.named, after - before, rise, lots)
+    change_usd6, rise_usd6 = effects_usd6(held, book.columns(), lot)
+    return TradeEffects(taken.rows, taken.named, change_usd6, rise_usd6, held.lots)

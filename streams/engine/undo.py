@@ -223,9 +223,7 @@ def _kept(state: Risk) -> bytes:
 def restore(state: Risk, point: Point) -> None:
     """`state` as it was at a barrier, but for what is listed since."""
     book, context = state.book, point.context
-    for account in book.accounts[context.accounts :]:
-        del book.row_of[account]
-    del book.accounts[context.accounts :]
+    book.forget_accounts(context.accounts)
     book.cash_usd6, book.keys = point.rows["cash_usd6"].copy(), point.keys.copy()
     for name in LEG_ARRAYS:
         setattr(book, name, point.legs[name].copy())

@@ -38,7 +38,7 @@ class RuntimeSettings:
     isolation: str = "read_committed"  # inputs may come from transactional producers
     takeover_s: float = 0.15  # a standby sequencer claims the log after so long without a decision that is due
     inbox_records: int = 64  # read ahead per unit
-    stream_buffer: int = 2048  # read ahead of the Faust stream
+    stream_buffer: int = 8  # runs of records read ahead of the Faust stream
     kernel_threads: int = 2  # long records of different units run side by side
     stall_s: float | None = None  # > rebalance + 2 sessions, and > the longest restore
     restore_s: float | None = None  # 3 sessions; raise it with the size of the state

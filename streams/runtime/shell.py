@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -34,6 +34,7 @@ _NO_WAY_BACK = (
 # first_between(topic, partition, low, high): offset of the first record there, None for a hole; short topic names
 Saw = Callable[[Output, float], None]  # an output, and seconds since its record was taken up
 FirstBetween = Callable[[str, int, int, int], Awaitable["int | None"]]
+_SLICE_S = 0.05  # records applied in one go: whoever wants the unit (a restore, a question) waits no longer than that
 
 
 class Producer(Protocol):
@@ -54,13 +55,56 @@ class ShellFault(Exception):
     """A broken rule: a gap in an internal log, a machine whose position is not what it was fed."""
 
 
-class Item(NamedTuple):
+class Record(Protocol):
+    """What a log holds at an offset; aiokafka's records are such."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Run(NamedTuple):
+    """Consecutive records of one log, read while the unit was at this generation."""
+
     generation: int
     topic: str
     partition: int
-    offset: int
-    value: bytes | None
-    headers: Headers
+    records: Sequence[Record]
+
+
+class Inbox(asyncio.Queue[Run]):
+    """Full by the records in its runs, not by the number of runs."""
+
+    def _init(self, maxsize: int) -> None:
+        super()._init(maxsize)  # type: ignore[misc]
+        self._records = 0
+
+    def _put(self, item: Run) -> None:
+        super()._put(item)  # type: ignore[misc]
+        self._records += len(item.records)
+
+    def _get(self) -> Run:
+        run: Run = super()._get()  # type: ignore[misc]
+        self._records -= len(run.records)
+        return run
+
+    def qsize(self) -> int:
+        return self._records
+
+
+class Step(NamedTuple):
+    """Of applying a run: outputs, seconds since their record was taken up; or how many records more have been applied,
+    and the mark of the state as it is then."""
+
+    outputs: list[Output]
+    seconds: float = 0.0
+    applied: int = 0
+    mark: int | None = None
 
 
 class Unit:
@@ -70,7 +114,7 @@ class Unit:
         self.number = number
         self.machine = machine
         self.cursor = cursor  # next offset wanted of every log
-        self.inbox: asyncio.Queue[Item] = asyncio.Queue(inbox_records)
+        self.inbox = Inbox(inbox_records)
         self.lock = asyncio.Lock()
         self.generation = 0  # restores so far; records read before a restore are not applied after it
         self.unacknowledged: set[asyncio.Future[object]] = set()
@@ -129,73 +173,101 @@ class Shell:
 
     # -- records ------------------------------------------------------------------------------------------------
 
-    async def feed(self, topic: str, partition: int, offset: int, value: bytes | None, headers: Headers = ()) -> None:
-        """Take one record into the inbox of its unit; waits while that is full. Order is kept per unit."""
+    async def feed(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        """Take records of a log into the inbox of its unit; waits while that is full. Order is kept per unit."""
         unit = self.units.get(self.factory.unit_of(topic, partition))
         if unit is None:
-            self.count["unowned"] += 1
+            self.count["unowned"] += len(records)
             return
-        await unit.inbox.put(Item(unit.generation, topic, partition, offset, value, headers))
+        await unit.inbox.put(Run(unit.generation, topic, partition, records))
 
     async def _work(self, unit: Unit) -> None:
         while True:
-            item = await unit.inbox.get()
+            run = await unit.inbox.get()
             try:
-                async with unit.lock:
-                    await self._judge(unit, item)
+                while run.records:
+                    async with unit.lock:
+                        run = run._replace(records=await self._take(unit, run))
+                    await asyncio.sleep(0)  # the lock alone lets nobody else run
             except asyncio.CancelledError:
                 raise
             except Exception as exception:
-                die(f"unit {unit.number}, {item.topic}/{item.partition} offset {item.offset}", exception)
+                at = unit.wanted((run.topic, run.partition))
+                die(f"unit {unit.number}, {run.topic}/{run.partition} offset {at}", exception)
 
-    async def _judge(self, unit: Unit, item: Item) -> None:
-        """R1."""
-        wanted = unit.wanted((item.topic, item.partition))
-        if item.generation != unit.generation:
-            self.count["stale"] += 1
-        elif item.offset < wanted:
-            self.count["repeated"] += 1
-        else:
-            if item.offset > wanted:
-                await self._require_hole(item, wanted)
-            await self._apply(unit, item)
-            self._advance(unit, item)
-            await self._maybe_checkpoint(unit)
+    async def _take(self, unit: Unit, run: Run) -> list[Record]:
+        """Apply a run from its beginning, as much of it as one slice of time allows; returns the rest."""
+        records = await self._judge(unit, run)
+        await self._apply(unit, run, records)
+        wanted = unit.wanted((run.topic, run.partition))
+        return [record for record in run.records if record.offset >= wanted] if records else []
 
-    async def _require_hole(self, item: Item, wanted: int) -> None:
-        log = f"{item.topic}/{item.partition}"
-        if item.topic not in self.gap_topics:
-            raise ShellFault(f"gap in {log}: wanted {wanted}, got {item.offset}")
-        between = await self._first_between(item.topic, item.partition, wanted, item.offset)
+    async def _judge(self, unit: Unit, run: Run) -> list[Record]:
+        """R1: those of its records that are to be applied now, one after the other: up to a gap, or from one on."""
+        if run.generation != unit.generation:
+            self.count["stale"] += len(run.records)
+            return []
+        wanted, found = unit.wanted((run.topic, run.partition)), list[Record]()
+        for record in run.records:
+            if record.offset < wanted:
+                self.count["repeated"] += 1
+                continue
+            if record.offset > wanted:
+                if found:
+                    break
+                await self._require_hole(run, wanted, record.offset)
+            found.append(record)
+            wanted = record.offset + 1
+        return found
+
+    async def _require_hole(self, run: Run, wanted: int, got: int) -> None:
+        log = f"{run.topic}/{run.partition}"
+        if run.topic not in self.gap_topics:
+            raise ShellFault(f"gap in {log}: wanted {wanted}, got {got}")
+        between = await self._first_between(run.topic, run.partition, wanted, got)
         if between is not None:
-            raise ShellFault(f"{log}: wanted {wanted}, got {item.offset}, but there is a record at {between}")
+            raise ShellFault(f"{log}: wanted {wanted}, got {got}, but there is a record at {between}")
         self.count["holes"] += 1
 
-    async def _apply(self, unit: Unit, item: Item) -> None:
-        started_s = time.monotonic()
-        steps = unit.machine.steps(item.topic, item.partition, item.offset, item.value, item.headers)
-        if not unit.machine.is_long(item.topic, item.value):
-            for outputs in steps:
-                await self._send_all(unit, outputs)
-                self._show(outputs, started_s)
-            return
-        self.count["long"] += 1
+    async def _apply(self, unit: Unit, run: Run, records: list[Record]) -> None:
+        """A change of threads costs more than a short record: what comes with a long one goes there with it."""
+        steps = self._steps(unit, run, records)
+        is_long = any(unit.machine.is_long(run.topic, record.value) for record in records)
         loop = asyncio.get_running_loop()
-        while (found := await loop.run_in_executor(self._threads, _next_outputs, steps)) is not None:
-            await self._send_all(unit, found)
-            self._show(found, started_s)
+        while step := await loop.run_in_executor(self._threads, next, steps, None) if is_long else next(steps, None):
+            await self._send_all(unit, step.outputs)
+            self._show(step)
+            self.count["applied"] += step.applied
+            if step.mark is not None:
+                await self._checkpoint(unit, step.mark)
 
-    def _show(self, outputs: list[Output], started_s: float) -> None:
+    def _steps(self, unit: Unit, run: Run, records: list[Record]) -> Iterator[Step]:
+        """Applies records in whatever thread asks for the next step, until a slice of time is over."""
+        began_s = started_s = time.monotonic()
+        applied = 0
+        for record in records:
+            headers = tuple(record.headers or ())
+            for outputs in unit.machine.steps(run.topic, run.partition, record.offset, record.value, headers):
+                if outputs:  # a step that says nothing is not worth a change of threads
+                    yield Step(outputs, time.monotonic() - started_s)
+            self._advance(unit, (run.topic, run.partition), record.offset)
+            applied += 1
+            if (mark := unit.machine.checkpoint_mark()) is not None:
+                yield Step([], applied=applied, mark=mark)
+                applied = 0
+            if (started_s := time.monotonic()) - began_s > _SLICE_S:
+                break
+        yield Step([], applied=applied)
+
+    def _show(self, step: Step) -> None:
         if self._saw is not None:
-            for output in outputs:
-                self._saw(output, time.monotonic() - started_s)
+            for output in step.outputs:
+                self._saw(output, step.seconds)
 
-    def _advance(self, unit: Unit, item: Item) -> None:
-        log = (item.topic, item.partition)
-        unit.cursor[log] = item.offset + 1
-        self.count["applied"] += 1
-        if self.positions_source is None and (at := unit.machine.positions().get(log)) != item.offset + 1:
-            raise ShellFault(f"the machine of unit {unit.number} stands at {at} of {log} after offset {item.offset}")
+    def _advance(self, unit: Unit, log: LogPosition, offset: int) -> None:
+        unit.cursor[log] = offset + 1
+        if self.positions_source is None and (at := unit.machine.positions().get(log)) != offset + 1:
+            raise ShellFault(f"the machine of unit {unit.number} stands at {at} of {log} after offset {offset}")
 
     # -- outputs ------------------------------------------------------------------------------------------------
 
@@ -231,10 +303,9 @@ class Shell:
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
-    async def _maybe_checkpoint(self, unit: Unit) -> None:
-        if self._writer is None or (mark := unit.machine.checkpoint_mark()) is None:
-            return
-        if not self._schedule.due(unit.number, mark):
+    async def _checkpoint(self, unit: Unit, mark: int) -> None:
+        """Begin one of the present state, if it is due."""
+        if self._writer is None or not self._schedule.due(unit.number, mark):
             return
         if self._writer.busy(unit.number):  # the next mark tries again
             self.count["checkpoints_delayed"] += 1
@@ -369,11 +440,6 @@ class Shell:
         of_role: dict[str, int] = getattr(self.factory, "counts", dict)()  # a role may count more
         depths = {"units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
         return {**self.count, **of_role, **written, **depths}
-
-
-def _next_outputs(steps: Iterator[list[Output]]) -> list[Output] | None:
-    """The next outputs there are, None at the end: a step that says nothing is not worth a change of threads."""
-    return next(filter(None, steps), None)
 
 
 def _is_ahead(candidate: dict[LogPosition, int], held: dict[LogPosition, int]) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, cast
 import faust
 import uvloop
 from faust.types import TP
+from mode.utils.queues import ThrowableQueue
 
 from streams.runtime import supervisor
 from streams.runtime.broker_access import connected
@@ -35,7 +36,7 @@ from streams.runtime.standing import WorkerStanding
 from streams.runtime.transport import CheckpointConsumer, CheckpointTransport, PromptTableManager
 from streams.runtime.watchdog import Watchdog
 
-FETCH_BYTES = 8 << 20  # of a partition at once: a worker that is behind pays Faust's pause between fetches less often
+FETCH_BYTES = 8 << 20  # of a partition at once
 _TOPIC_POLL_S = 0.2
 _STOP_LIMIT_S = 10.0
 
@@ -175,6 +176,13 @@ class RoleApp(faust.App):
     def _new_transport(self) -> CheckpointTransport:
         return CheckpointTransport(self.conf.broker_consumer, self)
 
+    def FlowControlQueue(self, *arguments: Any, **options: Any) -> ThrowableQueue:
+        """Faust stops asking for more, a second at a time, where a queue is nearly full. Ours are never nearly full:
+        whoever puts into a full one waits for room."""
+        queue = super().FlowControlQueue(*arguments, **options)
+        queue.pressure_high_ratio = 0.5
+        return queue
+
     async def on_first_start(self) -> None:
         await super().on_first_start()
         await self.runtime.start(self)  # before Faust's consumer joins the group
@@ -257,13 +265,7 @@ def _add_agent(app: RoleApp) -> None:
         async for event in stream.events():
             try:
                 message = event.message
-                await runtime.shell.feed(
-                    runtime.settings.short(message.topic),
-                    message.partition,
-                    message.offset,
-                    message.value,
-                    tuple(message.headers or ()),
-                )
+                await runtime.shell.feed(runtime.settings.short(message.topic), message.partition, message.records)
             except Exception as exception:  # cancellation passes: that is a rebalance or the end
                 die("intake", exception)
 

@@ -54,6 +54,10 @@ class Flow(NamedTuple):
     def fills_per_s(self) -> float:
         return self.fills / self.seconds
 
+    @property
+    def fills_per_cpu_s(self) -> float:
+        return self.fills / max(self.cpu_s, 1e-3)
+
 
 def rows(small: bool, broker: str = "kafka") -> Iterator[Row]:
     """All rows; `small` in half a minute."""
@@ -171,10 +175,9 @@ def _spread(address: str, small: bool) -> Iterator[Row]:
 
 
 def _size(flow: Flow) -> str:
-    per_cpu = round(flow.fills / max(flow.cpu_s, 1e-3))
     return (
-        f"{flow.fills} fills, {flow.records} records, {flow.calls} calls; {per_cpu} fills a CPU second, "
-        f"{flow.cpu_s / flow.seconds:.2f} cores; {load()}"
+        f"{flow.fills} fills, {flow.records} records, {flow.calls} calls; "
+        f"{flow.fills_per_cpu_s:.0f} fills a CPU second, {flow.cpu_s / flow.seconds:.2f} cores; {load()}"
     )
 
 
@@ -208,10 +211,11 @@ def _beside_peer(name: str, flow: Flow, found: dict[str, Any] | str, small: bool
     if isinstance(found, str):
         return Row(name=title, value=None, unit="fills/s", peer=PEERS[name], goal=found)
     its, is_agent = found["fills"] / found["seconds"], name == "faust"
-    ratio = flow.fills_per_s / its
+    ratio, its_per_cpu_s = flow.fills_per_s / its, found["fills"] / max(found["cpu_s"], 1e-3)
     return Row(
         name=title, value=round(flow.fills_per_s), unit="fills/s", peer=f"{PEERS[name]}: {its:,.0f} fills/s",
         ratio=round(ratio, 1), goal=f">= {AGENT_GOAL}x" if is_agent else "the same book",
         ok=found["checksum"] == found["expected"] and (small or not is_agent or ratio >= AGENT_GOAL),
-        size=f"{found['fills']} fills, one JSON message each, booked in memory; {load()}", checksum=found["checksum"],
+        size=f"{found['fills']} fills, one JSON message each, booked in memory; {its_per_cpu_s:.0f} fills a CPU "
+        f"second, ours {flow.fills_per_cpu_s / its_per_cpu_s:.1f} times as many; {load()}", checksum=found["checksum"],
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import runtime_toy_machines as toy
@@ -15,6 +15,7 @@ from streams.runtime import shell as shell_module
 from streams.runtime.checkpoint_writer import CheckpointWriter
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.log_reader import LogReader
+from streams.runtime.machine import Headers
 from streams.runtime.producer import new_producer
 from streams.runtime.shell import Shell
 from tests.waiting import wait_until
@@ -22,6 +23,14 @@ from tests.waiting import wait_until
 LIMIT_S = 30.0
 NUMBERS = [(index * 37) % 101 for index in range(60)]
 SUMS = list(itertools.accumulate(NUMBERS))
+
+
+class Fed(NamedTuple):
+    """A record as a shell is fed it."""
+
+    offset: int
+    value: bytes | None
+    headers: Headers = ()
 
 
 class HeldOutputs:
@@ -98,7 +107,7 @@ async def live(shell: Shell, numbers: list[int], kind: str = "plain") -> None:
     at = (await shell.restore([("numbers", 0)]))["numbers", 0]
     for offset in range(at, len(numbers)):
         for _ in range(2 if kind == "again" and offset % 3 == 0 else 1):
-            await shell.feed("numbers", 0, offset, b"%d" % numbers[offset])
+            await shell.feed("numbers", 0, [Fed(offset, b"%d" % numbers[offset])])
 
 
 async def settled(shell: Shell, position: int = len(NUMBERS)) -> None:
@@ -121,10 +130,8 @@ class EagerShell(Shell):
 class GuardlessShell(Shell):
     """The mutant that applies whatever comes (R1)."""
 
-    async def _judge(self, unit: shell_module.Unit, item: shell_module.Item) -> None:
-        await self._apply(unit, item)
-        self._advance(unit, item)
-        await self._maybe_checkpoint(unit)
+    async def _judge(self, unit: shell_module.Unit, run: shell_module.Run) -> list[shell_module.Record]:
+        return list(run.records)
 
 
 async def killed_with_outputs_under_way(world: World, kind: type[Shell]) -> int:
@@ -220,7 +227,7 @@ async def test_holes_that_transactions_leave_are_accepted_in_input_logs_only(
     shell = await world.life(gap_topics=("numbers",))
     await shell.restore([("numbers", 0)])
     for offset, value in records:
-        await shell.feed("numbers", 0, offset, value)
+        await shell.feed("numbers", 0, [Fed(offset, value)])
     await settled(shell, records[-1][0] + 1)
     assert (await world.taken())[0] == [1, 3, 6]
     end = (await world.reader.bounds(world.settings.topic("numbers"), 0))[1]
@@ -231,7 +238,7 @@ async def test_holes_that_transactions_leave_are_accepted_in_input_logs_only(
     monkeypatch.setattr(shell_module, "die", lambda reason, exception: deaths.append(str(exception)))
     await strict.restore([("numbers", 0)])
     for offset, value in records:
-        await strict.feed("numbers", 0, offset, value)
+        await strict.feed("numbers", 0, [Fed(offset, value)])
     await wait_until(lambda: bool(deaths))
     assert deaths[0].startswith("gap in numbers/0: wanted 2")
 
@@ -243,7 +250,7 @@ async def test_a_record_that_was_skipped_is_told_from_a_hole(world: World, monke
     deaths: list[str] = []
     monkeypatch.setattr(shell_module, "die", lambda reason, exception: deaths.append(str(exception)))
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 4, b"4")
+    await shell.feed("numbers", 0, [Fed(4, b"4")])
     await wait_until(lambda: bool(deaths))
     assert "there is a record at 0" in deaths[0]
 

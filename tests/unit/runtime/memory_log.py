@@ -20,6 +20,14 @@ class Stored(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+class Fed(NamedTuple):
+    """A record as a shell is fed it."""
+
+    offset: int
+    value: bytes | None
+    headers: Headers = ()
+
+
 class MemoryLogs:
     """Appends at once; while `held` is set, acknowledgements of these topics wait for `release`."""
 

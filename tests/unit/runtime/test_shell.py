@@ -5,7 +5,7 @@ import dataclasses
 import json
 
 import pytest
-from memory_log import PREFIX, Counter, CounterFactory, MemoryLogs
+from memory_log import PREFIX, Counter, CounterFactory, Fed, MemoryLogs
 
 from streams.engine.output import OlderState
 from streams.runtime import shell as shell_module
@@ -55,7 +55,7 @@ def new_shell(logs: MemoryLogs, factory=None, kind=Shell, checkpoint_topic="chec
 
 async def feed(shell: Shell, numbers, start=0, partition=0, topic="numbers"):
     for offset, number in enumerate(numbers, start):
-        await shell.feed(topic, partition, offset, b"%d" % number)
+        await shell.feed(topic, partition, [Fed(offset, b"%d" % number)])
 
 
 async def applied(shell: Shell, count: int):
@@ -84,11 +84,55 @@ async def test_lower_offsets_are_dropped():
     assert logs.values("sums") == [b"1", b"3", b"6", b"10"]
 
 
+async def test_a_run_is_judged_record_by_record(deaths):
+    logs = MemoryLogs()
+    shell = new_shell(logs)
+    await shell.restore([("numbers", 0)])
+    await feed(shell, [1, 2])
+    await shell.feed("numbers", 0, [Fed(offset, b"%d" % offset) for offset in (0, 1, 2, 2, 3, 7)])
+    await wait_until(lambda: deaths)
+    assert "wanted 4, got 7" in str(deaths[0][1])
+    assert logs.values("sums") == [b"1", b"3", b"5", b"8"]
+    assert shell.count["repeated"] == 3
+
+
+@pytest.mark.parametrize("slice_s", [0.0, 10.0])
+@pytest.mark.parametrize("number", [b"%d", b"00%d"])
+async def test_a_run_says_what_single_records_say(monkeypatch, slice_s, number):
+    """Short or in a thread, at once or slice by slice; the checkpoint is that of its mark."""
+    monkeypatch.setattr(shell_module, "_SLICE_S", slice_s)
+    logs = MemoryLogs()
+    shell = new_shell(logs)
+    await shell.restore([("numbers", 0)])
+    await shell.feed("numbers", 0, [Fed(offset, number % (offset + 1)) for offset in range(8)])
+    await applied(shell, 8)
+    assert logs.values("sums") == [b"1", b"3", b"6", b"10", b"15", b"21", b"28", b"36"]
+    assert logs.values("early") == [b"6", b"10", b"28", b"36"]
+    await wait_until(lambda: shell.metrics()["checkpoints_written"] == 1)
+    found = await CheckpointReader(logs, PREFIX + "checkpoints").newest(0)
+    assert (found.mark, found.positions) == (5, {("numbers", 0): 5})
+
+
+async def test_the_rest_of_a_run_is_not_applied_after_a_restore(monkeypatch):
+    monkeypatch.setattr(shell_module, "_SLICE_S", 0.0)
+    shell = new_shell(MemoryLogs())
+    await shell.restore([("numbers", 0)])
+    async with shell.units[0].lock:
+        await feed(shell, [0])  # with it the unit's task waits for the lock first, the restore after it
+        await asyncio.sleep(0)
+        restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
+        await shell.feed("numbers", 0, [Fed(offset, b"1") for offset in (1, 2, 3)])
+        await asyncio.sleep(0)
+    assert await restoring == {("numbers", 0): 1}
+    await wait_until(lambda: shell.units[0].inbox.empty())
+    assert shell.position(("numbers", 0)) == 1
+
+
 async def test_a_gap_in_an_internal_log_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
     await feed(shell, [1, 2])
-    await shell.feed("numbers", 0, 3, b"9")
+    await shell.feed("numbers", 0, [Fed(3, b"9")])
     await wait_until(lambda: deaths)
     assert "wanted 2, got 3" in str(deaths[0][1])
     assert shell.position(("numbers", 0)) == 2
@@ -125,7 +169,7 @@ async def test_where_gaps_are_allowed_a_skipped_record_still_ends_the_process(de
 async def test_an_exception_of_the_machine_ends_the_process(deaths):
     shell = new_shell(MemoryLogs())
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 0, b"not a number")
+    await shell.feed("numbers", 0, [Fed(0, b"not a number")])
     await wait_until(lambda: deaths)
     assert deaths[0][0] == "unit 0, numbers/0 offset 0"
     assert isinstance(deaths[0][1], ValueError)
@@ -179,7 +223,7 @@ async def test_long_records_run_in_a_thread_and_early_outputs_leave_before_the_r
     logs = MemoryLogs()
     shell = new_shell(logs, Factory())
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 0, b"002")
+    await shell.feed("numbers", 0, [Fed(0, b"002")])
     await wait_until(lambda: logs.values("early"))
     assert logs.values("sums") == []
     assert shell.position(("numbers", 0)) == 0
@@ -206,7 +250,7 @@ async def test_a_restore_waits_for_the_record_being_applied():
 
     shell = new_shell(MemoryLogs(), Factory())
     await shell.restore([("numbers", 0)])
-    await shell.feed("numbers", 0, 0, b"001")
+    await shell.feed("numbers", 0, [Fed(0, b"001")])
     await wait_until(entered.is_set)
     restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
     await asyncio.sleep(0)
