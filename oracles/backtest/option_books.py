@@ -197,7 +197,8 @@ def _history(bars: Bars, index: Bars, horizon: int) -> _History:
     vol_moved = np.full(bars.size, np.nan)
     vol_moved[:-horizon] = logs[horizon:] - logs[:-horizon]
     season, vol_deviation = state.season[:, 0], np.sqrt((parts[0] + parts[1]) * horizon)
-    deviation, stressed = np.sqrt(variance * season), np.sqrt(with_floor(variance, state.floor) * season)
+    stressed = np.sqrt(with_floor(variance, state.floor, horizon * bars.interval_ms) * season)
+    deviation = np.sqrt(variance * season)
     columns = (implied, deviation, stressed, vol_deviation, moved, vol_moved)
     return _History(*columns, known=np.isfinite(np.column_stack(columns)).all(axis=1) & (vol_deviation > 0))
 

@@ -22,7 +22,7 @@ from kernels.variance import ewma_path
 from oracles.risk_model.bars import Bars
 from oracles.risk_model.garch_model import GarchKind, GarchPath, walk_forward_garch
 from oracles.risk_model.tails import normal_tail, skew_t_tails
-from oracles.risk_model.variance_model import YEAR_HOURS, bars_of, variance_history
+from oracles.risk_model.variance_model import SHORT_HORIZON_MS, YEAR_HOURS, bars_of, variance_history
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -30,8 +30,6 @@ Int64Array = npt.NDArray[np.int64]
 DEFAULT_MODEL = "multi-speed-stress"
 EWMA_DECAY_A_DAY = 0.94
 """RiskMetrics (1996)."""
-SHORT_HORIZON_HOURS = 6
-"""Below it residuals of one year are used, from it on of three."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def _forecasts(name: str, bars: Bars, horizon: int, options: WalkForward, tails:
 
 def residual_window(bars: Bars, horizon: int) -> int:
     """Bars of residuals: one year for short horizons, three from six hours on."""
-    short = horizon * bars.interval_ms < SHORT_HORIZON_HOURS * 3_600_000
+    short = horizon * bars.interval_ms < SHORT_HORIZON_MS
     return bars_of(YEAR_HOURS * (1 if short else 3), bars.interval_ms)
 
 

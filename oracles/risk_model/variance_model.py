@@ -20,7 +20,9 @@ HOUR_MS = 3_600_000
 YEAR_HOURS = 8_760
 HALF_LIVES_HOURS = (3.0, 12.0, 48.0, 240.0, 1_440.0)
 WEIGHTS = (0.35, 0.15, 0.25, 0.10, 0.15)
-STRESS_SHARE = 0.1
+STRESS_SHARE, SHORT_STRESS_SHARE = 0.1, 0.05
+"""Of the floor in the variance, from six hours on and below: a floor costs the more the shorter the horizon."""
+SHORT_HORIZON_MS = 6 * 3_600_000
 FLOOR_QUANTILE, FLOOR_MULTIPLE, FLOOR_DAYS = 0.95, 4.0, 1_095
 CAP = 25.0
 SEASON_BUCKET_HOURS, SEASON_HOURS_MIN = 720, 2_160
@@ -60,9 +62,15 @@ def mixed(speeds: FloatArray) -> FloatArray:
     return total
 
 
-def with_floor(variance: FloatArray, floor: FloatArray) -> FloatArray:
-    """The stress share of the floor in the variance."""
-    return (1.0 - STRESS_SHARE) * variance + STRESS_SHARE * floor
+def stress_share(horizon_ms: int) -> float:
+    """Share of the stress floor in the variance over a horizon."""
+    return SHORT_STRESS_SHARE if horizon_ms < SHORT_HORIZON_MS else STRESS_SHARE
+
+
+def with_floor(variance: FloatArray, floor: FloatArray, horizon_ms: int) -> FloatArray:
+    """The variance with the horizon's share of the stress floor in it."""
+    share = stress_share(horizon_ms)
+    return (1.0 - share) * variance + share * floor
 
 
 def with_implied(variance: FloatArray, implied_volatility: FloatArray | float, interval_ms: int) -> FloatArray:
@@ -80,6 +88,7 @@ class VarianceHistory:
     bars since the previous close; ``state`` after the last bar.
     """
 
+    interval_ms: int
     horizons: tuple[int, ...]
     variance: FloatArray
     floor: FloatArray
@@ -91,7 +100,9 @@ class VarianceHistory:
 
     def stddev(self, horizon: int, stress: bool) -> FloatArray:
         """Standard deviation [n] over the horizon that starts at the end of each bar."""
-        variance = with_floor(self.variance, self.floor) if stress else self.variance
+        variance = self.variance
+        if stress:
+            variance = with_floor(variance, self.floor, horizon * self.interval_ms)
         return np.sqrt(variance * self.season[:, self.horizons.index(horizon)])
 
     def without_season(self) -> FloatArray:
@@ -111,4 +122,4 @@ def variance_history(bars: Bars, horizons: tuple[int, ...]) -> VarianceHistory:
     variance[: bars_of(WARM_UP_HOURS, bars.interval_ms)] = np.nan
     log_return = np.diff(np.log(bars.close), prepend=np.log(bars.close[:1]))
     span = np.maximum(np.diff(bars.time_ms, prepend=bars.time_ms[0]) // bars.interval_ms, 1).astype(np.float64)
-    return VarianceHistory(horizons, variance, floor, season, factor, log_return, span, state)
+    return VarianceHistory(bars.interval_ms, horizons, variance, floor, season, factor, log_return, span, state)
