@@ -176,7 +176,9 @@ class _Account:
             total += self._expiry_pnl(expiry, rows)
         for leg in netted.linear:
             total += self._weighted(self._linear_pnl(leg, rows), rows)
-        return np.array([self._dampened(pnl, usd) for pnl, usd in zip(total, rows.shocks.dampener_usd.tolist())], object)
+        return np.array(
+            [self._dampened(pnl, usd) for pnl, usd in zip(total, rows.shocks.dampener_usd.tolist())], object
+        )
 
     def _dampened(self, pnl: int, dampener_usd: float) -> int:
         if pnl <= 0:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -131,8 +131,9 @@ def ewma(bars: Bars, horizon: int, options: WalkForward) -> Forecasts:
     return _forecasts("ewma", bars, horizon, options, tails)
 
 
+@lru_cache(maxsize=2)
 def _garch(bars: Bars, horizon: int, options: WalkForward, kind: GarchKind) -> tuple[GarchPath, FloatArray]:
-    """-> (the refitted path, standard deviations over the horizon [n])."""
+    """-> (the refitted path, standard deviations over the horizon [n]); two models share that of GARCH-t."""
     history = variance_history(bars, (horizon,))
     path = walk_forward_garch(
         history.without_season(), kind, options.refit_bars, options.fit_bars, options.fit_bars_min

@@ -7,6 +7,7 @@ against procyclicality. Numbers are those chosen in the model study (``infra/doc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -110,8 +111,9 @@ class VarianceHistory:
         return self.log_return / np.sqrt(self.factor * self.span)
 
 
+@lru_cache(maxsize=8)
 def variance_history(bars: Bars, horizons: tuple[int, ...]) -> VarianceHistory:
-    """Fold the default model over all bars."""
+    """Fold the default model over all bars; models of the same bars share it, so nobody writes to what it returns."""
     n, state = bars.size, new_state()
     speeds, floor, factor, season = np.empty((n, SPEEDS)), np.empty(n), np.empty(n), np.empty((n, len(horizons)))
     fold(
