@@ -1,8 +1,8 @@
 """Capital at equal coverage: what other rules tie up once each covers as much as the model does.
 
 A rule's margins are multiplied by the least factor with which losses exceed them no more often than they exceed the
-model's, counted over all books and times, after the fact, so that the rule has the best multiplier it could have had. A
-venue has one rule for all books, and the factor is one for all; ``tuned`` figures are those of a factor that each kind of
+model's, counted over all books and times, after the fact: the rule has the best multiplier it could have had. A venue
+has one rule for all books, so the factor is one for all; ``tuned`` figures are those of a factor that each kind of
 books has to itself. The ratio of capital is the factor times the rule's mean margin over the model's, the mean over the
 books of a kind.
 """

@@ -229,9 +229,9 @@ def _capital(backtest: Backtest) -> str:
         for one in backtest.capital
     ]  # fmt: skip
     note = (
-        f"Against ES of {backtest.chosen}: each rule is multiplied by the least factor with which it covers as much over "
-        "all books, found after the fact; the last column gives each kind of books its own. Above 1x the rule ties up "
-        "more. Of a preset the rows count, without contingencies."
+        f"Against ES of {backtest.chosen}: each rule is multiplied by the least factor with which it covers as much "
+        "over all books, found after the fact; the last column gives each kind of books its own. Above 1x the rule "
+        "ties up more. Of a preset the rows count, without contingencies."
     )
     return f'<p class="quiet">{escape(note)}</p>' + _table(head, cells)
 
