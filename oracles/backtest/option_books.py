@@ -11,7 +11,9 @@ Prices are fractions of spot. Times to expiry are in years.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -148,9 +150,11 @@ def walk(bars: Bars, index: Bars, horizon: int, options: WalkForward, listen: Ca
         raise ValueError(f"option books: {bars.asset} and its index of volatility share too short a history")
     table, elapsed = instruments(), horizon * bars.interval_ms / (365 * 86_400_000)
     days = []
-    for at in places:
-        days.append(_one_day(history, at, horizon, bars, table, elapsed, options.tails))
-        listen(at / bars.size)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # days know nothing of each other
+        work = pool.map(lambda at: _one_day(history, at, horizon, bars, table, elapsed, options.tails), places)
+        for done, day in enumerate(work):
+            days.append(day)
+            listen(done / len(places))
     names = list(books(np.zeros(len(table.expiry)), 0))
     return _collected(bars, np.array(places), names, _Day(*(np.array(part) for part in zip(*days))), options)
 

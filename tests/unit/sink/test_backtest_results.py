@@ -17,10 +17,11 @@ from streams.sink.clickhouse_store import ClickHouseStore
 from streams.sink.sink import Sink
 
 MODELS = ("historical", "ewma")
+DAYS = 420
 
 
 def history(asset: str, seed: int, start: float = 100.0) -> History:
-    close = start * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.03, 1_000)))
+    close = start * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.03, DAYS)))
     time_ms = DAY_MS * (18_000 + np.arange(len(close)))
     bars = Bars(asset, DAY_MS, time_ms, close, close * 1.01, close * 0.99, close, np.ones(len(close)))
     return History(bars, ("made up",), ())
@@ -50,7 +51,7 @@ def test_every_kind_of_books_is_stored_once(store: Any, tested: Backtest) -> Non
     stored = {one.rule: one.ratio for one in tested.capital if one.kind == "market makers"}
     assert found == pytest.approx(stored, rel=1e-12)
     assert tested.options is not None
-    [row] = store.query("SELECT rate FROM dpme.backtest_models WHERE model = 'joint-fhs'")
+    [row] = store.query("SELECT rate FROM dpme.backtest_models WHERE books = 'option books' AND model = 'joint-fhs'")
     assert row["rate"] == pytest.approx(tested.options.summary("joint-fhs").rate, rel=1e-12)
 
 
