@@ -36,6 +36,7 @@ svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif
 pre{white-space:pre-wrap;background:#fff;border:1px solid #e2e8f0;border-radius:6px;padding:14px;font-size:13px}
 """
 POINTS_MAX = 1_500
+TIMES_MAX = 1_000
 
 
 def page(backtests: Sequence[Backtest], rows: Sequence[Row] = ()) -> str:
@@ -224,7 +225,7 @@ def _capital(backtest: Backtest) -> str:
     cells = [
         (
             one.kind, one.rule, str(one.books), f"{one.observations:,}", _percent(one.exceeded, 2),
-            _percent(one.as_asked, 2), f"{one.factor:.3g}", f"{one.ratio:.2f}x", f"{one.tuned_ratio:.2f}x",
+            _percent(one.as_asked, 2), f"{one.factor:.3g}", _times(one.ratio), _times(one.tuned_ratio),
         )
         for one in backtest.capital
     ]  # fmt: skip
@@ -247,6 +248,11 @@ def _data(backtest: Backtest) -> str:
         for history in backtest.histories
     ]  # fmt: skip
     return _table(head, cells, text=True)
+
+
+def _times(ratio: float) -> str:
+    """A rule that at times asks nothing of a book that loses would need any factor."""
+    return f"{ratio:.2f}x" if ratio < TIMES_MAX else f"above {TIMES_MAX:,}x"
 
 
 def _percent(value: float, digits: int) -> str:
