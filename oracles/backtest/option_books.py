@@ -11,41 +11,33 @@ Prices are fractions of spot. Times to expiry are in years.
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from kernels.variance import ewma_path
+from oracles.backtest import rules
 from oracles.backtest.attribution import Attribution, attribution
+from oracles.backtest.capital import Capital, at_equal_coverage
+from oracles.backtest.options import MONEYNESS, TENORS_DAYS, Instruments, instruments, revalue
 from oracles.risk_model.bars import Bars
 from oracles.risk_model.forecasts import Forecasts, WalkForward, realised_returns
 from oracles.risk_model.variance_model import YEAR_HOURS, bars_of, variance_history, with_floor, with_implied
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-JOINT, STRESSED, GAUSSIAN = "joint-fhs", "joint-fhs-stress", "gaussian-joint"
-MONEYNESS = np.array([-2, -1.5, -1, -0.67, -0.33, 0, 0.33, 0.67, 1, 1.5, 2])
-TENORS_DAYS = np.array([4, 7, 14, 30, 60, 90])
+MODELS = JOINT, STRESSED, GAUSSIAN = "joint-fhs", "joint-fhs-stress", "gaussian-joint"
 SCENARIOS = 2_000
 WINDOW_YEARS, HISTORY_DAYS_MIN = 2, 200
 VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS = (48.0, 720.0), (0.6, 0.4)
 STALE_HOURS = 6
 MARKET_MAKERS, MAKER_LEGS, MAKER_SEED = 4, 100, 5
-LEVEL_MIN = 0.05
+DIRECTIONAL, VOLATILITY, SPREADS, MAKERS = "one-sided", "strangles, straddles", "condors, calendars", "market makers"
 _BUMP = 1e-3
-_HALF_ROOT = math.sqrt(0.5)
-
-
-class Instruments(NamedTuple):
-    """f64[I] each: standardised moneyness, time to expiry, and the level shock of its tenor for one of 30 days."""
-
-    moneyness: FloatArray
-    expiry: FloatArray
-    term: FloatArray
 
 
 class _History(NamedTuple):
@@ -63,56 +55,26 @@ class _History(NamedTuple):
 
 
 class OptionRun(NamedTuple):
-    """Forecasts by book (per unit of spot, a day apart) and the attribution of each book's P&L by Greeks."""
+    """Forecasts by book (per unit of spot, a day apart), the attribution of each book's P&L by Greeks, and what other
+    rules tie up at equal coverage."""
 
     forecasts: dict[str, list[Forecasts]]
     attributions: dict[str, Attribution]
+    capital: list[Capital]
 
 
-def instruments() -> Instruments:
-    """Calls of every moneyness and tenor; puts are calls less forwards."""
-    expiry = np.repeat(TENORS_DAYS / 365, len(MONEYNESS))
-    days = np.maximum(expiry * 365, 3)
-    term = (30 / days) ** np.where(expiry * 365 <= 30, 0.45, 0.70)
-    return Instruments(np.tile(MONEYNESS, len(TENORS_DAYS)), expiry, term)
+class _Day(NamedTuple):
+    """Of one time (or of all, one axis more): tails f64[models, books, levels, 4], realised P&L [books], P&L by Greeks
+    [books], margins by other rules [rules, books]."""
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def smile(level: float, moneyness: float) -> float:
-    """Volatility at a standardised moneyness: level (1 - 0.1 x + 0.08 x²), flat beyond 2.5 deviations."""
-    x = min(max(moneyness, -2.5), 2.5)
-    return level * (1.0 - 0.1 * x + 0.08 * x * x)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def call(forward: float, strike: float, expiry: float, volatility: float) -> float:
-    """Undiscounted Black (1976) call."""
-    total = volatility * math.sqrt(expiry)
-    d = math.log(forward / strike) / total + 0.5 * total
-    return 0.5 * (forward * math.erfc(-d * _HALF_ROOT) - strike * math.erfc((total - d) * _HALF_ROOT))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _revalue(level, moneyness, expiry, term, move, vol_move, elapsed, out):  # type: ignore[no-untyped-def]
-    for i in range(len(expiry)):
-        log_strike = moneyness[i] * level * math.sqrt(expiry[i])
-        strike, left = math.exp(log_strike), expiry[i] - elapsed
-        before = call(1.0, strike, expiry[i], smile(level, moneyness[i]))
-        for s in range(len(move)):
-            after = max(level * math.exp(vol_move[s] * term[i]), LEVEL_MIN)
-            x = (log_strike - move[s]) / (after * math.sqrt(left))
-            out[i, s] = call(math.exp(move[s]), strike, left, smile(after, x)) - before
-
-
-def revalue(level: float, table: Instruments, move: FloatArray, vol_move: FloatArray, elapsed: float) -> FloatArray:
-    """f64[I, S]: change of every call's value after log moves of spot and level [S] and ``elapsed`` years."""
-    out = np.empty((len(table.expiry), len(move)))
-    _revalue(level, table.moneyness, table.expiry, table.term, move, vol_move, elapsed, out)
-    return out
+    tails: FloatArray
+    realised: FloatArray
+    greeks: FloatArray
+    margins: FloatArray
 
 
 def books(delta: FloatArray, seed: int) -> dict[str, FloatArray]:
-    """Weights f64[I + 1] of calls and of spot; 18 structures of 7 and 30 days and four market makers of 100 legs."""
+    """Weights f64[2I + 1] of calls, puts and spot: 18 structures of 7 and 30 days, four market makers of 100 legs."""
     found = {}
     for days in (7, 30):
         at = {x: _place(x, days) for x in (-1.5, -0.67, 0, 0.67, 1.5)}
@@ -146,16 +108,32 @@ def _place(moneyness: float, days: int) -> int:
     return int(np.abs(MONEYNESS - moneyness).argmin() + len(MONEYNESS) * np.abs(TENORS_DAYS - days).argmin())
 
 
+def kind_of(book: str) -> str:
+    """Kind of a book, by which capital is compared."""
+    if book.startswith("market maker"):
+        return MAKERS
+    if book.startswith(("iron condor", "calendar")):
+        return SPREADS
+    return VOLATILITY if "strangle" in book or "hedged" in book else DIRECTIONAL
+
+
 def _weights(parts: list[tuple[int, float, str]], delta: FloatArray, hedged: bool, spot: float) -> FloatArray:
-    out = np.zeros(len(delta) + 1)
+    out = np.zeros(2 * len(delta) + 1)
     for place, size, kind in parts:
-        out[place] += size
-        if kind == "p":  # put = call - forward + strike
-            out[-1] -= size
-    if hedged:
-        out[-1] -= out[:-1] @ delta + out[-1]
-    out[-1] += spot
+        out[place + (len(delta) if kind == "p" else 0)] += size
+    out[-1] = -(out @ deltas(delta)) if hedged else spot
     return out
+
+
+def deltas(delta: FloatArray) -> FloatArray:
+    """Of calls, puts and spot, f64[2I + 1], by those of the calls."""
+    return np.concatenate([delta, delta - 1.0, [1.0]])
+
+
+def profits(calls: FloatArray, move: FloatArray) -> FloatArray:
+    """P&L f64[2I + 1, S] of calls, puts and spot by that of the calls [I, S] and the log moves of spot [S]."""
+    simple = np.expm1(move)
+    return np.vstack([calls, calls - simple, simple])
 
 
 def walk(bars: Bars, index: Bars, horizon: int, options: WalkForward, listen: Callable[[float], None]) -> OptionRun:
@@ -171,15 +149,14 @@ def walk(bars: Bars, index: Bars, horizon: int, options: WalkForward, listen: Ca
     if len(places) < 2:
         raise ValueError(f"option books: {bars.asset} and its index of volatility share too short a history")
     table, elapsed = instruments(), horizon * bars.interval_ms / (365 * 86_400_000)
-    rows, greeks, realised = [], [], []
-    for at in places:
-        tails, profit, by_greeks = _one_day(history, at, horizon, bars, table, elapsed, options.tails)
-        rows.append(tails)
-        realised.append(profit)
-        greeks.append(by_greeks)
-        listen(at / bars.size)
+    days = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # days know nothing of each other
+        work = pool.map(lambda at: _one_day(history, at, horizon, bars, table, elapsed, options.tails), places)
+        for done, day in enumerate(work):
+            days.append(day)
+            listen(done / len(places))
     names = list(books(np.zeros(len(table.expiry)), 0))
-    return _collected(bars, np.array(places), names, np.array(rows), np.array(realised), np.array(greeks), options)
+    return _collected(bars, np.array(places), names, _Day(*(np.array(part) for part in zip(*days))), options)
 
 
 def _history(bars: Bars, index: Bars, horizon: int) -> _History:
@@ -197,7 +174,8 @@ def _history(bars: Bars, index: Bars, horizon: int) -> _History:
     vol_moved = np.full(bars.size, np.nan)
     vol_moved[:-horizon] = logs[horizon:] - logs[:-horizon]
     season, vol_deviation = state.season[:, 0], np.sqrt((parts[0] + parts[1]) * horizon)
-    deviation, stressed = np.sqrt(variance * season), np.sqrt(with_floor(variance, state.floor) * season)
+    stressed = np.sqrt(with_floor(variance, state.floor, horizon * bars.interval_ms) * season)
+    deviation = np.sqrt(variance * season)
     columns = (implied, deviation, stressed, vol_deviation, moved, vol_moved)
     return _History(*columns, known=np.isfinite(np.column_stack(columns)).all(axis=1) & (vol_deviation > 0))
 
@@ -211,8 +189,7 @@ def _last_known(index: Bars, time_ms: npt.NDArray[np.int64]) -> FloatArray:
 
 def _one_day(
     history: _History, at: int, horizon: int, bars: Bars, table: Instruments, elapsed: float, tails: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """-> tails f64[models, books, levels, 4], realised P&L [books], P&L by Greeks [books]."""
+) -> _Day:
     level = history.implied[at] * 0.95
     window = bars_of(YEAR_HOURS * WINDOW_YEARS, bars.interval_ms)
     past = np.arange(max(at - window, 0), at - horizon + 1)
@@ -231,14 +208,16 @@ def _one_day(
     bumps = revalue(level, table, np.array([_BUMP, -_BUMP]), zeros, 0.0)
     delta = (bumps[:, 0] - bumps[:, 1]) / (2 * _BUMP)
     weights = np.array(list(books(delta, MAKER_SEED + at).values()))
-    out = []
-    for moves, shocks in models:
-        values = revalue(level, table, moves, shocks * history.vol_deviation[at], elapsed)
-        out.append(_tails(weights @ np.vstack([values, np.expm1(moves)]), tails))
+    out, asked = [], np.zeros(0)
+    for place, (moves, shocks) in enumerate(models):
+        values = profits(revalue(level, table, moves, shocks * history.vol_deviation[at], elapsed), moves)
+        out.append(_tails(weights @ values, tails))
+        if place == MODELS.index(STRESSED):
+            asked = rules.margins(level, table, weights, values, float(tails.min()))
     move, vol_move = history.moved[at : at + 1], history.vol_moved[at : at + 1]
-    full = np.vstack([revalue(level, table, move, vol_move, elapsed), np.expm1(move)])
-    approximate = np.append(_by_greeks(level, table, move[0], vol_move[0], elapsed, bumps), np.expm1(move[0]))
-    return np.array(out), (weights @ full)[:, 0], weights @ approximate
+    full = profits(revalue(level, table, move, vol_move, elapsed), move)
+    approximate = profits(_by_greeks(level, table, move[0], vol_move[0], elapsed, bumps)[:, None], move)
+    return _Day(np.array(out), (weights @ full)[:, 0], (weights @ approximate)[:, 0], asked)
 
 
 def _gaussian(residual: FloatArray, vol_residual: FloatArray, seed: int) -> tuple[FloatArray, FloatArray]:
@@ -273,23 +252,26 @@ def _tails(profits: FloatArray, tails: FloatArray) -> FloatArray:
 
 
 def _collected(
-    bars: Bars,
-    places: npt.NDArray[np.int64],
-    names: list[str],
-    rows: FloatArray,
-    realised: FloatArray,
-    greeks: FloatArray,
-    options: WalkForward,
+    bars: Bars, places: npt.NDArray[np.int64], names: list[str], days: _Day, options: WalkForward
 ) -> OptionRun:
     time_ms = bars.time_ms[places] + bars.interval_ms
     forecasts, attributions = {}, {}
     for book, name in enumerate(names):
         forecasts[name] = [
             Forecasts(
-                model, name, 1, options.levels, time_ms, realised[:, book],
-                *(rows[:, place, book, :, column] for column in range(4)),
+                model, name, 1, options.levels, time_ms, days.realised[:, book],
+                *(days.tails[:, place, book, :, column] for column in range(4)),
             )
-            for place, model in enumerate((JOINT, STRESSED, GAUSSIAN))
+            for place, model in enumerate(MODELS)
         ]  # fmt: skip
-        attributions[name] = attribution(greeks[:, book], realised[:, book])
-    return OptionRun(forecasts, attributions)
+        attributions[name] = attribution(days.greeks[:, book], days.realised[:, book])
+    own = days.tails[:, MODELS.index(STRESSED), :, int(np.argmax(options.levels)), 1]
+    return OptionRun(forecasts, attributions, _capital(names, -days.realised, own, days.margins))
+
+
+def _capital(names: list[str], losses: FloatArray, own: FloatArray, asked: FloatArray) -> list[Capital]:
+    """``losses``, ``own`` f64[n, books], ``asked`` f64[n, rules, books]: by rule and kind of book."""
+    kinds, found = [kind_of(name) for name in names], []
+    for place, rule in enumerate(rules.RULES):
+        found += at_equal_coverage(rule, kinds, list(losses.T), list(own.T), list(asked[:, place].T))
+    return found

@@ -31,7 +31,8 @@ class DocumentError(ValueError):
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One scenario. `vol_shock` names a rule of the document, `vol_multiplier` multiplies what it gives; legs out of
-    `scope` stand still (linear: perpetuals, futures and coins)."""
+    `scope` stand still (linear: perpetuals, futures and coins). `dampener_usd`: so much of what a netting set gains or
+    loses in the row does not count."""
 
     name: str
     reason: str
@@ -40,6 +41,7 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vol_multiplier: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
     rate_shift: Annotated[float, Meta(ge=-1, le=1)] = 0.0
     weight: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
+    dampener_usd: NotNegative = 0.0
     scope: Scope = "all"
 
 

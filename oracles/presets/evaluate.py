@@ -156,14 +156,14 @@ def worst_loss(pnl: list[FloatArray]) -> float:
 
 
 def set_pnl(netted: NettingSet, rows: Rows) -> FloatArray:
-    """P&L of a netting set in every row, weighted, [S]."""
+    """P&L of a netting set in every row, weighted and dampened, [S]."""
     total = np.zeros(rows.shocks.size)
     for expiry in netted.expiries:
         total += expiry_pnl(expiry, rows)
     for leg in netted.linear:
         change = (rows.shocks.spot_multiplier - 1.0) / rows.divisor
         total += np.where(rows.moves_linear, leg.quantity * leg.price * change, 0.0) * rows.shocks.weight
-    return total
+    return np.copysign(np.maximum(np.abs(total) - rows.shocks.dampener_usd, 0.0), total) + 0.0  # no -0
 
 
 def expiry_pnl(expiry: ValuedExpiry, rows: Rows) -> FloatArray:

@@ -176,7 +176,14 @@ class _Account:
             total += self._expiry_pnl(expiry, rows)
         for leg in netted.linear:
             total += self._weighted(self._linear_pnl(leg, rows), rows)
-        return total
+        return np.array(
+            [self._dampened(pnl, usd) for pnl, usd in zip(total, rows.shocks.dampener_usd.tolist())], object
+        )
+
+    def _dampened(self, pnl: int, dampener_usd: float) -> int:
+        if pnl <= 0:
+            return min(0, pnl + _times(NANO * self.scale, dampener_usd))
+        return max(0, pnl + _times(-NANO * self.scale, dampener_usd))
 
     def _linear_pnl(self, leg: LinearLeg, rows: Rows) -> IntegerRow:
         change = leg.price * (rows.shocks.spot_multiplier - 1.0) / rows.divisor

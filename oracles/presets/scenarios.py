@@ -32,7 +32,8 @@ SKEW_SHOCKS = ("linear", "abs")
 
 class Shocks(NamedTuple):
     """The rows of one group, arrays [S]. `skew` is relative volatility change per unit of log-moneyness (drawn rows);
-    `weight` multiplies P&L; `probability` int32 sums to 2**30 in drawn groups, else it is empty."""
+    `weight` multiplies P&L, `dampener_usd` takes from it; `probability` int32 sums to 2**30 in drawn groups, else it is
+    empty."""
 
     group: Group
     spot_multiplier: FloatArray
@@ -42,6 +43,7 @@ class Shocks(NamedTuple):
     skew: FloatArray
     rate_shift: FloatArray
     weight: FloatArray
+    dampener_usd: FloatArray
     scope: tuple[str, ...]
     probability: npt.NDArray[np.int32]
 
@@ -112,6 +114,7 @@ def _written(group: Group) -> Shocks:
         np.zeros(len(rows)),
         np.array([row.rate_shift for row in rows]),
         np.array([row.weight for row in rows]),
+        np.array([row.dampener_usd for row in rows]),
         tuple(row.scope for row in rows),
         np.zeros(0, np.int32),
     )
@@ -136,6 +139,7 @@ def _drawn(group: Group, draw: Draw) -> Shocks:
         found.skew[0] / float(NANO),
         found.rate_shift[0] / float(NANO),
         np.ones(size),
+        np.zeros(size),
         ("all",) * size,
         found.weights,
     )

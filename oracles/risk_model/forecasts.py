@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,18 @@ from kernels.variance import ewma_path
 from oracles.risk_model.bars import Bars
 from oracles.risk_model.garch_model import GarchKind, GarchPath, walk_forward_garch
 from oracles.risk_model.tails import normal_tail, skew_t_tails
-from oracles.risk_model.variance_model import EWMA_DECAY_A_DAY, YEAR_HOURS, bars_of, variance_history
+from oracles.risk_model.variance_model import (
+    EWMA_DECAY_A_DAY,
+    SHORT_HORIZON_MS,
+    YEAR_HOURS,
+    bars_of,
+    variance_history,
+)
 
 FloatArray = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
 DEFAULT_MODEL = "multi-speed-stress"
-SHORT_HORIZON_HOURS = 6
-"""Below it residuals of one year are used, from it on of three."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def _forecasts(name: str, bars: Bars, horizon: int, options: WalkForward, tails:
 
 def residual_window(bars: Bars, horizon: int) -> int:
     """Bars of residuals: one year for short horizons, three from six hours on."""
-    short = horizon * bars.interval_ms < SHORT_HORIZON_HOURS * 3_600_000
+    short = horizon * bars.interval_ms < SHORT_HORIZON_MS
     return bars_of(YEAR_HOURS * (1 if short else 3), bars.interval_ms)
 
 
@@ -131,8 +135,9 @@ def ewma(bars: Bars, horizon: int, options: WalkForward) -> Forecasts:
     return _forecasts("ewma", bars, horizon, options, tails)
 
 
+@lru_cache(maxsize=2)
 def _garch(bars: Bars, horizon: int, options: WalkForward, kind: GarchKind) -> tuple[GarchPath, FloatArray]:
-    """-> (the refitted path, standard deviations over the horizon [n])."""
+    """-> (the refitted path, standard deviations over the horizon [n]); two models share that of GARCH-t."""
     history = variance_history(bars, (horizon,))
     path = walk_forward_garch(
         history.without_season(), kind, options.refit_bars, options.fit_bars, options.fit_bars_min

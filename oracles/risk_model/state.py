@@ -274,7 +274,7 @@ class RiskModelState:
         factor = self._level_factor[u]
         if factor >= 0 and horizon * interval >= IMPLIED_FROM_MS and time_ms - self.value_ms[factor] <= 6 * interval:
             variance = with_implied(variance, exponential_of(self.value[factor]), interval)
-        variance = with_floor(variance, state.floor[0])
+        variance = with_floor(variance, state.floor[0], horizon * interval)
         return math.sqrt(float(variance) * season)
 
     def _selected_variance(self, u: int, horizon: int) -> float:

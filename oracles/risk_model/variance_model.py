@@ -7,6 +7,7 @@ against procyclicality. Numbers are those chosen in the model study (``infra/doc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ HOUR_MS = 3_600_000
 YEAR_HOURS = 8_760
 HALF_LIVES_HOURS = (3.0, 12.0, 48.0, 240.0, 1_440.0)
 WEIGHTS = (0.35, 0.15, 0.25, 0.10, 0.15)
-STRESS_SHARE = 0.1
+STRESS_SHARE, SHORT_STRESS_SHARE = 0.1, 0.05
+"""Of the floor in the variance, from six hours on and below: a floor costs the more the shorter the horizon."""
+SHORT_HORIZON_MS = 6 * 3_600_000
 FLOOR_QUANTILE, FLOOR_MULTIPLE, FLOOR_DAYS = 0.95, 4.0, 1_095
 CAP = 25.0
 EWMA_DECAY_A_DAY = 0.94
@@ -62,9 +65,15 @@ def mixed(speeds: FloatArray) -> FloatArray:
     return total
 
 
-def with_floor(variance: FloatArray, floor: FloatArray) -> FloatArray:
-    """The stress share of the floor in the variance."""
-    return (1.0 - STRESS_SHARE) * variance + STRESS_SHARE * floor
+def stress_share(horizon_ms: int) -> float:
+    """Share of the stress floor in the variance over a horizon."""
+    return SHORT_STRESS_SHARE if horizon_ms < SHORT_HORIZON_MS else STRESS_SHARE
+
+
+def with_floor(variance: FloatArray, floor: FloatArray, horizon_ms: int) -> FloatArray:
+    """The variance with the horizon's share of the stress floor in it."""
+    share = stress_share(horizon_ms)
+    return (1.0 - share) * variance + share * floor
 
 
 def with_implied(variance: FloatArray, implied_volatility: FloatArray | float, interval_ms: int) -> FloatArray:
@@ -82,6 +91,7 @@ class VarianceHistory:
     bars since the previous close; ``state`` after the last bar.
     """
 
+    interval_ms: int
     horizons: tuple[int, ...]
     variance: FloatArray
     floor: FloatArray
@@ -93,7 +103,9 @@ class VarianceHistory:
 
     def stddev(self, horizon: int, stress: bool) -> FloatArray:
         """Standard deviation [n] over the horizon that starts at the end of each bar."""
-        variance = with_floor(self.variance, self.floor) if stress else self.variance
+        variance = self.variance
+        if stress:
+            variance = with_floor(variance, self.floor, horizon * self.interval_ms)
         return np.sqrt(variance * self.season[:, self.horizons.index(horizon)])
 
     def without_season(self) -> FloatArray:
@@ -101,8 +113,9 @@ class VarianceHistory:
         return self.log_return / np.sqrt(self.factor * self.span)
 
 
+@lru_cache(maxsize=8)
 def variance_history(bars: Bars, horizons: tuple[int, ...]) -> VarianceHistory:
-    """Fold the default model over all bars."""
+    """Fold the default model over all bars; models of the same bars share it, so nobody writes to what it returns."""
     n, state = bars.size, new_state()
     speeds, floor, factor, season = np.empty((n, SPEEDS)), np.empty(n), np.empty(n), np.empty((n, len(horizons)))
     fold(
@@ -113,4 +126,4 @@ def variance_history(bars: Bars, horizons: tuple[int, ...]) -> VarianceHistory:
     variance[: bars_of(WARM_UP_HOURS, bars.interval_ms)] = np.nan
     log_return = np.diff(np.log(bars.close), prepend=np.log(bars.close[:1]))
     span = np.maximum(np.diff(bars.time_ms, prepend=bars.time_ms[0]) // bars.interval_ms, 1).astype(np.float64)
-    return VarianceHistory(horizons, variance, floor, season, factor, log_return, span, state)
+    return VarianceHistory(bars.interval_ms, horizons, variance, floor, season, factor, log_return, span, state)

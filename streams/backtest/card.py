@@ -21,8 +21,9 @@ DESCRIPTIONS = {
     "garch-fhs": "Filtered historical simulation on the variance of GARCH-t.",
     "multi-speed": "Filtered historical simulation on a variance of five exponentially weighted means of range "
     "innovations, with seasons of hour and weekend.",
-    "multi-speed-stress": "multi-speed, its variance mixed with 10 % of a stressed one (the 95th percentile of three "
-    "years, at most four times their median) against procyclicality, residuals of three years.",
+    "multi-speed-stress": "multi-speed, its variance mixed with a tenth (below six hours a twentieth) of a stressed "
+    "one, the 95th percentile of three years, at most four times their median, against procyclicality; residuals of "
+    "three years.",
 }
 ASSUMPTIONS = (
     "Residuals (returns over the whole horizon over their own forecast) of the last years are the law of the next.",
@@ -33,7 +34,8 @@ ASSUMPTIONS = (
 LIMITS = (
     "No model holds 1 % in a month of crash; the stress floor, the speed of enforcement and the fund exist for that.",
     "Overlapping horizons: rates use every bar, tests of independence the median of the series that do not overlap.",
-    "Weights, caps and the stress share of the multi-speed models were chosen on samples that overlap this one.",
+    "Weights, caps and the stress share from six hours on were chosen on samples that overlap this one, the share "
+    "below six hours on its first half.",
     "Options, liquidity, stablecoin depegs and funding are not in the linear books of this run.",
 )
 

@@ -37,6 +37,7 @@ def _run(backtest: Backtest) -> dict[str, Any]:
         "requirements": _requirements(backtest),
         "spread_books": _books(backtest.spreads),
         "option_books": _books(backtest.options),
+        "capital": [to_builtins(one) for one in backtest.capital],
         "attributions": {name: found._asdict() for name, found in backtest.attributions.items()},
     }
 

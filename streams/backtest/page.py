@@ -24,7 +24,9 @@ p{margin:6px 0;max-width:78ch}.quiet{color:#475569}
 table{border-collapse:collapse;margin:10px 0;background:#fff;width:100%}
 .wide{overflow-x:auto}th,td{padding:5px 7px;font-size:14px;text-align:right;white-space:nowrap}
 th,td{border-bottom:1px solid #e2e8f0}
-th{font-weight:600;color:#334155;background:#f1f5f9}td:first-child,th:first-child{text-align:left}
+th{font-weight:600;color:#334155;background:#f1f5f9;white-space:normal;vertical-align:bottom}
+td:first-child,th:first-child,.text td,.text th{text-align:left}
+.text td{white-space:normal}
 tr.chosen td{background:#eff6ff;font-weight:600}.ok{color:#047857;font-weight:600}.no{color:#dc2626;font-weight:600}
 figure{background:#fff;border:1px solid #e2e8f0;border-radius:6px;margin:14px 0;padding:12px}
 figcaption{font-weight:600}.legend{font-size:13px;color:#334155;min-height:2px}.legend span{margin-right:16px}
@@ -34,6 +36,7 @@ svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif
 pre{white-space:pre-wrap;background:#fff;border:1px solid #e2e8f0;border-radius:6px;padding:14px;font-size:13px}
 """
 POINTS_MAX = 1_500
+TIMES_MAX = 1_000
 
 
 def page(backtests: Sequence[Backtest], rows: Sequence[Row] = ()) -> str:
@@ -71,7 +74,9 @@ def _reference(rows: Sequence[Row]) -> str:
         (row.name, row.wanted, row.found, f'<span class="{"ok" if row.ok else "no"}">{"ok" if row.ok else "no"}</span>')
         for row in rows
     ]
-    return _table(("row", "wanted", "found", ""), cells, raw_last=True)
+    good = sum(row.ok for row in rows)
+    told = f"<p>{good} of {len(rows)} rows are ok.</p>"
+    return told + _table(("row", "wanted", "found", ""), cells, raw_last=True, text=True)
 
 
 def _horizon(backtest: Backtest) -> Iterator[str]:
@@ -97,6 +102,7 @@ def _horizon(backtest: Backtest) -> Iterator[str]:
         if books is not None:
             span = f"{utc(books.first_ms)[:10]} to {utc(books.last_ms)[:10]}"
             yield f"<h3>{name}, {span}</h3>" + _models_table(books, "") + _books(books)
+    yield "<h3>Capital at equal coverage</h3>" + _capital(backtest)
     if backtest.attributions:
         yield "<h3>P&amp;L attribution of option books: Greeks against full revaluation</h3>" + _attributions(backtest)
 
@@ -210,6 +216,27 @@ def _stacks(backtest: Backtest) -> str:
     return _table(head, cells)
 
 
+def _capital(backtest: Backtest) -> str:
+    """What each rule ties up once losses exceed it no more often than they exceed the model's margin."""
+    head = (
+        "books", "rule", "number", "n", "model exceeded", "rule exceeded as asked", "factor", "capital over model's",
+        "with a factor of its own",
+    )  # fmt: skip
+    cells = [
+        (
+            one.kind, one.rule, str(one.books), f"{one.observations:,}", _percent(one.exceeded, 2),
+            _percent(one.as_asked, 2), f"{one.factor:.3g}", _times(one.ratio), _times(one.tuned_ratio),
+        )
+        for one in backtest.capital
+    ]  # fmt: skip
+    note = (
+        f"Against ES of {backtest.chosen}: each rule is multiplied by the least factor with which it covers as much "
+        "over all books, found after the fact; the last column gives each kind of books its own. Above 1x the rule "
+        "ties up more. Of a preset the rows count, without contingencies."
+    )
+    return f'<p class="quiet">{escape(note)}</p>' + _table(head, cells)
+
+
 def _data(backtest: Backtest) -> str:
     head = ("asset", "bars", "from", "to", "found and treated", "sources")
     cells = [
@@ -220,16 +247,27 @@ def _data(backtest: Backtest) -> str:
         )
         for history in backtest.histories
     ]  # fmt: skip
-    return _table(head, cells)
+    return _table(head, cells, text=True)
+
+
+def _times(ratio: float) -> str:
+    """A rule that at times asks nothing of a book that loses would need any factor."""
+    return f"{ratio:.2f}x" if ratio < TIMES_MAX else f"above {TIMES_MAX:,}x"
 
 
 def _percent(value: float, digits: int) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def _table(head: Iterable[str], rows: Iterable[Sequence[str]], chosen: str = "", raw_last: bool = False) -> str:
-    """Cells are escaped, but for the last of each row where that is markup of our own."""
-    out = ["<div class='wide'><table><tr>", *(f"<th>{escape(name)}</th>" for name in head), "</tr>"]
+def _table(
+    head: Iterable[str], rows: Iterable[Sequence[str]], chosen: str = "", raw_last: bool = False, text: bool = False
+) -> str:
+    """Cells are escaped, but for the last of each row where that is markup of our own; ``text`` is set to the left."""
+    out = [
+        f"<div class='wide'><table{' class=text' if text else ''}><tr>",
+        *(f"<th>{escape(name)}</th>" for name in head),
+        "</tr>",
+    ]
     for row in rows:
         cells = [escape(cell) for cell in row]
         if raw_last:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from oracles.backtest import option_books, spreads
+from oracles.backtest import option_books, rules, spreads
+from oracles.backtest.capital import Capital
 from oracles.backtest.evaluation import Evaluation, Summary
 from oracles.risk_model.forecasts import DEFAULT_MODEL
 from streams.backtest.inputs import HOUR_MS, BacktestError, History, coarser, joined
@@ -75,6 +76,22 @@ def book_rows(backtest: Backtest) -> Iterator[Row]:
         found = f"{100 * own.rate:.2f} %, Z2 {own.z2:+.2f}"
         yield Row(f"{hours} h option books, VaR99 exceeded", "0.9-1.15 %, Z2 >= -0.1", found, good)
 
+        yield from capital_rows(hours, backtest.capital)
+
+
+def capital_rows(hours: int, capital: Sequence[Capital]) -> Iterator[Row]:
+    """Capital of other rules over the model's where they cover as much."""
+    ratio = {(one.kind, one.rule): one.ratio for one in capital}
+    groups = (option_books.DIRECTIONAL, option_books.VOLATILITY, option_books.SPREADS, option_books.MAKERS)
+    paired = min(ratio[group, rules.ALONE] for group in (option_books.VOLATILITY, option_books.SPREADS))
+    legs = ratio[option_books.MAKERS, rules.LEGS]
+    grids = {name: min(ratio[group, name] for group in groups) for name in rules.GRIDS}
+    least = min(grids, key=lambda name: grids[name])
+    name = f"{hours} h capital at equal coverage:"
+    yield Row(f"{name} isolated, spreads and straddles", ">= 5x", f"{paired:.1f}x", paired >= 5)
+    yield Row(f"{name} single legs, market makers", ">= 20x", f"{legs:.1f}x", legs >= 20)
+    yield Row(f"{name} grids, every kind of book", ">= 1.2x", f"{grids[least]:.2f}x ({least})", grids[least] >= 1.2)
+
 
 def spot_rows(evaluations: dict[int, Evaluation]) -> Iterator[Row]:
     """Rows about single assets, by horizon in hours."""
@@ -120,8 +137,13 @@ def ahead_rows(hours: int, evaluation: Evaluation) -> Iterator[Row]:
     for other in ALTERNATIVES:
         if other in summary.against:
             test = summary.against[other]
-            found = f"{test.mean_difference:+.4f}, DM {test.statistic:+.2f} (p {test.p_value:.3f})"
+            found = f"{test.mean_difference:+.4f}, DM {test.statistic:+.2f} ({p_value(test.p_value)})"
             yield Row(f"{hours} h FZ of {ours} ahead of {other}", "< 0", found, test.mean_difference < 0)
+
+
+def p_value(p: float) -> str:
+    """p 0.034, or p < 0.001."""
+    return f"p {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def _at_most(name: str, value: float, limit: float) -> Row:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from oracles.backtest import option_books, spreads
 from oracles.backtest.attribution import Attribution
+from oracles.backtest.capital import Capital, of_units
 from oracles.backtest.evaluation import LONG, SHORT, Evaluation, aligned, evaluate
 from oracles.backtest.stack import Stack, stack
 from oracles.risk_model.forecasts import DEFAULT_MODEL, MODELS, Forecasts
@@ -17,12 +18,15 @@ from streams.backtest.inputs import DAY_MS, HOUR_MS, BacktestError, History, hor
 
 Listener = Callable[[str], None]
 TENTHS = 10
+RESULTS_VERSION = 2
+"""Raised when a model or a measure changes: the same inputs are another run then."""
 OPTIONS_HORIZON_MIN_MS = 6 * HOUR_MS
 
 
 class Backtest(Struct, frozen=True):
     """One horizon. ``forecasts``: by asset, aligned, in the order of ``models``. ``spreads``, ``options``: books of
-    several assets and of options where there was data for them, ``attributions`` of the P&L of the latter.
+    several assets and of options where there was data for them, ``attributions`` of the P&L of the latter; ``capital``:
+    what other models and rules tie up at equal coverage.
     """
 
     run_id: str
@@ -35,6 +39,7 @@ class Backtest(Struct, frozen=True):
     spreads: Evaluation | None
     options: Evaluation | None
     attributions: dict[str, Attribution]
+    capital: tuple[Capital, ...]
 
     @property
     def chosen(self) -> str:
@@ -91,6 +96,7 @@ def run(
             spreads=_spread_books(histories, horizon_ms, bars_a_day, listen),
             options=evaluate(option_run.forecasts, max(DAY_MS // horizon_ms, 1)) if option_run else None,
             attributions=option_run.attributions if option_run else {},
+            capital=(*of_units(shared, models[shown]), *(option_run.capital if option_run else ())),
         )
     except ValueError as error:
         raise BacktestError(str(error)) from error
@@ -137,8 +143,8 @@ def _tenths(listen: Listener, what: str) -> Callable[[float], None]:
 
 
 def run_id_of(histories: Sequence[History], horizon_ms: int, models: Sequence[str]) -> str:
-    """Identity of a run by its inputs: the same bars, horizon and models give the same id."""
-    digest = hashlib.blake2b(repr((horizon_ms, tuple(models))).encode(), digest_size=8)
+    """Identity of a run by its inputs: the same bars, horizon and models (of a version) give the same id."""
+    digest = hashlib.blake2b(repr((RESULTS_VERSION, horizon_ms, tuple(models))).encode(), digest_size=8)
     for history in histories:
         bars = history.bars
         digest.update(bars.asset.encode())

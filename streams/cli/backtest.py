@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from streams.backtest.inputs import History
     from streams.backtest.reference import Row
     from streams.backtest.run import Backtest
+    from streams.sink.clickhouse_store import ClickHouseStore
+    from streams.sink.store import ChdbStore
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
@@ -47,7 +50,9 @@ def backtest(
     ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write the report to this HTML file.")] = None,
     card: Annotated[Path | None, typer.Option("--card", help="Write the model card to this Markdown file.")] = None,
-    data: Annotated[str, typer.Option("--data", help="Data folder whose store gets the results.")] = DEFAULT_DATA,
+    data: Annotated[
+        str, typer.Option("--data", help="Data folder whose store gets the results, or a ClickHouse server's URL.")
+    ] = DEFAULT_DATA,
     store: Annotated[bool, typer.Option("--store/--no-store", help="Whether results go to the store.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")] = False,
 ) -> None:
@@ -198,13 +203,9 @@ def _store(done: list[Backtest], data: str, notes: Console) -> list[str]:
     from streams.backtest.results_store import write
     from streams.sink.current_run import store_of
     from streams.sink.errors import StoreError
-    from streams.sink.store import ChdbStore, is_server
 
-    target = store_of(data)
     try:
-        if is_server(target):
-            raise StoreError(f"results are written to embedded stores only, not to {target}")
-        store = ChdbStore(target)
+        store = _opened(store_of(data))
         try:
             for one in done:
                 write(store, one)
@@ -213,5 +214,17 @@ def _store(done: list[Backtest], data: str, notes: Console) -> list[str]:
     except StoreError as error:
         notes.print(f"not stored: {error}", style="yellow", markup=False)
         return []
-    notes.print(f"stored: dpme query sql \"SELECT * FROM dpme.backtest_models WHERE run_id = '{done[0].run_id}'\"")
+    question = f"SELECT * FROM {store.database}.backtest_models WHERE run_id = '{done[0].run_id}'"
+    notes.print(f'stored: dpme query sql "{question}"', markup=False)
     return [one.run_id for one in done]
+
+
+def _opened(target: str) -> ChdbStore | ClickHouseStore:
+    """A store to append results to; on a server the sink's claim stays as it is."""
+    from streams.runtime.security import Secret
+    from streams.sink.clickhouse_store import ClickHouseStore
+    from streams.sink.store import ChdbStore, is_server
+
+    if not is_server(target):
+        return ChdbStore(target)
+    return ClickHouseStore(target, Secret(os.environ.get("DPME_STORE_PASSWORD", "")), writer=True, fenced=False)

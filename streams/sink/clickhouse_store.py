@@ -39,7 +39,7 @@ ANSWER_LIMIT_S = 120
 FENCE_LIMIT_S = 30.0
 FENCE_POLL_S = 0.05
 STREAM_ROWS = 65_536
-_QUERY_ID = "dpme-sink"
+_QUERY_ID, _UNFENCED_QUERY_ID = "dpme-sink", "dpme-results"  # a claim ends INSERTs of the first kind only
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # One INSERT becomes one block, hence one part; see streams.sink.store.
 ONE_BLOCK = {
@@ -54,10 +54,10 @@ ONE_BLOCK = {
 }
 _COLUMN_TYPES = {
     pa.string(): "String", pa.bool_(): "Bool", pa.int8(): "Int8", pa.int16(): "Int16", pa.int64(): "Int64",
-    pa.uint16(): "UInt16", pa.uint32(): "UInt32",
+    pa.uint16(): "UInt16", pa.uint32(): "UInt32", pa.float64(): "Float64",
 }  # fmt: skip
 _ARROW_TYPES = {name: kind for kind, name in _COLUMN_TYPES.items()} | {
-    "UInt8": pa.uint8(), "Int32": pa.int32(), "UInt64": pa.uint64(), "Float32": pa.float32(), "Float64": pa.float64(),
+    "UInt8": pa.uint8(), "Int32": pa.int32(), "UInt64": pa.uint64(), "Float32": pa.float32(),
 }  # fmt: skip
 _WRAPPING = re.compile(r"^(?:LowCardinality|Nullable)\((.*)\)$")
 
@@ -115,14 +115,15 @@ class ClickHouseStore:
     """A Store in a database of a ClickHouse server. Calls may come from any thread; they run one at a time.
 
     writer: create the tables, claim the store and end the INSERTs of earlier writers. Without it the store is for
-    reading, and insert() refuses. Raises StoreError.
+    reading, and insert() refuses. A writer that is not `fenced` claims nothing and leaves the sink be: for tables that
+    the sink does not write. Raises StoreError.
     """
 
-    def __init__(self, url: str, password: Secret | None = None, writer: bool = False) -> None:
+    def __init__(self, url: str, password: Secret | None = None, writer: bool = False, fenced: bool = True) -> None:
         self.address = parse_address(url)
         self.database = self.address.database
         self._calls = threading.RLock()
-        self._token, self._number = secrets.token_hex(8), 0
+        self._token, self._number, self._writer = secrets.token_hex(8), 0, writer
         self._inserts = itertools.count()
         self._client = _Client(
             self.address.host,
@@ -137,7 +138,8 @@ class ClickHouseStore:
         if writer:
             for statement in schema_statements(self.database):
                 self.execute(statement)
-            self._claim()
+            if fenced:
+                self._claim()
         elif not self.query(f"EXISTS DATABASE {self.database}")[0]["result"]:
             raise StoreEmpty(f"there is no database {self.database} on {self.address}: start a sink first")
 
@@ -149,14 +151,15 @@ class ClickHouseStore:
     def insert(self, table: str, rows: pa.Table) -> None:
         if rows.num_rows == 0:
             return
-        if not self._number:
+        if not self._writer:
             raise StoreError(f"{self.address} is open for reading only")
         columns = ", ".join(rows.column_names)
         structure = ", ".join(f"{field.name} {_COLUMN_TYPES[field.type]}" for field in rows.schema)
         lost = f"(SELECT max((number, token)) FROM {self.database}.writers) != ({self._number}, '{self._token}')"
+        fence = f"WHERE throwIf({lost}, 'another sink has claimed it') = 0 " if self._number else ""
         statement = (
             f"INSERT INTO {self.database}.{table} ({columns}) SELECT {columns} FROM input('{structure}') "
-            f"WHERE throwIf({lost}, 'another sink has claimed it') = 0 FORMAT Native"
+            f"{fence}FORMAT Native"
         )
         values = [column.to_pylist() for column in rows.columns]
         self._run(statement, values, columnar=True, settings=ONE_BLOCK, query_id=self._query_id())
@@ -183,7 +186,8 @@ class ClickHouseStore:
     # -- the fence ----------------------------------------------------------------------------------------------
 
     def _query_id(self) -> str:
-        return f"{_QUERY_ID}-{self.database}-{self._token}-{next(self._inserts)}"
+        head = _QUERY_ID if self._number else _UNFENCED_QUERY_ID
+        return f"{head}-{self.database}-{self._token}-{next(self._inserts)}"
 
     def _claim(self) -> None:
         """After this no INSERT of an earlier writer is running, and none will begin."""

@@ -1,16 +1,19 @@
 """The preset deribit-pm against Deribit's own example and a captured reply (vectors/deribit_portfolio_margin.json)."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from oracles.presets.case import Case, Future, Market, Positions
+from oracles.presets.case import Case, Expiry, Future, Market, Option, Positions
 from oracles.presets.document import AddOnRule, Group, MarginRule, PresetDocument, Row, VolRule, check_document, preset
 from oracles.presets.evaluate import evaluate
+from oracles.presets.exact import evaluate_exactly
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "deribit_portfolio_margin.json").read_text())["cases"]
+EXTENDED_MOVES = (0.34, 0.67, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0)  # support.deribit.com, Portfolio Margin
 EXPIRY_MS = {"BTC-28JUN24": 1_719_561_600_000}  # 08:00 UTC
 
 
@@ -29,9 +32,22 @@ def document_of(model: dict) -> PresetDocument:
     base = preset("deribit-pm")
     margin = MarginRule(im_loss_factor=1.0, mm_loss_factor=model["mm_factor"])
     parameters = replace(base.parameters, add_ons=add_ons, margin=margin)
-    document = replace(base, groups=(Group(name="standard", rows=tuple(rows)),), parameters=parameters)
+    extended = Group(name="extended", rows=tuple(extended_rows(reach, model[f"extended_dampener_{coin}"])))
+    document = replace(base, groups=(Group(name="standard", rows=tuple(rows)), extended), parameters=parameters)
     check_document(document)
     return document
+
+
+def extended_rows(reach: float, dampener_usd: float) -> Iterator[Row]:
+    """Far moves: of the P&L in USD the fraction range / move counts, in coins at the edge of the range."""
+    for multiplier in EXTENDED_MOVES:
+        move = multiplier - 1
+        weight = multiplier * reach / (abs(move) * (1 + (reach if move > 0 else -reach)))
+        dampener = (abs(move) / reach - 1) * dampener_usd
+        yield Row(
+            name=f"x {multiplier}", reason="extended table", spot_multiplier=multiplier, vol_shock="up", weight=weight,
+            dampener_usd=dampener,
+        )  # fmt: skip
 
 
 def case_of(vector: dict) -> Case:
@@ -57,7 +73,8 @@ def test_the_risk_matrix_and_the_margins(vector: dict) -> None:
     document, case, expected = document_of(vector["model"]), case_of(vector), vector["expected"]
     found, index = evaluate(case, document), vector["market"]["index"]
     coins = [pnl / index for pnl in found.scenario_pnl]
-    assert coins == pytest.approx(expected["aggregated_standard"], abs=1e-15)
+    assert coins[:9] == pytest.approx(expected["aggregated_standard"], abs=1e-15)
+    assert coins[9:] == expected["aggregated_extended"]  # the dampener takes all of it
     assert found.risk / index == pytest.approx(expected["worst_case"], rel=1e-12)
     assert found.binding.startswith("standard: -4/4" if expected["worst_case_bucket"] == 1 else "standard: 4/4")
     assert found.roll / index == pytest.approx(expected["roll_shock"], rel=1e-12)
@@ -70,14 +87,16 @@ def test_the_risk_matrix_and_the_margins(vector: dict) -> None:
 def test_every_instrument_alone(vector: dict) -> None:
     base, case = document_of(vector["model"]), case_of(vector)
     everything = replace(base.parameters, add_ons=replace(base.parameters.add_ons, gain_share=1.0, gain_limit_usd=None))
-    document = replace(base, parameters=everything)
-    for name, printed in vector["expected"]["per_instrument_standard"].items():
+    groups = [replace(g, rows=tuple(replace(row, dampener_usd=0.0) for row in g.rows)) for g in base.groups]
+    document, expected = replace(base, parameters=everything, groups=tuple(groups)), vector["expected"]
+    for name, printed in expected["per_instrument_standard"].items():
         size = vector["positions"][name]
         alone = Positions(perp_quantity=size)
         if not name.endswith("PERPETUAL"):
             alone = Positions(futures=tuple(f for f in case.positions.futures if f.quantity == size))
         found = evaluate(replace(case, positions=alone), document)
-        assert [pnl / vector["market"]["index"] for pnl in found.scenario_pnl] == pytest.approx(printed, abs=1e-15)
+        coins = [pnl / vector["market"]["index"] for pnl in found.scenario_pnl]
+        assert coins == pytest.approx([*printed, *expected["per_instrument_extended"][name]], abs=1e-15)
 
 
 def test_the_document_holds_the_examples_figures() -> None:
@@ -88,5 +107,23 @@ def test_the_document_holds_the_examples_figures() -> None:
         dte_floor_days=1.0, min_vol_when_shocked_up=model["min_volatility_for_shock_up"],
     )  # fmt: skip
     assert p == replace(document_of(model).parameters, vol=p.vol)
-    moves = sorted({row.spot_multiplier for row in preset("deribit-pm").groups[0].rows})
+    standard, extended = preset("deribit-pm").groups
+    moves = sorted({row.spot_multiplier for row in standard.rows})
     assert moves == pytest.approx([row.spot_multiplier for row in document_of(model).groups[0].rows])
+    for row, own in zip(extended.rows, document_of(model).groups[1].rows, strict=True):
+        assert (row.spot_multiplier, row.vol_shock) == (own.spot_multiplier, "up")
+        assert (row.weight, row.dampener_usd) == pytest.approx((own.weight, own.dampener_usd), rel=1e-12)
+
+
+def test_short_options_far_out_of_the_money_meet_the_extended_table() -> None:
+    """500 short calls at twice the price: the main table hardly sees them, a move of +300 % does."""
+    call = Option(seconds_to_expiry=30 * 86_400, strike=130_000.0, type="call", quantity=-500.0, mark_vol=0.6)
+    market = Market(spot=65_000.0, perp_price=65_000.0)
+    expiries = (Expiry(seconds_to_expiry=30 * 86_400, forward=65_000.0),)
+    case = Case(id="far", positions=Positions(options=(call,)), market=market, expiries=expiries)
+    found = evaluate(case, preset("deribit-pm"))
+    assert found.risks["extended table"] > 5 * found.risks["risk matrix"] > 0
+    assert found.binding.startswith("extended table: spot +")
+    exact = evaluate_exactly(case, preset("deribit-pm"))
+    below = found.initial_margin_balance - exact.initial_margin_balance_usd6 / 1e6
+    assert 0 <= below <= exact.bound_usd6 / 1e6

@@ -51,7 +51,7 @@ def test_author_fits_of_the_recorded_btc_chain(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", range(len(HESTON["terms"])), ids=lambda row: f"{HESTON['terms'][row]}y")
 def test_heston_smiles_are_svi_within_a_tenth_of_a_vol_point(row: int) -> None:
-    """Seven strikes from 60 to 140. SVI is Heston's limit for long times (Gatheral and Jacquier, 2011), but with a
+    """Seven strikes from 50 to 150. SVI is Heston's limit for long times (Gatheral and Jacquier, 2011), but with a
     sigma wider than quotes so near each other can tell (kernels/svi_fit.py)."""
     years, quoted = HESTON["terms"][row], np.array(HESTON["implied_vols"][row])
     k = np.log(np.array(HESTON["strikes"]) / HESTON["forward"])
