@@ -108,7 +108,7 @@ def _send_away(on: Tormentor, name: str) -> None:
 @fault("upgrade", "rolling upgrade to an engine of the next record version: all workers but one, the sequencer last; "
        "the one left applies nothing newer", "risk", needs=ONE_GROUP, always=("risk",), takes_s=25.0)  # fmt: skip
 async def upgrade(on: Tormentor, role: str) -> None:
-    if log_records.VERSION > 1 or len(on.names["risk"]) < 2:
+    if on.outdated or len(on.names["risk"]) < 2:
         return
     newer = log_records.VERSION + 1
     log_records.VERSION = newer  # who watches is upgraded before all others
