@@ -30,7 +30,7 @@ from streams.sink.query_socket import QueryClient
 from streams.sink.rows import TABLES
 from tests.waiting import wait_until
 
-LIMIT_S = 60.0
+LIMIT_S = 240.0
 PARTITIONS, BLOCKS, ACCOUNTS = 2, 40, 5
 MARGIN = decisions.Margin(1, 2, 3, 4, 5, 6, 7, 8, "stress", "spot -20 %")
 
