@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LIMIT_S, POLL_S = 60.0, 0.01
+LIMIT_S, POLL_S = 120.0, 0.01
 
 
 async def wait_until(condition: Callable[[], Any], limit_s: float = LIMIT_S, poll_s: float = POLL_S) -> Any:

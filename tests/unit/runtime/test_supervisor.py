@@ -85,7 +85,7 @@ SLEEP = """
 def test_a_killed_worker_lives_again_and_the_other_one_is_not_disturbed(supervise, tmp_path):
     process = supervise(one=SLEEP, two=SLEEP)
     block_until(lambda: said(tmp_path, "one") == ["born"] and said(tmp_path, "two") == ["born"])
-    first, other = pid_of(tmp_path, "one"), pid_of(tmp_path, "two")
+    first, other = (block_until(lambda name=name: pid_of(tmp_path, name)) for name in ("one", "two"))
     os.kill(first, signal.SIGKILL)
     block_until(lambda: said(tmp_path, "one") == ["born", "born"])
     block_until(lambda: pid_of(tmp_path, "one") not in (None, first))
@@ -129,8 +129,7 @@ def test_a_worker_that_ignores_the_signal_is_killed_after_the_grace(supervise, t
 
 def test_a_frozen_worker_hears_the_signal_to_stop(supervise, tmp_path):
     process = supervise(one=SLEEP)
-    block_until(lambda: said(tmp_path, "one"))
-    os.kill(pid_of(tmp_path, "one"), signal.SIGSTOP)
+    os.kill(block_until(lambda: said(tmp_path, "one") and pid_of(tmp_path, "one")), signal.SIGSTOP)
     process.terminate()
     assert ended(process) == [("one", -15)]
 
@@ -144,7 +143,7 @@ def test_drain_reaches_all_workers_and_a_drained_worker_stays_away(supervise, tm
     """
     process = supervise(one=body, two=body)
     block_until(lambda: said(tmp_path, "one") and said(tmp_path, "two"))
-    os.kill(pid_of(tmp_path, "one"), DRAIN_SIGNAL)
+    os.kill(block_until(lambda: pid_of(tmp_path, "one")), DRAIN_SIGNAL)
     block_until(lambda: pid_of(tmp_path, "one") is None)
     process.send_signal(DRAIN_SIGNAL)
     assert ended(process) == [("one", DRAINED), ("two", DRAINED)]
