@@ -156,7 +156,7 @@ SCRIPTS = {
     "done_early": "kill:risk",
     "rollback_ignored": "kill:risk,kill:risk",
 }
-CHECKPOINT_EVERY = {"late_and_again": 1, "early_checkpoint": 1}
+CHECKPOINT_EVERY = {"late_and_again": 1, "early_checkpoint": 1, "guard_off": 1}
 REORGANISES = ("rollback_ignored",)
 END_LIMIT_S = {"dedupe_off": 3.0, "done_early": 3.0}  # liquidations that never come
 
