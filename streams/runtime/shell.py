@@ -406,9 +406,10 @@ class Shell:
     # -- end, and what others may ask ---------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Finish the records being applied, then wait for acknowledgements and checkpoints under way."""
-        for number in list(self.units):
-            await self._drop(number)
+        """Finish a restore and the records being applied, then wait for acknowledgements and checkpoints under way."""
+        async with self._restoring:
+            for number in list(self.units):
+                await self._drop(number)
         if self._writer is not None:
             await self._writer.drained()
         self._threads.shutdown(wait=False)

@@ -439,3 +439,23 @@ async def test_a_role_without_checkpoints_starts_where_its_own_source_says():
 async def test_a_replica_starts_at_the_beginning():
     shell = new_shell(MemoryLogs(), checkpoint_topic=None, positions_source=from_the_beginning)
     assert await shell.restore([("numbers", 3)]) == {("numbers", 3): 0}
+
+
+async def test_a_stop_waits_for_the_restore_under_way():
+    asked, go_on = [], asyncio.Event()
+
+    async def database(number, logs):
+        asked.append(number)
+        await go_on.wait()
+        return dict.fromkeys(logs, 0)
+
+    shell = new_shell(MemoryLogs(), checkpoint_topic=None, positions_source=database)
+    restoring = asyncio.create_task(shell.restore([("numbers", 0), ("numbers", 1)]))
+    await wait_until(lambda: len(asked) == 1)
+    stopping = asyncio.create_task(shell.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    go_on.set()
+    assert await restoring == {("numbers", 0): 0, ("numbers", 1): 0}
+    await stopping
+    assert shell.units == {}
