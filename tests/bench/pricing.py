@@ -1,6 +1,7 @@
 """Prices of options: our kernels against numpy with scipy's ndtr, numba with math.erfc, torch and QuantLib.
 
-The peers price 256 strikes under the same scenarios (numpy, numba, torch), or the options one by one (QuantLib). numpy
+Twice: a flat list of options with a logarithm, a root and a discount of each (all peers), and the grid of strikes under
+scenarios that margins need, where these are hoisted out of the loop for both sides (numpy, a strike at a time). numpy
 runs without OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which pin a BLAS that nothing here calls. One core.
 """
 
@@ -77,12 +78,10 @@ def _against_peers(book: Book) -> Iterator[Row]:
             yield Row(name=title, value=None, unit="ns", peer=name, goal="not run: not installed")
             continue
         timings = side_by_side(ours, peer)
-        goal = f">= {NDTR_GOAL:g}x" if peer is scipy else ""
         yield Row(
             name=title, value=_nanoseconds(timings.seconds[0], count), unit="ns", ratio=round(timings.ratios[1], 2),
-            peer=f"{name}: {_nanoseconds(timings.seconds[1], count)} ns", goal=goal,
-            ok=timings.ratios[1] >= NDTR_GOAL if goal else None, size=f"{count} options, own logarithm and discount",
-            memory_mb=peak_memory_mb(), checksum=checksum(out),
+            peer=f"{name}: {_nanoseconds(timings.seconds[1], count)} ns",
+            size=f"{count} options, own logarithm and discount", memory_mb=peak_memory_mb(), checksum=checksum(out),
         )  # fmt: skip
 
 
@@ -168,18 +167,32 @@ def _bare(strikes: int, scenarios: int) -> Iterator[Row]:
     random = np.random.default_rng(13)
     forward = 60_000.0 * np.exp(random.normal(0.0, 0.04, scenarios))
     strike = 60_000.0 * np.exp(np.linspace(-0.6, 0.6, strikes))
-    log_moneyness = np.abs(np.log(strike[:, None] / forward))
+    log_strike = np.log(strike[:, None] / forward)
+    log_moneyness = np.abs(log_strike)
     stddev, smaller = random.uniform(0.02, 0.5, log_moneyness.shape), np.minimum(forward, strike[:, None])
     out, calls, puts = (np.empty_like(stddev) for _ in range(3))
+    peer_out = np.empty_like(stddev)
+
+    def scipy() -> None:
+        for i in range(strikes):
+            d1 = -log_strike[i] / stddev[i] + 0.5 * stddev[i]
+            peer_out[i] = forward * ndtr(d1) - strike[i] * ndtr(d1 - stddev[i])
+
     timings = side_by_side(
         lambda: _bare_values(log_moneyness, stddev, smaller, out),
         lambda: _bare_pairs(log_moneyness, stddev, forward, strike, calls, puts),
+        scipy,
     )
+    assert np.allclose(calls, peer_out, rtol=0.0, atol=1e-10 * 60_000.0)
     parity = bool(np.allclose(calls - puts, forward - strike[:, None], rtol=0.0, atol=1e-10 * 60_000.0))
     once, twice = _nanoseconds(timings.seconds[0], out.size), _nanoseconds(timings.seconds[1], 2 * out.size)
     common = {"unit": "ns per option and scenario", "memory_mb": peak_memory_mb()}
     size = f"{strikes} strikes x {scenarios}"
-    yield Row(name="bare pricing kernel (aim 2.2)", value=once, size=size, checksum=checksum(out), **common)
+    yield Row(
+        name="bare pricing kernel against numpy + scipy ndtr (aim 2.2)", value=once, size=size, checksum=checksum(out),
+        peer=f"numpy + scipy ndtr: {_nanoseconds(timings.seconds[2], out.size)} ns", ratio=round(timings.ratios[2], 2),
+        goal=f">= {NDTR_GOAL:g}x", ok=timings.ratios[2] >= NDTR_GOAL, **common,
+    )  # fmt: skip
     yield Row(
         name="bare pricing kernel, a call and its put (aim 1.0)", value=twice, size=size, peer="times the cost of one",
         ratio=round(timings.ratios[1], 2), goal="parity", ok=parity, checksum=checksum(calls, puts), **common,
