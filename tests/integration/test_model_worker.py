@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -147,23 +148,32 @@ def replay(log: list[ConsumerRecord]) -> Replayed:
     return Replayed(machine, outputs, list(requests.values()))
 
 
-async def test_sets_follow_the_market_and_a_killed_worker_draws_them_again(broker: Broker, tmp_path: Path) -> None:
-    made = world(GOVERNED, BLOCKS)
-    options = RunOptions(broker.address, tmp_path, 1, 2, sink=False, gateway=False, model=True)
+@contextlib.asynccontextmanager
+async def running(made: World, broker: Broker, folder: Path) -> AsyncIterator[Site]:
+    """Workers with a model, listings sent, everything read."""
+    options = RunOptions(broker.address, folder, 1, 2, sink=False, gateway=False, model=True)
     config = await prepare(made, options, broker.address)
     site = Site(config, made.blocks)
     with workers(config):
         reading = asyncio.create_task(site.observer.run())
         await asyncio.gather(site.feeder.start(), site.reader.start())
-        await site.feeder.send_listings(made)
+        try:
+            await site.feeder.send_listings(made)
+            yield site
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, site.feeder.stop(), site.reader.stop(), return_exceptions=True)
+
+
+async def test_sets_follow_the_market_and_a_killed_worker_draws_them_again(broker: Broker, tmp_path: Path) -> None:
+    made = world(GOVERNED, BLOCKS)
+    async with running(made, broker, tmp_path) as site:
         await site.feed(PART)
         before = await site.listed()
         os.kill(int(site.pid_file.read_text()), signal.SIGKILL)
         await site.feed(PART)
         await site.feed(BLOCKS - 2 * PART)
         listed, digests, sets = await site.listed(), await site.digests(), await load_scenario_sets(site.settings)
-        reading.cancel()
-        await asyncio.gather(reading, site.feeder.stop(), site.reader.stop(), return_exceptions=True)
     epochs = list(dict.fromkeys(listed))
     assert epochs[: len(before)] == before
     assert [int(name.rpartition("-")[2]) for name in epochs] == sorted(
@@ -178,13 +188,7 @@ async def test_sets_follow_the_market_and_a_killed_worker_draws_them_again(broke
 
 async def test_fits_are_recorded_and_a_worker_killed_in_one_makes_it_again(broker: Broker, tmp_path: Path) -> None:
     made = world(REFITTED, REFITTED_BLOCKS)
-    options = RunOptions(broker.address, tmp_path, 1, 2, sink=False, gateway=False, model=True)
-    config = await prepare(made, options, broker.address)
-    site = Site(config, made.blocks)
-    with workers(config):
-        reading = asyncio.create_task(site.observer.run())
-        await asyncio.gather(site.feeder.start(), site.reader.start())
-        await site.feeder.send_listings(made)
+    async with running(made, broker, tmp_path) as site:
         await site.feed_only(ASKED_AT)
         os.kill(int(site.pid_file.read_text()), signal.SIGKILL)
         assert (await site.replayed()).requests
@@ -192,8 +196,6 @@ async def test_fits_are_recorded_and_a_worker_killed_in_one_makes_it_again(broke
             await site.feed(blocks)
             replayed = await site.replayed()
         sets, fits = await site.listings("scenario_set"), await site.listings("model_fit")
-        reading.cancel()
-        await asyncio.gather(reading, site.feeder.stop(), site.reader.stop(), return_exceptions=True)
     said = [orjson.loads(one.value or b"") for one in replayed.outputs if one.topic == INSTRUMENTS]
     assert [(one["id"], one["digest"]) for one in sets[1:]] == [(one["id"], one["digest"]) for one in said]
     assert len(replayed.requests) >= 4
