@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -30,7 +31,7 @@ class LogReader:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=20,
+            fetch_max_wait_ms=1,
             retry_backoff_ms=20,
             request_timeout_ms=self._settings.request_timeout_ms,
             metadata_max_age_ms=self._settings.metadata_age_ms,
@@ -68,15 +69,24 @@ class LogReader:
 
     async def read(self, topic: str, partition: int, low: int, high: int) -> list[ConsumerRecord]:
         """All records with low <= offset < high. Compaction and transactions may have left holes anywhere."""
-        async with self._lock:
+        async with self._alone():
             return [record async for record in self._scan(TopicPartition(topic, partition), low, high)]
 
     async def first_between(self, topic: str, partition: int, low: int, high: int) -> int | None:
         """Offset of the first record with low <= offset < high, or None where there is only a hole."""
-        async with self._lock:
+        async with self._alone():
             async for record in self._scan(TopicPartition(topic, partition), low, high):
                 return record.offset
         return None
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Nothing stays assigned: a fetch that waits for records to come holds up every other request."""
+        async with self._lock:
+            try:
+                yield
+            finally:
+                self.consumer.assign([])
 
     async def _scan(self, at: TopicPartition, low: int, high: int) -> AsyncIterator[ConsumerRecord]:
         if high <= low:
