@@ -102,7 +102,7 @@ class Book:
         """Accounts, legs and pairs of everything the events name are there afterwards; nothing else changes."""
         named, columns = self._rows_of(events), _columns(events.rows)
         touched = np.zeros(len(self.accounts), np.bool_)
-        account, underlying = np.ascontiguousarray(events.rows["account"]), catalogue.columns().underlying
+        account, underlying = events.rows["account"].copy(), catalogue.columns().underlying
         found = locate(account, named, columns, underlying, self.columns(), touched)
         if found == UNFIT:
             _refuse(account, named, columns, underlying)
@@ -343,7 +343,7 @@ def _columns(rows: np.ndarray) -> EventColumns:
     """Columns of packed rows; where they belong in a book is to be located."""
     row, leg, pair = np.empty((3, len(rows)), np.int64)
     fields = ("kind", "instrument", "lots", "price_usd9", "cash_usd6")
-    return EventColumns(row, leg, pair, *(np.ascontiguousarray(rows[field]) for field in fields))
+    return EventColumns(row, leg, pair, *(rows[field].copy() for field in fields))
 
 
 def _refuse(account: np.ndarray, named: np.ndarray, events: EventColumns, underlying: np.ndarray) -> None:

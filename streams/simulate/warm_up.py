@@ -90,16 +90,16 @@ def _events(number: int) -> list:
 def _ticks(number: int) -> list:
     time_ms, price = _time(number), (100, 97, 60)[number] * 10**9
     spot = SpotTick(version=1, id=f"s{number}", source="warm", time_ms=time_ms - 300, underlying="X", price_usd9=price)
-    if number:
-        return [spot]
     near, far = EXPIRIES_MS
+    slice_far = SurfaceTick(
+        version=1, id=f"v{number}", source="warm", time_ms=time_ms, underlying="X", expiry_ms=far,
+        a_e9=10_000_000 + number, b_e9=50_000_000, rho_e9=-100_000_000, m_e9=0, sigma_e9=100_000_000,
+    )  # fmt: skip
+    if number:
+        return [spot, slice_far]
     forward = ForwardTick(
         version=1, id="f", source="warm", time_ms=time_ms, underlying="X", expiry_ms=near, price_usd9=101 * 10**9
     )
-    slice_far = SurfaceTick(
-        version=1, id="v", source="warm", time_ms=time_ms, underlying="X", expiry_ms=far, a_e9=10_000_000,
-        b_e9=50_000_000, rho_e9=-100_000_000, m_e9=0, sigma_e9=100_000_000,
-    )  # fmt: skip
     quotes = [
         QuoteTick(
             version=1,
