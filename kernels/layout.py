@@ -53,6 +53,8 @@ class InstrumentTable(NamedTuple):
     """False once settled or unlisted: price 0 and P&L 0."""
 
 
+NO_FACTORS: FloatArray = np.zeros((0, 0))
+"""`ScenarioTable.curvature` and `.term` of a set without these factors."""
 NO_JUMPS: FloatArray = np.zeros((0, 3))
 """`MarketTable.jumps` of a market in which every underlying is priced by Black-76."""
 
@@ -78,16 +80,16 @@ class MarketTable(NamedTuple):
 
 
 class ScenarioTable(NamedTuple):
-    """A weighted scenario set, joint over spot, volatility level, skew and rate."""
+    """A weighted scenario set, joint over spot, volatility level, skew, curvature, term and rate."""
 
     spot_log_return: FloatArray
     """[U,S]."""
     option_row: Int32Array
-    """[U]: row of the underlying in the three option factors, -1 for none (those factors are then zero)."""
+    """[U]: row of the underlying in the option factors, -1 for none (those factors are then zero)."""
     level_log: FloatArray
     """[O,S]: logarithm of the volatility multiplier."""
     skew: FloatArray
-    """[O,S]: relative volatility change per unit of log-moneyness."""
+    """[O,S]: relative volatility change per unit of log-moneyness (with a curvature, of that scaled to 30 days)."""
     rate_shift: FloatArray
     """[O,S]: absolute change of the discount rate."""
     weights: Int32Array
@@ -95,6 +97,11 @@ class ScenarioTable(NamedTuple):
     tail_mass: int
     """Weight of the tail that expected shortfall averages, in (0, WEIGHT_TOTAL)."""
     horizon_years: float
+    curvature: FloatArray = NO_FACTORS
+    """[O,S] or empty: relative volatility change per squared unit of log-moneyness, scaled to 30 days."""
+    term: FloatArray = NO_FACTORS
+    """[O,S], empty where curvature is: times the term loading of an expiry (``option_rows.expiry_loadings``) it is
+    added to the level."""
 
 
 class StressTable(NamedTuple):
@@ -136,6 +143,8 @@ def scenario_table(
     weights: Int32Array,
     tail_mass: int,
     horizon_seconds: int,
+    curvature_e9: Int32Array | None = None,
+    term_e9: Int32Array | None = None,
 ) -> ScenarioTable:
     """Scenario table from recorded integers in units of 1e-9 (int32 / 1e9, one IEEE division per element).
 
@@ -155,6 +164,8 @@ def scenario_table(
         weights=np.ascontiguousarray(weights, np.int32),
         tail_mass=int(tail_mass),
         horizon_years=horizon_seconds / YEAR_SECONDS,
+        curvature=NO_FACTORS if curvature_e9 is None else _from_nano(curvature_e9),
+        term=NO_FACTORS if term_e9 is None else _from_nano(term_e9),
     )
 
 

@@ -4,10 +4,12 @@ Scenario price of instrument i (sticky moneyness, SVI slice at today's time to e
 
     F_s = F * exp(x_s)                       forward, perpetual and spot move by the same log return x_s
     k_s = ln(K / F_s)
-    v_s = sqrt(w(k_s)) * sqrt(T_h / T) * exp(level_s) * max(0.1, 1 + skew_s * clip(k_s, -1, 1)),  T_h = max(T - h, 0)
+    c_s = a clip(k_s, -1, 1),  T_h = max(T - h, 0),  (g, a) the loadings of T (``option_rows.expiry_loadings``)
+    v_s = sqrt(w(k_s)) * sqrt(T_h / T) * exp(level_s + term_s g) * max(0.1, 1 + skew_s c_s + curvature_s c_s**2)
     price_s = exp(-(rate + rate_shift_s) * T_h) * Black76(F_s, K, v_s)
 
-Underlyings with jumps have Merton's model in place of Black-76, with v_s the diffusion's (``kernels.option_rows``).
+A scenario table without curvature and term (sets up to version 3) has a = 1. Underlyings with jumps have Merton's model
+in place of Black-76, with v_s the diffusion's (``kernels.option_rows``).
 A call and its put share one out-of-the-money value; rows are visited by underlying, expiry and strike, so that they
 meet and everything they share is computed once.
 
@@ -38,8 +40,8 @@ from kernels.layout import (
     PnlTable,
     ScenarioTable,
 )
-from kernels.normal import bits_of_float, exponential
-from kernels.option_rows import out_of_the_money_row, undiscounted_price_now
+from kernels.normal import bits_of_float, exponential, fma
+from kernels.option_rows import expiry_loadings, out_of_the_money_row, undiscounted_price_now
 
 MAXIMUM_EXPONENT = 30
 """Largest exponent of a P&L row: 2**61 nano-USD per lot (2.3 billion USD); beyond it a row is invalid."""
@@ -51,13 +53,14 @@ _ROUNDING = 6755399441055744.0
 
 
 class _Shared(NamedTuple):
-    """What rows of one underlying (the first three), one expiry (the next three) or one strike share, all [S]."""
+    """What rows of one underlying (the first two), one expiry (the next five) or one strike share, all [S]."""
 
     spot_multiplier: FloatArray
     level_multiplier: FloatArray
-    skew: FloatArray
     moved: FloatArray
     stddev_multiplier: FloatArray
+    skew: FloatArray
+    curvature: FloatArray
     discount: FloatArray
     out_of_the_money: FloatArray
 
@@ -181,10 +184,26 @@ def _share_underlying(scenarios: ScenarioTable, u: int, shared: _Shared) -> None
     o = scenarios.option_row[u]
     if o >= 0:
         _exponentials(scenarios.level_log[o], shared.level_multiplier)
-        shared.skew[:] = scenarios.skew[o]
     else:
         shared.level_multiplier[:] = 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _share_surface(scenarios: ScenarioTable, o: int, years: float, ratio: float, shared: _Shared) -> None:
+    """What the factors of a surface do to an expiry; factors of zero give the bits of a table without them."""
+    shared.curvature[:] = 0.0
+    if o < 0:
         shared.skew[:] = 0.0
+    elif scenarios.curvature.shape[0] == 0:
+        shared.skew[:] = scenarios.skew[o]
+    else:
+        term, smile = expiry_loadings(years)
+        for s in range(shared.skew.shape[0]):
+            shared.stddev_multiplier[s] = (
+                exponential(fma(scenarios.term[o, s], term, scenarios.level_log[o, s])) * ratio
+            )
+            shared.skew[s] = scenarios.skew[o, s] * smile
+            shared.curvature[s] = scenarios.curvature[o, s] * (smile * smile)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -196,6 +215,8 @@ def _share_expiry(market: MarketTable, scenarios: ScenarioTable, u: int, e: int,
     for s in range(shared.moved.shape[0]):
         shared.moved[s] = market.forward[e] * shared.spot_multiplier[s]
         shared.stddev_multiplier[s] = shared.level_multiplier[s] * ratio
+    if remaining > 0.0:
+        _share_surface(scenarios, o, years, ratio, shared)
     if o >= 0:
         shared.discount[:] = scenarios.rate_shift[o]
     else:
@@ -211,7 +232,8 @@ def _share_strike(instruments, market, scenarios, i, shared) -> None:  # type: i
     if remaining > 0.0:
         out_of_the_money_row(
             market.forward[e], instruments.strike[i], market.svi[e], remaining, market, u,
-            scenarios.spot_log_return[u], shared.moved, shared.stddev_multiplier, shared.skew, shared.out_of_the_money,
+            scenarios.spot_log_return[u], shared.moved, shared.stddev_multiplier, shared.skew, shared.curvature,
+            shared.out_of_the_money,
         )  # fmt: skip
     else:
         shared.out_of_the_money[:] = 0.0

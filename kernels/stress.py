@@ -57,7 +57,7 @@ def _stressed_prices(  # type: ignore[no-untyped-def]
     if years > 0.0:
         out_of_the_money_row(
             market.forward[e], strike, market.svi[e], years, market, u, log_multiplier, forward, vol_multiplier,
-            skew, value,
+            skew, np.zeros(moved.shape[0]), value,
         )  # fmt: skip
     for r in range(moved.shape[0]):
         difference = forward[r] - strike if is_call else strike - forward[r]

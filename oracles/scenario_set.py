@@ -13,7 +13,8 @@ are SHAKE-256 of the published inputs (the head of the recorded bytes), and ever
 every machine. So ``redraw`` gives the same digest anywhere. A venue takes the number of the epoch for ``seed``: then
 nobody can pick a lucky set. Sets of version 1 (drawn by libraries whose bits differ between machines) are still read.
 Version 3 is the same record for models with inputs of their own, ``source`` and ``parameters_e9``: see
-``oracles.risk_model.scenarios``, which draws them.
+``oracles.risk_model.scenarios``, which draws them. Version 4 is version 3 with two more factors of every surface,
+curvature and term, for any model. What is drawn without them stays of version 2 or 3, byte for byte.
 
 Sources: Demarta and McNeil, "The t copula and related copulas" (2005), section 2; Owen, "Scrambling Sobol' and
 Niederreiter-Xing points" (1998); Higham, "Computing the nearest correlation matrix" (2002) for the repair's first step.
@@ -27,6 +28,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +40,15 @@ from kernels.sobol import DIMENSIONS_MAX, RANDOM_WORDS, scrambled_points
 from kernels.weights import integer_weights
 
 MODEL = "t-copula-sobol"
-VERSION = 2
-VERSION_WITH_SOURCE = 3
+VERSION, VERSION_WITH_SOURCE, VERSION_WITH_SHAPE = 2, 3, 4
 DEGREES_OF_FREEDOM = 5.0
 MAGIC = b"DPMESCN1"
 
-SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT = 1.5, 1.5, 1.0, 0.2
+SPOT_LIMIT = 1.5
+SURFACE_LIMITS = {"level": 1.5, "skew": 1.0, "curvature": 2.0, "term": 1.0, "rate": 0.2}
 """Bounds of the factors (absolute): a spot factor stays within x0.22 .. x4.5; int32 in 1e-9 ends at 2.147."""
+PLAIN_KINDS, SURFACE_KINDS = ("level", "skew", "rate"), tuple(SURFACE_LIMITS)
+"""Factors of a surface in the order of a set, up to version 3 and from version 4 on."""
 
 VOLATILITY_MAX = 1000.0
 """Largest standard deviation of a factor over the horizon."""
@@ -65,25 +69,42 @@ class FactorVolatilities:
     """Standard deviations over the horizon (annual volatility times sqrt(horizon in years)).
 
     ``spot`` [U], log return; for the O underlyings with an option surface: ``level`` [O], log of the volatility
-    multiplier; ``skew`` [O], relative volatility change per unit of log-moneyness; ``rate`` [O], absolute.
+    multiplier; ``skew`` [O], relative volatility change per unit of log-moneyness; ``rate`` [O], absolute. Both or
+    neither (empty) of ``curvature`` [O], relative volatility change per squared unit of log-moneyness, and ``term``
+    [O], log of volatility per unit of an expiry's term loading (``kernels.option_rows.expiry_loadings``).
     """
 
     spot: FloatArray
     level: FloatArray
     skew: FloatArray
     rate: FloatArray
+    curvature: FloatArray = field(default_factory=lambda: np.zeros(0))
+    term: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Factors of the surfaces."""
+        return SURFACE_KINDS if self.curvature.size or self.term.size else PLAIN_KINDS
 
     def stacked(self) -> FloatArray:
-        """[U + 3 O] in the order of the correlation matrix: spots, levels, skews, rates."""
-        return np.concatenate([self.spot, self.level, self.skew, self.rate])
+        """[U + 3 O] or [U + 5 O] in the order of the correlation matrix: spots, then kind by kind."""
+        return np.concatenate([self.spot, *(getattr(self, kind) for kind in self.kinds)])
+
+    @staticmethod
+    def unstacked(stacked: FloatArray, spots: int, kinds: Sequence[str]) -> FactorVolatilities:
+        """Inverse of ``stacked``."""
+        spot, surface = stacked[:spots], stacked[spots:].reshape(len(kinds), -1)
+        return FactorVolatilities(spot, **dict(zip(kinds, surface, strict=True)))
 
     @staticmethod
     def from_annual(
-        spot: FloatArray, level: FloatArray, skew: FloatArray, rate: FloatArray, horizon_seconds: int
-    ) -> FactorVolatilities:
+        spot: FloatArray, level: FloatArray, skew: FloatArray, rate: FloatArray, horizon_seconds: int,
+        curvature: FloatArray | None = None, term: FloatArray | None = None,
+    ) -> FactorVolatilities:  # fmt: skip
         """Scale annual volatilities to the horizon by the square root of time."""
         root = math.sqrt(horizon_seconds / YEAR_SECONDS)
-        return FactorVolatilities(spot * root, level * root, skew * root, rate * root)
+        given = (spot, level, skew, rate, *(part for part in (curvature, term) if part is not None))
+        return FactorVolatilities(*(part * root for part in given))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +112,10 @@ class ScenarioSet:
     """A recorded scenario set; factor arrays int32 in 1e-9, weights int32 with sum 2**30.
 
     ``spot_log_return`` [U,S]; ``level_log``, ``skew``, ``rate_shift`` [O,S] for ``option_underlyings``, a subset of
-    ``underlyings``. ``level_e6`` is the confidence level of expected shortfall (990_000 = 99 %). Drawn from ``seed``,
-    ``volatility_e9`` [D] over the horizon and ``correlation_e9`` [D,D], D = U + 3 O in the order spots, levels, skews,
-    rates (both empty in sets of version 1, which cannot be drawn again). ``source`` names other published inputs by
-    their digest; ``parameters_e9`` [P] are further numbers of the model (both from version 3 on, else empty).
+    ``underlyings``, from version 4 on also ``curvature``, ``term``. ``level_e6`` is the confidence level of expected
+    shortfall (990_000 = 99 %). Drawn from ``seed``, ``volatility_e9`` [D] over the horizon, ``correlation_e9`` [D,D],
+    D = U + K O: spots, then each of the K ``kinds`` (both empty in sets of version 1, which cannot be drawn again).
+    ``source`` names other published inputs by their digest, ``parameters_e9`` [P] further numbers (from version 3 on).
     """
 
     underlyings: tuple[str, ...]
@@ -113,6 +134,18 @@ class ScenarioSet:
     version: int = VERSION
     source: str = ""
     parameters_e9: Int64Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    curvature: Int32Array = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    term: Int32Array = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which factors its surfaces have."""
+        return SURFACE_KINDS if self.version >= VERSION_WITH_SHAPE else PLAIN_KINDS
+
+    @property
+    def factor_count(self) -> int:
+        """D."""
+        return len(self.underlyings) + len(self.kinds) * len(self.option_underlyings)
 
     @property
     def size(self) -> int:
@@ -149,7 +182,7 @@ class ScenarioSet:
 
     def factors(self) -> Int32Array:
         """All factors [D,S] in the order of the correlations."""
-        return np.concatenate([self.spot_log_return, self.level_log, self.skew, self.rate_shift])
+        return np.concatenate([self.spot_log_return, *(getattr(self, _COLUMN_OF[kind]) for kind in self.kinds)])
 
     def to_bytes(self) -> bytes:
         """``inputs``, then factors and weights as int32 little-endian."""
@@ -163,8 +196,7 @@ class ScenarioSet:
             ValueError: not a scenario set, of a version after this one, or of a length that its header does not say.
         """
         empty, start = _read_header(data)
-        surfaces = len(empty.option_underlyings)
-        factors, size = len(empty.underlyings) + 3 * surfaces, empty.size
+        factors, size = empty.factor_count, empty.size
         pairs = factors * (factors - 1) // 2
         further = empty.parameters_e9.size
         parameters = 8 * factors + 4 * pairs + 8 * further if empty.version > 1 else 0
@@ -181,9 +213,10 @@ class ScenarioSet:
 
     def filled(self, factors: Int32Array, weights: Int32Array) -> ScenarioSet:
         """The set of the same inputs with these factors [D,S] and weights [S]."""
-        cuts = np.cumsum([len(self.underlyings), *[len(self.option_underlyings)] * 2])
-        spot, level, skew, rate = np.split(factors, cuts)
-        return replace(self, spot_log_return=spot, level_log=level, skew=skew, rate_shift=rate, weights=weights)
+        spots = len(self.underlyings)
+        surface = factors[spots:].reshape(len(self.kinds), -1, factors.shape[1])
+        columns: Any = {_COLUMN_OF[kind]: moves for kind, moves in zip(self.kinds, surface, strict=True)}
+        return replace(self, spot_log_return=factors[:spots], weights=weights, **columns)
 
     def table(self, underlyings: Sequence[str] | None = None) -> ScenarioTable:
         """The kernels' view, its spot rows in the order of ``underlyings`` (default: the set's own order).
@@ -195,6 +228,7 @@ class ScenarioSet:
         position = {name: row for row, name in enumerate(self.underlyings)}
         surface = {name: row for row, name in enumerate(self.option_underlyings)}
         rows = np.array([position[name] for name in order], np.int64)
+        shape = (self.curvature, self.term) if self.version >= VERSION_WITH_SHAPE else ()
         return scenario_table(
             np.ascontiguousarray(self.spot_log_return[rows]),
             np.array([surface.get(name, -1) for name in order], np.int32),
@@ -204,7 +238,11 @@ class ScenarioSet:
             self.weights,
             tail_mass_of_level(self.level_e6),
             self.horizon_seconds,
+            *shape,
         )
+
+
+_COLUMN_OF = {kind: kind for kind in SURFACE_KINDS} | {"level": "level_log", "rate": "rate_shift"}
 
 
 def _read_header(data: bytes) -> tuple[ScenarioSet, int]:
@@ -223,8 +261,8 @@ def _read_header(data: bytes) -> tuple[ScenarioSet, int]:
         further = int(header.get("parameters", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError("scenario set with an unreadable header") from error
-    if not 1 <= version <= VERSION_WITH_SOURCE or size < 1 or further < 0:
-        read = f"this code reads up to {VERSION_WITH_SOURCE}"
+    if not 1 <= version <= VERSION_WITH_SHAPE or size < 1 or further < 0:
+        read = f"this code reads up to {VERSION_WITH_SHAPE}"
         raise ValueError(f"scenario set of version {version} with {size} scenarios: {read}")
     none = without_scenarios(underlyings, surfaces, size)
     no_parameters = (np.zeros(0, np.int64), np.zeros((0, 0), np.int32))
@@ -271,7 +309,8 @@ def draw_scenario_set(
     """Round the parameters to 1e-9 and draw a set; a function of its arguments alone, the same bits everywhere.
 
     Args:
-        correlation: f64[D,D], D = U + 3 O, order spots, levels, skews, rates; positive semi-definite.
+        volatilities: with curvature and term the set is of version 4, without them of version 2.
+        correlation: f64[D,D] in the order of ``volatilities.stacked()``; positive semi-definite.
         seed: any integer; the number of the epoch on a venue.
         scenarios: a power of two.
 
@@ -295,13 +334,14 @@ def undrawn_set(
 ) -> ScenarioSet:
     """The set's inputs, rounded and checked, with zeros for factors and weights; errors as ``draw_scenario_set``."""
     scale = volatilities.stacked()
-    factors = len(underlyings) + 3 * len(option_underlyings)
+    factors = len(underlyings) + len(volatilities.kinds) * len(option_underlyings)
     _check_arguments(underlyings, option_underlyings, scale, correlation, factors, scenarios)
     names, surfaces = tuple(underlyings), tuple(option_underlyings)
     none = without_scenarios(names, surfaces, scenarios)
     above = np.rint(correlation[right_of_diagonal(factors)] * NANO).astype(np.int32)
     parameters = (np.rint(scale * NANO).astype(np.int64), symmetric_e9(above, factors))
-    return ScenarioSet(names, surfaces, *none, horizon_seconds, level_e6, seed, *parameters)
+    version = VERSION_WITH_SHAPE if volatilities.kinds == SURFACE_KINDS else VERSION
+    return ScenarioSet(names, surfaces, *none, horizon_seconds, level_e6, seed, *parameters, version=version)
 
 
 def redraw(recorded: ScenarioSet) -> ScenarioSet:
@@ -310,7 +350,7 @@ def redraw(recorded: ScenarioSet) -> ScenarioSet:
     Raises:
         ValueError: a set of another model or version, or correlations that are not positive semi-definite.
     """
-    if (recorded.model, recorded.version) != (MODEL, VERSION):
+    if recorded.model != MODEL or recorded.version not in (VERSION, VERSION_WITH_SHAPE):
         raise ValueError(f"a set of model {recorded.model} version {recorded.version} cannot be drawn again")
     points = published_points(recorded, recorded.volatility_e9.size + 1)
     radius, weight = radii(points[0])
@@ -329,9 +369,9 @@ def published_points(recorded: ScenarioSet, dimensions: int) -> npt.NDArray[np.u
 
 def factor_limits(recorded: ScenarioSet) -> FloatArray:
     """Largest absolute move of each factor [D]."""
-    surfaces = len(recorded.option_underlyings)
-    counts = (len(recorded.underlyings), surfaces, surfaces, surfaces)
-    return np.repeat([SPOT_LIMIT, LEVEL_LIMIT, SKEW_LIMIT, RATE_LIMIT], counts)
+    of_surfaces = [SURFACE_LIMITS[kind] for kind in recorded.kinds]
+    counts = [len(recorded.underlyings), *[len(recorded.option_underlyings)] * len(of_surfaces)]
+    return np.repeat([SPOT_LIMIT, *of_surfaces], counts)
 
 
 def within_limits(recorded: ScenarioSet, moves: FloatArray) -> Int32Array:
@@ -413,27 +453,37 @@ def default_correlation(
     level_to_own_spot: float = -0.3,
     level_to_level: float = 0.7,
     rate_to_rate: float = 0.5,
+    kinds: Sequence[str] = PLAIN_KINDS,
 ) -> FloatArray:
-    """Correlation matrix of [spots, levels, skews, rates], repaired to be positive definite.
+    """Correlation matrix of spots, then each of the ``kinds`` of surface factors, repaired to be positive definite.
 
     Args:
         spot_correlation: [U,U]; ``default_spot_correlation`` makes one.
         option_rows: the underlyings with an option surface, as indices into the spots.
         level_to_own_spot: a level follows another spot by this times the correlation of the two spots.
 
-    Skews correlate with nothing; rates with each other only. The sign of the spot-volatility correlation changes over
-    the years, so it is a parameter and not a law.
+    Curvatures and terms follow levels by ``TO_LEVEL``; skews correlate with nothing, rates with each other only. The
+    sign of the spot-volatility correlation changes over the years, so it is a parameter and not a law.
     """
     spots, surfaces = spot_correlation.shape[0], len(option_rows)
-    matrix = np.eye(spots + 3 * surfaces)
-    levels = slice(spots, spots + surfaces)
-    rates = slice(spots + 2 * surfaces, spots + 3 * surfaces)
+    matrix = np.eye(spots + len(kinds) * surfaces)
     matrix[:spots, :spots] = spot_correlation
-    matrix[:spots, levels] = level_to_own_spot * spot_correlation[:, np.array(option_rows, np.int64)]
-    matrix[levels, :spots] = matrix[:spots, levels].T
-    matrix[levels, levels] = level_to_level + (1.0 - level_to_level) * np.eye(surfaces)
-    matrix[rates, rates] = rate_to_rate + (1.0 - rate_to_rate) * np.eye(surfaces)
+    with_spots = level_to_own_spot * spot_correlation[:, np.array(option_rows, np.int64)]
+    own = np.eye(surfaces)
+    levels = level_to_level + (1.0 - level_to_level) * own
+    places = {kind: slice(spots + n * surfaces, spots + (n + 1) * surfaces) for n, kind in enumerate(kinds)}
+    for kind, at in places.items():
+        share = TO_LEVEL.get(kind, 0.0)
+        matrix[:spots, at], matrix[at, :spots] = share * with_spots, share * with_spots.T
+        for other, to in places.items():
+            matrix[at, to] = share * TO_LEVEL.get(other, 0.0) * levels
+        matrix[at, at] += (1.0 - share * share) * own
+    matrix[places["rate"], places["rate"]] = rate_to_rate + (1.0 - rate_to_rate) * own
     return nearest_correlation(matrix)
+
+
+TO_LEVEL = {"level": 1.0, "curvature": -0.55, "term": -0.9}
+"""Correlation of each kind with the level of its surface, where there is no history: infra/docs/risk_model.md."""
 
 
 def nearest_correlation(matrix: FloatArray) -> FloatArray:

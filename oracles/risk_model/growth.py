@@ -44,7 +44,7 @@ def extended(state: RiskModelState, spec: ModelSpec) -> RiskModelState:
 
 
 def _of_surfaces(old: int, new: int) -> npt.NDArray[np.int64]:
-    """Where the factors of ``old`` surfaces are among those of ``new`` ones: all levels come first, then all skews."""
+    """Where the factors of ``old`` surfaces are among those of ``new`` ones: all levels first, then kind by kind."""
     return np.concatenate([np.arange(old) + kind * new for kind in range(SURFACE_FACTORS)])
 
 

@@ -1,9 +1,9 @@
 """From the state of the risk model to what a scenario set is drawn from: volatilities, correlations, residual bank.
 
 Factors with history take theirs from the state: so a skew follows its spot by the risk-reversal beta of its own
-history (correlation x its volatility / the spot's), whose sign nobody has to know. The others follow governed numbers
-(``SurfaceParameters``), and their residuals are those of a donor shifted in time: tails as fat as the donor's, no link
-but the stated correlation.
+history (correlation x its volatility / the spot's), whose sign nobody has to know, and a curvature and a term slope by
+theirs. The others follow governed numbers (``SurfaceParameters``), and their residuals are those of a donor shifted in
+time: tails as fat as the donor's, no link but the stated correlation.
 
 **Fallbacks**, each reported by name. Reference: the first underlying; if it is bad itself, ``REFERENCE_VOLATILITY``.
 
@@ -25,10 +25,11 @@ import numpy.typing as npt
 
 from kernels.dcc import correlation_of
 from oracles.risk_model.scenarios import MICRO, ResidualBank, factor_names
-from oracles.risk_model.state import Finding, RiskModelState
+from oracles.risk_model.state import SHAPES, SURFACE_FACTORS, Finding, RiskModelState
 from oracles.risk_model.variance_model import YEAR_HOURS, bars_of
 from oracles.scenario_set import (
     FALLBACK_NOISE_VOLATILITY,
+    SURFACE_KINDS,
     FactorVolatilities,
     default_correlation,
     nearest_correlation,
@@ -40,7 +41,7 @@ REFERENCE_VOLATILITY = 1.5
 """Annual, of a reference asset that has no history of its own."""
 NEW_ASSET_HOURS, STALE_HOURS = 720, 24
 WITH_OWN_NOISE = ("new_asset", "constant_prices", "stale")
-LEVEL, SKEW = 0, 1  # kinds of surface factors, in the order of the state and of a set
+LEVEL = 0  # of the kinds of surface factors, which stand in one order in the state and in a set
 RESIDUAL_LIMIT = 1_000.0
 """Whitened residuals are clipped here: beyond it lies nothing but bad data."""
 _SHRINK = 1e-6  # keeps a repaired matrix positive definite through its rounding to 1e-9
@@ -48,10 +49,15 @@ _SHRINK = 1e-6  # keeps a repaired matrix positive definite through its rounding
 
 @dataclass(frozen=True)
 class SurfaceParameters:
-    """Governed numbers of factors without history, annual volatilities; correlations as in ``default_correlation``."""
+    """Governed numbers of factors without history, annual volatilities; correlations as in ``default_correlation``.
+
+    Why these: infra/docs/risk_model.md.
+    """
 
     level_volatility: float = 1.0
     skew_volatility: float = 0.5
+    curvature_volatility: float = 5.0
+    term_volatility: float = 1.0
     rate_volatility: float = 0.05
     level_to_own_spot: float = -0.3
     level_to_level: float = 0.7
@@ -94,13 +100,17 @@ def scenario_inputs(
     spot = _spot_volatilities(state, bars, reasons, horizon_seconds)
     level, unknown = _level_volatilities(state, surfaces, bars, horizon_seconds, given)
     root_years = math.sqrt(horizon_seconds / (YEAR_HOURS * 3_600))
-    skew = _skew_volatilities(state, surfaces, bars, given.skew_volatility * root_years)
+    least = (given.skew_volatility, given.curvature_volatility, given.term_volatility)
+    shapes = {
+        name: _shape_volatilities(state, surfaces, kind, bars, annual * root_years)
+        for kind, (name, annual) in enumerate(zip(SHAPES, least, strict=True), 1)
+    }
     rate = np.full(len(surfaces), given.rate_volatility * root_years)
     fitting = [h for h in spec.horizons if h <= max(bars, 1)] or [min(spec.horizons)]
     return ScenarioInputs(
         spec.underlyings,
         surfaces,
-        FactorVolatilities(spot, level, skew, rate),
+        FactorVolatilities(spot, level, rate=rate, **shapes),
         _correlation(state, surfaces, spot, reasons, given),
         residual_bank(state, surfaces, max(fitting)),
         horizon_seconds,
@@ -153,9 +163,11 @@ def _level_volatilities(
     return np.array([known.get(asset, fallback) for asset in surfaces]), missing
 
 
-def _skew_volatilities(state: RiskModelState, surfaces: tuple[str, ...], bars: float, given: float) -> FloatArray:
+def _shape_volatilities(
+    state: RiskModelState, surfaces: tuple[str, ...], kind: int, bars: float, given: float
+) -> FloatArray:
     out = np.full(len(surfaces), given)
-    for o, f in _known(state, surfaces, SKEW):
+    for o, f in _known(state, surfaces, kind):
         out[o] = _surface_stddev(state, f, bars)
     return out
 
@@ -179,7 +191,7 @@ def _correlation(
     rows = [assets.index(asset) for asset in surfaces]
     matrix = default_correlation(
         nearest_correlation(spots), rows, level_to_own_spot=given.level_to_own_spot,
-        level_to_level=given.level_to_level, rate_to_rate=given.rate_to_rate,
+        level_to_level=given.level_to_level, rate_to_rate=given.rate_to_rate, kinds=SURFACE_KINDS,
     )  # fmt: skip
     places = _known_factors(state, surfaces)
     for at, source in places:
@@ -201,9 +213,9 @@ def _known(state: RiskModelState, surfaces: tuple[str, ...], kind: int) -> list[
 
 
 def _known_factors(state: RiskModelState, surfaces: tuple[str, ...]) -> list[tuple[int, int]]:
-    """(factor of the set, factor of the state) of levels and skews with a history."""
+    """(factor of the set, factor of the state) of levels and shapes with a history."""
     spots = len(state.spec.underlyings)
-    kinds = [(kind, o, f) for kind in (LEVEL, SKEW) for o, f in _known(state, surfaces, kind)]
+    kinds = [(kind, o, f) for kind in range(SURFACE_FACTORS) for o, f in _known(state, surfaces, kind)]
     return [(spots + kind * len(surfaces) + o, spots + f) for kind, o, f in kinds]
 
 

@@ -1,6 +1,7 @@
 """Scenario sets of the risk model: joint filtered historical simulation, and Merton jumps on a Gaussian diffusion.
 
-Both are recorded as ``ScenarioSet`` of version 3 and drawn again from published integers alone, bit for bit.
+Both are recorded as ``ScenarioSet`` of version 4, or 3 without curvature and term, and drawn again from published
+integers alone, bit for bit.
 
 ``joint-fhs-dcc``: the published ``ResidualBank`` holds N joint residuals, each whitened by the correlation known when
 it was forecast. They are recoloured by the present correlations, scaled by the present volatilities, and S of them are
@@ -29,6 +30,7 @@ from kernels.sampling import factor_moves
 from kernels.vector_selection import select_vectors
 from kernels.weights import integer_weights
 from oracles.scenario_set import (
+    SURFACE_KINDS,
     VERSION_WITH_SOURCE,
     FactorVolatilities,
     ScenarioSet,
@@ -85,9 +87,11 @@ class ResidualBank:
         return ResidualBank(factors, horizon_seconds, values.reshape(len(factors), -1))
 
 
-def factor_names(underlyings: Sequence[str], option_underlyings: Sequence[str]) -> tuple[str, ...]:
-    """Names of the D = U + 3 O factors in a set's order: ``spot:BTC``, ..., ``level:BTC``, ``skew:``, ``rate:``."""
-    surfaces = [f"{kind}:{name}" for kind in ("level", "skew", "rate") for name in option_underlyings]
+def factor_names(
+    underlyings: Sequence[str], option_underlyings: Sequence[str], kinds: Sequence[str] = SURFACE_KINDS
+) -> tuple[str, ...]:
+    """Names of the D factors in a set's order: ``spot:BTC``, ..., ``level:BTC``, ``skew:BTC``, ..., ``rate:BTC``."""
+    surfaces = [f"{kind}:{name}" for kind in kinds for name in option_underlyings]
     return (*(f"spot:{name}" for name in underlyings), *surfaces)
 
 
@@ -110,7 +114,8 @@ def draw_fhs_set(
     """
     names = (underlyings, option_underlyings)
     undrawn = undrawn_set(*names, volatilities, correlation, seed, scenarios, horizon_seconds, level_e6)
-    return redraw_fhs(replace(undrawn, model=FHS_MODEL, version=VERSION_WITH_SOURCE, source=bank.digest), bank)
+    version = max(undrawn.version, VERSION_WITH_SOURCE)
+    return redraw_fhs(replace(undrawn, model=FHS_MODEL, version=version, source=bank.digest), bank)
 
 
 def redraw_fhs(recorded: ScenarioSet, bank: ResidualBank) -> ScenarioSet:
@@ -137,7 +142,7 @@ def all_vectors(recorded: ScenarioSet, bank: ResidualBank) -> ScenarioSet:
 
 def _recoloured(recorded: ScenarioSet, bank: ResidualBank) -> tuple[FloatArray, FloatArray]:
     """(whitened [D,N], moves [D,N] in standard deviations)."""
-    if bank.factors != factor_names(recorded.underlyings, recorded.option_underlyings):
+    if bank.factors != factor_names(recorded.underlyings, recorded.option_underlyings, recorded.kinds):
         raise ValueError("the residual bank is of other factors than the set")
     if bank.whitened_e6.shape[1] < 1:
         raise ValueError("the residual bank is empty")
@@ -202,9 +207,8 @@ def draw_jump_set(
         raise ValueError(f"jumps of {factors} factors need own_per_year [{factors}], mean and stddev [2,{factors}]")
     if not np.isfinite(jumps.mean).all() or not _all_within(jumps):
         raise ValueError("jumps: intensities and deviations must be finite and not negative, means finite")
-    return redraw_jumps(
-        replace(undrawn, model=JUMP_MODEL, version=VERSION_WITH_SOURCE, parameters_e9=jumps.parameters_e9())
-    )
+    version = max(undrawn.version, VERSION_WITH_SOURCE)
+    return redraw_jumps(replace(undrawn, model=JUMP_MODEL, version=version, parameters_e9=jumps.parameters_e9()))
 
 
 def _all_within(jumps: Jumps) -> bool:

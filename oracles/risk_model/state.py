@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -46,19 +46,22 @@ from oracles.risk_model.variance_model import (
 
 FloatArray = npt.NDArray[np.float64]
 
-STATE_MAGIC = b"DPMERMS2"
+STATE_MAGIC = b"DPMERMS3"
 DCC_NEWS, DCC_MEMORY, DCC_CLIP = 0.01, 0.988, 6.0
 VOL_OF_VOL_HOURS, VOL_OF_VOL_WEIGHTS = (48.0, 720.0), (0.6, 0.4)
 OPEN_INTEREST_HOURS = 720.0
 IMPLIED_FROM_MS = 6 * 3_600_000
-SURFACE_FACTORS = 2
-"""Of each surface: the logarithm of its level, its skew (relative slope of volatility at the forward)."""
-SKEW_MAX = 100.0
+SHAPES = ("skew", "curvature", "term")
+"""What a surface has beside its level, as ``oracles.risk_model.smile_shape`` measures it."""
+SURFACE_FACTORS = 1 + len(SHAPES)
+"""Of each surface: the logarithm of its level, then its shapes."""
+SHAPE_MAX = 100.0
 WARM_UP_BARS = 24
 """Bars before an asset's first residual."""
 
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
+NO_SHAPES: Mapping[str, Sequence[float | None]] = MappingProxyType({})
 
 
 class Bar(NamedTuple):
@@ -78,7 +81,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """``option_underlyings``, a subset of ``underlyings``, also bring implied volatilities and skews; ``horizons`` in
+    """``option_underlyings``, a subset of ``underlyings``, also bring implied volatilities and shapes; ``horizons`` in
     bars.
 
     ``residuals`` bounds the joint residuals kept for each horizon (three years of hourly bars), ``returns`` those of
@@ -95,7 +98,7 @@ class ModelSpec:
 
     @property
     def factors(self) -> int:
-        """Spots, volatility levels, skews."""
+        """Spots, volatility levels, skews, curvatures, terms."""
         return len(self.underlyings) + SURFACE_FACTORS * len(self.option_underlyings)
 
     def header(self) -> bytes:
@@ -153,12 +156,12 @@ class RiskModelState:
         self._level_factor = [position.get(asset, -1) for asset in spec.underlyings]
         self.close = np.full(len(spec.underlyings), np.nan)
         self.value = np.full(factors, np.nan)
-        """Log price of each spot, log implied volatility of each level, each skew: the last known."""
+        """Log price of each spot, log implied volatility of each level, each shape: the last known."""
         self.value_ms = np.zeros(factors, np.int64)
         self.bar_stddev = np.full(factors, np.nan)
         """Standard deviation of each factor's move over the next bar."""
         self.vol_of_vol = np.zeros((surfaces, 2))
-        """Variances of the surfaces' factors, [2 O, 2] by ``VOL_OF_VOL_HOURS``: levels, then skews."""
+        """Variances of the surfaces' factors, [4 O, 2] by ``VOL_OF_VOL_HOURS``: levels, then each of ``SHAPES``."""
         self.vol_bars = np.zeros(surfaces, np.int64)
         self.unchanged = np.zeros(len(spec.underlyings), np.int64)
         """Bars in a row without any move of the price."""
@@ -178,13 +181,13 @@ class RiskModelState:
         time_ms: int,
         bars: Mapping[str, Bar],
         implied: Mapping[str, float],
-        skews: Mapping[str, float] = NOTHING,
+        shapes: Mapping[str, Sequence[float | None]] = NO_SHAPES,
         open_usd: Mapping[str, float] = NOTHING,
     ) -> list[Finding]:
-        """Move by the bar that starts at ``time_ms``; at its close: ``implied`` volatilities (0.6 = 60 %), ``skews``,
-        their relative slopes by log-moneyness at the forward, ``open_usd``, what is open in each market.
+        """Move by the bar that starts at ``time_ms``; at its close: ``implied`` volatilities (0.6 = 60 %), ``shapes``,
+        those of their surfaces in the order of ``SHAPES``, ``open_usd``, what is open in each market.
 
-        -> what was wrong, by name; what was wrong is left out. A skew that nobody states is nothing wrong.
+        -> what was wrong, by name; what was wrong is left out. A shape that nobody states (None) is nothing wrong.
 
         Raises:
             ValueError: a time at or before the last bar's, or off the grid of bars.
@@ -208,11 +211,7 @@ class RiskModelState:
                 findings.append(Finding(found, f"{asset} volatility"))
             elif volatility is not None:
                 self._take_surface(o, time_ms, logarithm_of(volatility), z)
-            skew = skews.get(asset)
-            if skew is not None and not abs(skew) <= SKEW_MAX:
-                findings.append(Finding("boundary_value" if math.isfinite(skew) else "not_a_number", f"{asset} skew"))
-            elif skew is not None:
-                self._take_surface(len(self.spec.option_underlyings) + o, time_ms, skew, z)
+            findings += self._take_shapes(o, time_ms, shapes.get(asset, ()), z)
         for u, asset in enumerate(self.spec.underlyings):
             if asset in open_usd:
                 self._take_open_interest(u, open_usd[asset])
@@ -238,6 +237,16 @@ class RiskModelState:
         self.unchanged[u] = self.unchanged[u] + 1 if move == 0.0 and bar.high == bar.low else 0
         self.bar_stddev[u] = self.spot_stddev(u, time_ms, 1)
         return span > 1
+
+    def _take_shapes(self, o: int, time_ms: int, given: Sequence[float | None], z: FloatArray) -> Iterator[Finding]:
+        """Step what is stated of a surface's shape; -> what was wrong."""
+        surfaces = self.spec.option_underlyings
+        for kind, (name, value) in enumerate(zip(SHAPES, given, strict=False), 1):
+            if value is not None and not abs(value) <= SHAPE_MAX:
+                wrong = "boundary_value" if math.isfinite(value) else "not_a_number"
+                yield Finding(wrong, f"{surfaces[o]} {name}")
+            elif value is not None:
+                self._take_surface(kind * len(surfaces) + o, time_ms, value, z)
 
     def _take_surface(self, f: int, time_ms: int, value: float, z: FloatArray) -> None:
         """Step the variance of one of the surfaces' factors; a move over a gap is shared out over its bars."""
@@ -287,7 +296,7 @@ class RiskModelState:
         return history.garch_variance(horizon) if self.spec.variance in GARCH_KINDS else 0.0
 
     def surface_stddev(self, f: int, horizon: int) -> float:
-        """Standard deviation of the move of a surfaces' factor (levels, then skews) over ``horizon`` bars."""
+        """Standard deviation of the move of a surfaces' factor (levels, then each shape) over ``horizon`` bars."""
         variance = VOL_OF_VOL_WEIGHTS[0] * self.vol_of_vol[f, 0] + VOL_OF_VOL_WEIGHTS[1] * self.vol_of_vol[f, 1]
         return math.sqrt(variance * horizon)
 

@@ -162,17 +162,27 @@ def _tail(view: dict[str, Any], count: int, underlyings: int) -> Table:
     title = f"The tail: {plural(len(tail), 'scenario')}, the {len(shown)} that weigh most"
     table = _table(title, ("Scenario", "right"), ("Weight", "right"), ("Loss, USD", "right"), ("Of ES", "right"),
                    ("", "left"), *((f"{name}\nspot", "right") for name in names),
-                   *((f"{name}\nvol", "right") for name in surfaces))  # fmt: skip
+                   *((f"{name}\n{kind}", "right") for name in surfaces for kind in ("vol", *_SHAPES)))  # fmt: skip
     whole = _weighted(tail)
     largest = abs(_weighted(shown[:1])) or 1
     for row in shown:
         moves = [percent(math.expm1(row["spot_log_return"][name])) for name in names]
-        vols = [percent(math.expm1(row["volatility_log"][name]), 0) for name in surfaces]
+        vols = [text for name in surfaces for text in _of_surface(row, name)]
         weight = f"{row['weight'] / view['tail_mass'] * 100:.2f} %"
         share = f"{_weighted([row]) / whole * 100:.1f} %" if whole > 0 else ""
         strength = bar(_weighted([row]) / largest, BAR // 2)
         table.add_row(str(row["scenario"]), weight, usd(row["loss_usd6"]), share, strength, *moves, *vols)
     return table
+
+
+_SHAPES = ("skew", "curv", "term")
+
+
+def _of_surface(row: dict[str, Any], name: str) -> list[str]:
+    """Volatility, skew, curvature and term as the set states them, at 30 days; nothing where it has no such factor."""
+    moves = row["surface"][name]
+    shapes = [f"{moves[kind]:+.2f}" if kind in moves else "" for kind in ("skew", "curvature", "term")]
+    return [percent(math.expm1(row["volatility_log"][name]), 0), *shapes]
 
 
 def _weighted(tail: list[dict[str, Any]]) -> int:

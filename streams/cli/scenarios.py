@@ -89,12 +89,13 @@ def list_sets(config: ConfigOption, as_json: JsonOption = False) -> None:
         emit_json({"listed": used, "sets": [_plain(one) for one in known.values()]})
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("Set", "Scenarios", "Seed", "Horizon", "Underlyings", ""):
+    for name in ("Set", "Scenarios", "Seed", "Horizon", "Underlyings", "Surface factors", ""):
         table.add_column(name, overflow="fold")
     for one in known.values():
         names = ", ".join(n + (" (surface)" if n in one.option_underlyings else "") for n in one.underlyings)
         horizon, mark = f"{one.horizon_seconds // 60} min", "listed" if one.digest == used else ""
-        table.add_row(one.digest[:DIGITS_SHOWN], f"{one.size:,}", str(one.seed), horizon, names, mark)
+        kinds = ", ".join(one.kinds if one.option_underlyings else ())
+        table.add_row(one.digest[:DIGITS_SHOWN], f"{one.size:,}", str(one.seed), horizon, names, kinds, mark)
     console = Console(highlight=False)
     console.print(table)
     if used and used not in known:
@@ -112,6 +113,8 @@ def _plain(one: ScenarioSet) -> dict[str, Any]:
         "level_e6": one.level_e6,
         "underlyings": list(one.underlyings),
         "option_underlyings": list(one.option_underlyings),
+        "version": one.version,
+        "surface_factors": list(one.kinds) if one.option_underlyings else [],
     }
 
 

@@ -102,4 +102,4 @@ def _rarely(odds: float) -> str:
 def _move(row: dict[str, Any]) -> str:
     if row["factor"] == "rate":
         return f"{row['move'] * 1e4:+.0f} bp"
-    return percent(row["move"] if row["factor"] == "skew" else math.expm1(row["move"]))
+    return percent(row["move"] if row["factor"] in ("skew", "curvature") else math.expm1(row["move"]))

@@ -100,10 +100,11 @@ def _reverse(
 
 
 def _moves(found: Found) -> list[dict[str, Any]]:
-    """Every factor's move: log return of spot and volatility level, relative skew, absolute rate; and in own sd."""
+    """Every factor's move as a set states it (log return of spot and volatility level, ...), and in own sd."""
     scenario = found.scenario
     named = [("spot", name) for name in scenario.underlyings]
-    named += [(kind, name) for kind in ("volatility", "skew", "rate") for name in scenario.option_underlyings]
+    kinds = ["volatility" if kind == "level" else kind for kind in scenario.kinds]
+    named += [(kind, name) for kind in kinds for name in scenario.option_underlyings]
     moves = scenario.factors()[:, 0] / NANO
     own = scenario.volatility_e9 / NANO
     return [

@@ -20,6 +20,7 @@ import numpy as np
 from msgspec import Struct
 
 from kernels.expected_shortfall import account_losses, tail_scenarios
+from kernels.layout import ScenarioTable
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_half_even, divide_up, saturated
 from schemas.risk_parameters import RiskParameters
@@ -61,13 +62,15 @@ class Holding(Struct, frozen=True):
 
 class TailScenario(Struct, frozen=True):
     """A scenario of the tail that expected shortfall averages: its weight there (of `tail_mass`), the account's loss,
-    and what happens to the underlyings it holds: logarithms of spot and volatility multipliers by symbol."""
+    and what happens to the underlyings it holds, by symbol: logarithms of spot and volatility multipliers; where the
+    set has them, the other factors of the surface (skew, curvature, term, rate) as they are recorded, at 30 days."""
 
     scenario: int
     weight: int
     loss_usd6: int
     spot_log_return: dict[str, float]
     volatility_log: dict[str, float]
+    surface: dict[str, dict[str, float]]
 
 
 class WorstStress(Struct, frozen=True):
@@ -293,9 +296,16 @@ def _tail_scenarios(
         spot = {symbols[u]: float(scenarios.spot_log_return[u, s]) for u in held}
         rows = {symbols[u]: int(scenarios.option_row[u]) for u in held}
         volatility = {name: float(scenarios.level_log[row, s]) for name, row in rows.items() if row >= 0}
+        surface = {name: _surface_moves(scenarios, row, s) for name, row in rows.items() if row >= 0}
         loss = saturated(divide_half_even(int(losses[s]), USD9_PER_USD6))
-        found.append(TailScenario(s, weight, loss, spot, volatility))
+        found.append(TailScenario(s, weight, loss, spot, volatility, surface))
     return tuple(found)
+
+
+def _surface_moves(scenarios: ScenarioTable, row: int, s: int) -> dict[str, float]:
+    columns = {"skew": scenarios.skew, "curvature": scenarios.curvature, "term": scenarios.term}
+    moves = {kind: float(column[row, s]) for kind, column in columns.items() if column.size}
+    return moves | {"rate": float(scenarios.rate_shift[row, s])}
 
 
 def _worst_stress(account: Book, tables: Tables, p: RiskParameters, row: int) -> WorstStress | None:

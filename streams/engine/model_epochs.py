@@ -29,9 +29,9 @@ from oracles.risk_model.growth import extended
 from oracles.risk_model.inputs import ScenarioInputs, scenario_inputs
 from oracles.risk_model.refits import FitRequest, GarchParameters
 from oracles.risk_model.scenarios import draw_fhs_set, factor_names
-from oracles.risk_model.smile_shape import skew_e9
-from oracles.risk_model.state import Bar, ModelSpec, RiskModelState
-from oracles.scenario_set import FactorVolatilities, ScenarioSet, draw_scenario_set
+from oracles.risk_model.smile_shape import Shape, shape_of
+from oracles.risk_model.state import SURFACE_FACTORS, Bar, ModelSpec, RiskModelState
+from oracles.scenario_set import SURFACE_KINDS, FactorVolatilities, ScenarioSet, draw_scenario_set
 from oracles.surface_fit import Slice
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
@@ -46,9 +46,9 @@ from streams.engine.model_refits import Refits
 from streams.engine.output import Output, check_dump_version
 from streams.engine.scenario_records import set_records
 
-DUMP_VERSION = 2
-Prices = dict[str, tuple[int, int, int | None]]
-"""By underlying: spot in nano-USD, implied volatility in 1e-9 (0 for none), skew in 1e-9."""
+DUMP_VERSION = 3
+Prices = dict[str, tuple[int, int, Shape]]
+"""By underlying: spot in nano-USD, implied volatility in 1e-9 (0 for none), shape of the surface."""
 
 
 class ModelEpochs:
@@ -64,7 +64,7 @@ class ModelEpochs:
         self.market = RecordedMarket()
         self.waiting: deque[tuple[int, int, Prices]] = deque()  # blocks that are not final: number, time, prices
         self.bar_ms = -1  # start of the open bar
-        self.bar: dict[str, list[Any]] = {}  # underlying -> high, low, close, implied volatility, skew
+        self.bar: dict[str, list[Any]] = {}  # underlying -> high, low, close, implied volatility, shape
         self.open_usd6: dict[str, int] = {}  # open interest of underlyings, as last stated
         self.model: RiskModelState | None = None
         self.refits = Refits()
@@ -174,7 +174,7 @@ class ModelEpochs:
                 slices.setdefault(expiry.underlying, []).append(Slice(expiry.expiry_ms, *values))
         market = zip(self.market.spot_usd9.tolist(), self.market.volatility_e9.tolist(), strict=True)
         return {
-            listed.symbol: (spot, volatility, skew_e9(slices.get(place, ()), time_ms))
+            listed.symbol: (spot, volatility, shape_of(slices.get(place, ()), time_ms))
             for place, (listed, (spot, volatility)) in enumerate(zip(self.catalogue.underlyings, market, strict=False))
             if spot and not listed.parts
         }
@@ -189,18 +189,20 @@ class ModelEpochs:
         start = time_ms // model.bar_ms * model.bar_ms
         out = self._close_bar(start, model) if self.bar and start > self.bar_ms else []
         self.bar_ms = max(self.bar_ms, start)
-        for name, (spot, volatility, skew) in prices.items():
-            bar = self.bar.setdefault(name, [spot, spot, spot, 0, None])
-            bar[:] = max(bar[0], spot), min(bar[1], spot), spot, volatility, skew
+        for name, (spot, volatility, shape) in prices.items():
+            bar = self.bar.setdefault(name, [spot, spot, spot, 0, ()])
+            bar[:] = max(bar[0], spot), min(bar[1], spot), spot, volatility, shape
         return out
 
     def _close_bar(self, next_start: int, model: ScenarioModel) -> list[Output]:
         state = self._fitting_state(model)
         bars = {name: Bar(*(price / ONE_E9 for price in bar[:3])) for name, bar in self.bar.items()}
         levels = {name: bar[3] / ONE_E9 for name, bar in self.bar.items() if bar[3]}
-        skews = {name: bar[4] / ONE_E9 for name, bar in self.bar.items() if bar[4] is not None}
+        shapes = {
+            name: [None if value is None else value / ONE_E9 for value in bar[4]] for name, bar in self.bar.items()
+        }
         open_usd = {name: value / ONE_E6 for name, value in self.open_usd6.items()}
-        state.update(self.bar_ms, bars, levels, skews, open_usd)
+        state.update(self.bar_ms, bars, levels, shapes, open_usd)
         self.refits.ask(state, model.variances, self.block)
         self.bar = {}
         length = model.epoch_bars * model.bar_ms
@@ -238,12 +240,12 @@ class ModelEpochs:
         return [*out, *set_records(drawn.to_bytes(), drawn.digest)]
 
     def _governed(self, inputs: ScenarioInputs, model: ScenarioModel) -> FactorVolatilities:
-        """Spots, levels and skews within bounds and speeds; remembered for the next epoch."""
+        """Spots, levels and shapes within bounds and speeds; remembered for the next epoch."""
         root_years = math.sqrt(model.horizon_seconds / YEAR_SECONDS)
         low, high = (bound / ONE_E6 * root_years for bound in (model.volatility_min_e6, model.volatility_max_e6))
         names = factor_names(inputs.underlyings, inputs.option_underlyings)
         stddev = np.array(inputs.volatilities.stacked())
-        moving = len(inputs.underlyings) + 2 * len(inputs.option_underlyings)
+        moving = len(inputs.underlyings) + SURFACE_FACTORS * len(inputs.option_underlyings)  # rates are not
         for f, name in enumerate(names[:moving]):
             last = self.last_stddev.get(name)
             if last is not None:
@@ -251,8 +253,7 @@ class ModelEpochs:
                 stddev[f] = min(max(stddev[f], last * slowest), last * fastest)
             stddev[f] = min(max(stddev[f], low), high)
             self.last_stddev[name] = float(stddev[f])
-        parts = np.split(stddev, np.cumsum([len(inputs.underlyings), *[len(inputs.option_underlyings)] * 2]))
-        return FactorVolatilities(*parts)
+        return FactorVolatilities.unstacked(stddev, len(inputs.underlyings), SURFACE_KINDS)
 
     def _draw(self, inputs: ScenarioInputs, epoch: int, model: ScenarioModel) -> ScenarioSet:
         draw: Callable[..., ScenarioSet] = draw_scenario_set

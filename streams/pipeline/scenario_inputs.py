@@ -15,7 +15,13 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from kernels.layout import YEAR_SECONDS
-from oracles.scenario_set import FactorVolatilities, ScenarioSet, default_correlation, draw_scenario_set
+from oracles.scenario_set import (
+    SURFACE_KINDS,
+    FactorVolatilities,
+    ScenarioSet,
+    default_correlation,
+    draw_scenario_set,
+)  # fmt: skip
 from schemas.catalogue import Catalogue
 from streams.replay import volatility as defaults
 
@@ -32,13 +38,15 @@ class UnderlyingInput(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScenarioInputs(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file. correlations: of spots, by "A/B". The other three volatilities are of all surfaces, annual: of the log
-    of the level, of the skew per unit of log-moneyness, of the rate."""
+    """The file. correlations: of spots, by "A/B". The other volatilities are of all surfaces, annual: of the log of the
+    level, of the skew and the curvature per unit and squared unit of log-moneyness, of the term, of the rate."""
 
     underlyings: Annotated[dict[str, UnderlyingInput], Meta(min_length=1)]
     correlations: dict[str, Annotated[float, Meta(ge=-1, le=1)]] = {}
     level_volatility: Annual | None = None
     skew_volatility: Annual | None = None
+    curvature_volatility: Annual | None = None
+    term_volatility: Annual | None = None
     rate_volatility: Annual | None = None
     horizon_seconds: Annotated[int, Meta(ge=300, le=86_400)] = 3_600
     level_e6: Annotated[int, Meta(ge=900_000, lt=1_000_000)] = 990_000
@@ -74,20 +82,22 @@ def draw(inputs: ScenarioInputs, seed: int, scenarios: int) -> ScenarioSet:
         row, column = names.index(first), names.index(second)
         correlation[row, column] = correlation[column, row] = value
     surfaces = [name for name in names if inputs.underlyings[name].options]
-    level, skew, rate = (np.full(len(surfaces), value) for value in _of_surfaces(inputs))
-    volatilities = FactorVolatilities.from_annual(annual, level, skew, rate, inputs.horizon_seconds)
-    joint = default_correlation(correlation, [names.index(name) for name in surfaces])
+    level, skew, rate, *shape = (np.full(len(surfaces), value) for value in _of_surfaces(inputs))
+    volatilities = FactorVolatilities.from_annual(annual, level, skew, rate, inputs.horizon_seconds, *shape)
+    joint = default_correlation(correlation, [names.index(name) for name in surfaces], kinds=SURFACE_KINDS)
     return draw_scenario_set(
         names, surfaces, volatilities, joint, seed=seed, scenarios=scenarios,
         horizon_seconds=inputs.horizon_seconds, level_e6=inputs.level_e6,
     )  # fmt: skip
 
 
-def _of_surfaces(inputs: ScenarioInputs) -> tuple[float, float, float]:
-    """Annual volatilities of level, skew and rate."""
+def _of_surfaces(inputs: ScenarioInputs) -> tuple[float, ...]:
+    """Annual volatilities of level, skew, rate, curvature and term."""
     year = math.sqrt(HOURS_A_YEAR)
     return (
         inputs.level_volatility or defaults.LEVEL_VOLATILITY * year,
         inputs.skew_volatility or defaults.SKEW_VOLATILITY * year,
         inputs.rate_volatility or defaults.RATE_VOLATILITY * year,
+        inputs.curvature_volatility or defaults.CURVATURE_VOLATILITY * year,
+        inputs.term_volatility or defaults.TERM_VOLATILITY * year,
     )

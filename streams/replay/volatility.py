@@ -13,7 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from oracles.scenario_set import FactorVolatilities, ScenarioSet, default_correlation, draw_scenario_set
+from oracles.scenario_set import (
+    SURFACE_KINDS,
+    FactorVolatilities,
+    ScenarioSet,
+    default_correlation,
+    draw_scenario_set,
+)  # fmt: skip
 
 HORIZON_SECONDS = 3600
 WITH_HISTORY = ("BTC", "ETH", "SOL")
@@ -23,8 +29,10 @@ FALLBACK_BASE = "BTC"
 FALLBACK_NOISE = 0.0127  # own noise an hour: beta 1 to BTC plus this moves as much as SOL did
 STABLE_NOISE = 0.0010  # stablecoins: no beta; depegs are the stress grid's
 STAKED_NOISE = 0.00054  # stETH against ETH: 0.265 % a day in the recorded Chainlink rounds of 2022-01 to 2024-01
-LEVEL_VOLATILITY = 0.0168  # DVOL 0.0102 an hour, times (30/10)**0.45 for the term of a ten-day option
+LEVEL_VOLATILITY = 0.0102  # of DVOL, which is of thirty days; the term factor has the rest
 SKEW_VOLATILITY = 0.05  # assumption: relative volatility change per unit of log-moneyness, an hour
+CURVATURE_VOLATILITY = 0.055  # BTC and ETH chains of 2025-12-30 to 2026-04-02: infra/docs/risk_model.md
+TERM_VOLATILITY = 0.01  # the same; with the level it moves a ten-day volatility by 0.017 an hour
 RATE_VOLATILITY = 0.0005  # assumption: 5 basis points an hour
 
 FloatArray = npt.NDArray[np.float64]
@@ -51,7 +59,7 @@ def coin_volatilities(underlyings: Sequence[str], stable: Collection[str] = ()) 
 
 
 def option_volatilities(option_underlyings: Sequence[str], stable: Sequence[str]) -> Factors:
-    """Spot, level, skew and rate factors of underlyings with options, and stablecoins beside them."""
+    """Spot and surface factors of underlyings with options, and stablecoins beside them."""
     spots = [_coin(symbol, False) for symbol in option_underlyings] + [_coin(symbol, True) for symbol in stable]
     return Factors(spots, list(option_underlyings))
 
@@ -70,10 +78,12 @@ def scenario_set_of(factors: Factors, seed: int, scenarios: int) -> ScenarioSet:
         np.full(surfaces, LEVEL_VOLATILITY),
         np.full(surfaces, SKEW_VOLATILITY),
         np.full(surfaces, RATE_VOLATILITY),
+        np.full(surfaces, CURVATURE_VOLATILITY),
+        np.full(surfaces, TERM_VOLATILITY),
     )
     symbols = [factor.symbol for factor in factors.spots]
     rows = [symbols.index(symbol) for symbol in factors.option_underlyings]
-    joint = default_correlation(correlation, rows)
+    joint = default_correlation(correlation, rows, kinds=SURFACE_KINDS)
     return draw_scenario_set(
         symbols,
         factors.option_underlyings,

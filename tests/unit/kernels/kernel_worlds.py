@@ -27,8 +27,11 @@ class World(NamedTuple):
     scenarios: ScenarioTable
 
 
-def small_world(scenarios: int = 64, seed: int = 5) -> World:
-    """BTC and ETH with surfaces, a coin and a stablecoin without; an expiry far, near, within the horizon, and now."""
+def small_world(scenarios: int = 64, seed: int = 5, shaped: bool = False) -> World:
+    """BTC and ETH with surfaces, a coin and a stablecoin without; an expiry far, near, within the horizon, and now.
+
+    ``shaped``: the same scenarios with curvature and term.
+    """
     rng = np.random.default_rng(seed)
     spot = np.array([90_000.0, 3_000.0, 0.25, 1.0])
     expiry_underlying = np.array([0, 1, 0, 1], np.int32)
@@ -56,14 +59,14 @@ def small_world(scenarios: int = 64, seed: int = 5) -> World:
         np.where(kind == SPOT, 0.9, 1.0),
         alive,
     )
-    return World(instruments, market, _scenarios(rng, scenarios))
+    return World(instruments, market, _scenarios(rng, scenarios, shaped))
 
 
-def _scenarios(rng: np.random.Generator, size: int) -> ScenarioTable:
+def _scenarios(rng: np.random.Generator, size: int, shaped: bool) -> ScenarioTable:
     def nano(scale: float, rows: int) -> np.ndarray:
         return np.rint(np.clip(rng.standard_t(4, (rows, size)) * scale, -1.2, 1.2) * 1e9).astype(np.int32)
 
-    return scenario_table(
+    plain = scenario_table(
         nano(0.05, 4),
         np.array([0, 1, -1, -1], np.int32),
         nano(0.1, 2),
@@ -73,3 +76,4 @@ def _scenarios(rng: np.random.Generator, size: int) -> ScenarioTable:
         tail_mass_of_level(990_000),
         3600,
     )
+    return plain._replace(curvature=nano(0.8, 2) / 1e9, term=nano(0.1, 2) / 1e9) if shaped else plain

@@ -1,13 +1,18 @@
 """kernels.reprice against a plain twin in Python floats and integers, row subsets, limits, change bounds."""
 
+import hashlib
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernel_worlds import World, small_world
+from numba import njit
 
 from kernels import reprice
-from kernels.layout import CALL, FUTURE, INVALID_EXPONENT, INVALID_USD9, SPOT, PnlTable, empty_pnl_table
+from kernels.layout import CALL, FUTURE, INVALID_EXPONENT, INVALID_USD9, PUT, SPOT, PnlTable, empty_pnl_table
+from kernels.option_rows import SKEW_MULTIPLIER_MINIMUM, expiry_loadings, shocked_stddev
 
 
 def twin_option(forward: float, strike: float, stddev: float, discount: float, is_call: bool) -> float:
@@ -44,21 +49,100 @@ def twin_price(world: World, i: int, s: int | None) -> float:
     w = max(a + b * (rho * (k - m) + math.hypot(k - m, sigma)), 1e-12)
     stddev = 0.0
     if years > 0.0:
-        smile = max(0.1, 1.0 + skew * min(max(k, -1.0), 1.0))
+        c, term = min(max(k, -1.0), 1.0), 0.0
+        curvature = 0.0
+        if s is not None and o >= 0 and scenarios.curvature.size:
+            root = min(math.sqrt(30 / 365 / years), 3.0)
+            c *= root if root > 1 else root**2
+            curvature, term = float(scenarios.curvature[o, s]), float(scenarios.term[o, s]) * (1 - root)
+        smile, level = max(0.1, 1.0 + skew * c + curvature * c * c), level + term
         stddev = math.sqrt(w / years) * math.exp(level) * smile * math.sqrt(remaining)
     return twin_option(forward, strike, stddev, math.exp(-(market.rate[e] + shift) * remaining), kind == CALL)
 
 
-@pytest.fixture(scope="module")
-def world() -> World:
-    return small_world()
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "shaped"])
+def world(request: pytest.FixtureRequest) -> World:
+    return small_world(shaped=request.param)
+
+
+def table_of(world: World) -> PnlTable:
+    out = empty_pnl_table(len(world.instruments.kind), len(world.scenarios.weights))
+    assert reprice.pnl_table(*world, out) == 0
+    return out
 
 
 @pytest.fixture(scope="module")
 def table(world: World) -> PnlTable:
-    out = empty_pnl_table(len(world.instruments.kind), len(world.scenarios.weights))
-    assert reprice.pnl_table(*world, out) == 0
-    return out
+    return table_of(world)
+
+
+def bytes_of(table: PnlTable) -> list[bytes]:
+    return [column.tobytes() for column in table]
+
+
+def test_a_set_without_curvature_and_term_has_the_bits_it_had_before_there_were_any() -> None:
+    """The digest is that of the code before; recorded logs are replayed to their bytes."""
+    found = hashlib.blake2b(b"".join(bytes_of(table_of(small_world()))), digest_size=16).hexdigest()
+    assert found == "482bfdafbcaf8f5549228a4e114f708b"
+
+
+def test_shape_factors_of_zero_change_no_bit() -> None:
+    plain = small_world()
+    zero = np.zeros_like(plain.scenarios.skew)
+    flat = plain._replace(scenarios=plain.scenarios._replace(skew=zero))
+    shaped = flat._replace(scenarios=flat.scenarios._replace(curvature=zero, term=zero))
+    assert bytes_of(table_of(shaped)) == bytes_of(table_of(flat))
+    at_thirty_days = plain.market._replace(years=np.array([30 / 365, 30 / 365, *plain.market.years[2:]]))
+    with_skew = plain._replace(market=at_thirty_days)
+    shaped = with_skew._replace(scenarios=with_skew.scenarios._replace(curvature=zero, term=zero))
+    assert bytes_of(table_of(shaped)) == bytes_of(table_of(with_skew)), "where factors are stated, loadings are 1"
+
+
+def test_call_less_put_is_the_forward_in_every_scenario(world: World, table: PnlTable) -> None:
+    instruments, market, scenarios = world
+    price = reprice.price_now(instruments, market)
+    for call in np.flatnonzero((instruments.kind == CALL) & instruments.alive).tolist():
+        put, e, u = call + 1, instruments.expiry[call], instruments.underlying[call]
+        if not instruments.alive[put]:
+            continue
+        assert (instruments.kind[put], instruments.strike[put]) == (PUT, instruments.strike[call])
+        o, remaining = int(scenarios.option_row[u]), max(float(market.years[e] - scenarios.horizon_years), 0.0)
+        rate = market.rate[e] + (scenarios.rate_shift[o] if o >= 0 else 0.0)
+        moved = market.forward[e] * np.exp(scenarios.spot_log_return[u]) - instruments.strike[call]
+        expected = (np.exp(-rate * remaining) * moved - (price[call] - price[put])) * instruments.lot_size[call] * 1e9
+        values = [table.values[i] * 2.0 ** table.exponent[i] for i in (call, put)]
+        slack = 0.51 * (2.0 ** table.exponent[call] + 2.0 ** table.exponent[put])
+        slack += 1e-14 * float(market.forward[e]) * 1e9 * 100
+        np.testing.assert_allclose(values[0] - values[1], expected, rtol=0, atol=slack)
+
+
+@njit
+def _scalars(w: float, k: float, skew: float, curvature: float, multiplier: float, years: float):  # type: ignore[no-untyped-def]
+    term, smile = expiry_loadings(years)
+    return term, smile, shocked_stddev(w, k, skew * smile, curvature * smile * smile, multiplier)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.floats(0.0, 1e6), st.floats(-1e3, 1e3) | st.just(math.inf) | st.just(-math.inf), st.floats(-1.0, 1.0),
+    st.floats(-2.0, 2.0), st.floats(0.0, 1e4), st.floats(1e-12, 1e3),
+)  # fmt: skip
+def test_no_factors_within_their_limits_make_a_volatility_negative_or_none(
+    w: float, k: float, skew: float, curvature: float, multiplier: float, years: float
+) -> None:
+    term, smile, stddev = _scalars(w, k, skew, curvature, multiplier, years)
+    assert -2.0 <= term <= 1.0
+    assert 0.0 <= smile <= 3.0
+    lowest, highest = SKEW_MULTIPLIER_MINIMUM, 1.0 + 3.0 + 2.0 * 9.0
+    plain = math.sqrt(w) * multiplier
+    assert lowest * plain * (1 - 1e-12) <= stddev <= highest * plain * (1 + 1e-12)
+
+
+def test_loadings_are_stated_at_thirty_days_and_bounded() -> None:
+    assert _scalars(1.0, 0.0, 0.0, 0.0, 1.0, 30 / 365)[:2] == (0.0, 1.0)
+    assert _scalars(1.0, 0.0, 0.0, 0.0, 1.0, 120 / 365)[:2] == pytest.approx((0.5, 0.25))
+    assert _scalars(1.0, 0.0, 0.0, 0.0, 1.0, 7.5 / 365)[:2] == pytest.approx((-1.0, 2.0))
+    assert _scalars(1.0, 0.0, 0.0, 0.0, 1.0, 1e-9)[:2] == (-2.0, 3.0)
 
 
 def test_prices_and_marks_equal_the_twin(world: World) -> None:

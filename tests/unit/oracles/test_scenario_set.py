@@ -20,6 +20,18 @@ VOLATILITIES = FactorVolatilities(
 CORRELATION = module.default_correlation(module.default_spot_correlation(0, [None, None, 0.5]), [1, 0])
 
 
+SHAPED = replace(VOLATILITIES, curvature=np.array([0.05, 0.08]), term=np.array([0.01, 0.012]))
+SHAPED_CORRELATION = module.default_correlation(
+    module.default_spot_correlation(0, [None, None, 0.5]), [1, 0], kinds=SHAPED.kinds
+)
+
+
+def draw_shaped(**changes: int) -> ScenarioSet:
+    return draw_scenario_set(
+        UNDERLYINGS, SURFACES, SHAPED, SHAPED_CORRELATION, **{"seed": 7, "scenarios": 1024} | changes
+    )
+
+
 def draw(**changes: int) -> ScenarioSet:
     return draw_scenario_set(
         UNDERLYINGS, SURFACES, VOLATILITIES, CORRELATION, **{"seed": 7, "scenarios": 1024} | changes
@@ -39,6 +51,7 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_others() -> Non
 def test_the_bits_are_those_of_every_machine() -> None:
     """Change this digest only together with ``VERSION``: recorded sets could not be drawn again."""
     assert draw().digest == "f9f64459c4b888ab4232ef234e93c1a3c739734c7ff2858902640393a4384b11"
+    assert draw_shaped().digest == "a6c16ddd2092633ce7fd752083aa03917a004f9766abdae84040a011f49579dd"
 
 
 def test_a_recorded_set_is_drawn_again_from_its_own_bytes(drawn: ScenarioSet) -> None:
@@ -75,8 +88,55 @@ def test_a_set_of_version_1_is_read_but_cannot_be_drawn_again() -> None:
 
 
 def test_a_set_of_a_later_version_is_refused(drawn: ScenarioSet) -> None:
-    with pytest.raises(ValueError, match="version 4"):
-        ScenarioSet.from_bytes(replace(drawn, version=4).to_bytes())
+    with pytest.raises(ValueError, match="version 5"):
+        ScenarioSet.from_bytes(drawn.to_bytes().replace(b'"version":2', b'"version":5'))
+
+
+def test_curvature_and_term_make_a_set_of_version_4_that_anyone_draws_again() -> None:
+    made = draw_shaped()
+    read = ScenarioSet.from_bytes(made.to_bytes())
+    assert (read.version, read.kinds, read.factor_count) == (4, ("level", "skew", "curvature", "term", "rate"), 13)
+    assert read.to_bytes() == made.to_bytes()
+    assert module.redraw(read).digest == made.digest
+    assert (read.curvature == made.curvature).all()
+    assert (read.term == made.term).all()
+    forged = replace(read, term=read.term + np.int32(1))
+    assert module.redraw(forged).digest == made.digest != forged.digest
+    other = module.redraw(replace(read, volatility_e9=np.arange(1, 14) * 1_000_000))
+    assert (other.weights != made.weights).any()
+
+
+def test_a_set_without_surfaces_has_nothing_new() -> None:
+    none, one = np.zeros(0), np.array([0.01])
+    made = draw_scenario_set(("X",), (), FactorVolatilities(one, none, none, none, none, none), np.eye(1), seed=1)
+    assert (made.version, made.factor_count) == (2, 1)
+
+
+def test_the_table_has_curvature_and_term_where_the_set_has() -> None:
+    made = draw_shaped()
+    table = made.table(["PEPE", "BTC"])
+    assert (table.curvature == made.curvature / 1e9).all()
+    assert (table.term == made.term / 1e9).all()
+    assert draw().table().curvature.size == draw().table().term.size == 0
+
+
+def test_moments_of_curvature_and_term_are_those_asked_for() -> None:
+    made = draw_shaped(scenarios=4096)
+    moves, weights = made.factors() / 1e9 / SHAPED.stacked()[:, None], made.weights / 2.0**30
+    second = (moves * weights) @ moves.T
+    assert np.abs(second - SHAPED_CORRELATION).max() < 0.08
+    level, curvature, term = 3, 7, 9
+    assert SHAPED_CORRELATION[level, [curvature, term]].tolist() == [-0.55, -0.9]
+    assert SHAPED_CORRELATION[curvature, term] == pytest.approx(0.55 * 0.9)
+
+
+def test_stacked_volatilities_are_those_of_their_kinds() -> None:
+    again = FactorVolatilities.unstacked(SHAPED.stacked(), 3, SHAPED.kinds)
+    for name in ("spot", *SHAPED.kinds):
+        assert (getattr(again, name) == getattr(SHAPED, name)).all()
+    only_term = replace(VOLATILITIES, term=np.ones(2))
+    with pytest.raises(ValueError, match="volatilities"):
+        draw_scenario_set(UNDERLYINGS, SURFACES, only_term, SHAPED_CORRELATION, seed=1)
 
 
 def test_bytes_round_trip(drawn: ScenarioSet) -> None:
@@ -158,9 +218,11 @@ def test_table_reorders_the_spots_and_keeps_their_surfaces(drawn: ScenarioSet) -
 
 def test_factors_stay_within_their_limits() -> None:
     wild = FactorVolatilities(np.full(3, 50.0), np.full(2, 50.0), np.full(2, 50.0), np.full(2, 50.0))
-    drawn = draw_scenario_set(UNDERLYINGS, SURFACES, wild, CORRELATION, seed=1, scenarios=256)
+    wild = replace(wild, curvature=np.full(2, 50.0), term=np.full(2, 50.0))
+    drawn = draw_scenario_set(UNDERLYINGS, SURFACES, wild, SHAPED_CORRELATION, seed=1, scenarios=256)
     for factor, limit in zip(
-        (drawn.spot_log_return, drawn.level_log, drawn.skew, drawn.rate_shift), (1.5, 1.5, 1.0, 0.2)
+        (drawn.spot_log_return, drawn.level_log, drawn.skew, drawn.curvature, drawn.term, drawn.rate_shift),
+        (1.5, 1.5, 1.0, 2.0, 1.0, 0.2),
     ):
         assert np.abs(factor).max() == round(limit * 1e9)
 
