@@ -30,6 +30,7 @@ from oracles.risk_model.variance_model import YEAR_HOURS, bars_of
 from oracles.scenario_set import (
     FALLBACK_NOISE_VOLATILITY,
     SURFACE_KINDS,
+    TO_LEVEL,
     FactorVolatilities,
     default_correlation,
     nearest_correlation,
@@ -198,9 +199,20 @@ def _correlation(
         matrix[at, : len(assets)] = matrix[: len(assets), at] = present[source, : len(assets)]
         for other, other_source in places:
             matrix[at, other] = present[source, other_source] if at != other else 1.0
+    _follow_levels(matrix, len(assets), len(surfaces), {at for at, _ in places})
     shrunk = (1.0 - _SHRINK) * nearest_correlation(matrix)
     np.fill_diagonal(shrunk, 1.0)
     return shrunk
+
+
+def _follow_levels(matrix: FloatArray, spots: int, surfaces: int, known: set[int]) -> None:
+    """Shapes without history are a share of their level and own noise: so with everything else as their level is."""
+    for kind, name in enumerate(SHAPES, 1):
+        for level in range(spots, spots + surfaces):
+            at = level + kind * surfaces
+            if at not in known:
+                matrix[at, :] = matrix[:, at] = TO_LEVEL.get(name, 0.0) * matrix[level, :]
+                matrix[at, at] = 1.0
 
 
 def _known(state: RiskModelState, surfaces: tuple[str, ...], kind: int) -> list[tuple[int, int]]:

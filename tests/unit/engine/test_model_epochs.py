@@ -250,10 +250,12 @@ def test_a_grown_state_is_the_old_one_with_strangers() -> None:
         for one, bars in ((state, bar | more), (alone, bar)):
             smiles = {name: (0.6 + 0.001 * n, -0.5 + 0.02 * (n % 3)) for name in bars if name == "X" or n >= 50}
             volatilities = {name: level for name, (level, _) in smiles.items()}
-            one.update((n + 1) * 3_600_000, bars, volatilities, {name: skew for name, (_, skew) in smiles.items()})
+            one.update(
+                (n + 1) * 3_600_000, bars, volatilities, {name: (s, 2 + s, s / 9) for name, (_, s) in smiles.items()}
+            )
     assert state.spot_stddev(0, 80 * 3_600_000, 1) == alone.spot_stddev(0, 80 * 3_600_000, 1)
     np.testing.assert_array_equal(state.residuals(1)[:, 0], alone.residuals(1)[:, 0])
-    assert [state.surface_stddev(f, 1) for f in (0, 2)] == [alone.surface_stddev(f, 1) for f in (0, 1)]
+    assert [state.surface_stddev(f, 1) for f in (0, 2, 4, 6)] == [alone.surface_stddev(f, 1) for f in (0, 1, 2, 3)]
     np.testing.assert_array_equal(state.returns[0].last(99), alone.returns[0].last(99))
     assert np.isfinite(state.stddev(1)).all()
     for wrong in (ModelSpec(("Z", "X"), ("X",), residuals=300), ModelSpec(("X", "Z"), ("X",), residuals=301)):

@@ -13,7 +13,7 @@ from oracles.risk_model import scenarios as module
 from oracles.risk_model.inputs import ScenarioInputs, SurfaceParameters, scenario_inputs
 from oracles.risk_model.scenarios import Jumps, ResidualBank, draw_fhs_set, draw_jump_set, redraw_fhs, redraw_jumps
 from oracles.risk_model.state import Bar, Finding, ModelSpec, RiskModelState
-from oracles.scenario_set import ScenarioSet, redraw
+from oracles.scenario_set import PLAIN_KINDS, ScenarioSet, redraw
 from tests.risk_model_worlds import HOUR_MS, bar_at, implied, market
 
 ASSETS, SURFACES = ("A0", "A1", "NEW", "FLAT"), ("A0", "A1")
@@ -46,7 +46,7 @@ def drawn(inputs: ScenarioInputs, size: int = 1024) -> ScenarioSet:
     )  # fmt: skip
 
 
-JUMPS = Jumps(20.0, np.full(10, 4.0), np.stack([np.full(10, -0.02), np.zeros(10)]), np.full((2, 10), 0.04))
+JUMPS = Jumps(20.0, np.full(14, 4.0), np.stack([np.full(14, -0.02), np.zeros(14)]), np.full((2, 14), 0.04))
 
 
 def jumping(inputs: ScenarioInputs, size: int = 1024) -> ScenarioSet:
@@ -59,7 +59,7 @@ def jumping(inputs: ScenarioInputs, size: int = 1024) -> ScenarioSet:
 def test_sets_are_drawn_again_from_their_bytes(inputs: ScenarioInputs) -> None:
     for made in (drawn(inputs), jumping(inputs)):
         read = ScenarioSet.from_bytes(made.to_bytes())
-        assert (read.digest, read.version, read.size) == (made.digest, 3, 1024)
+        assert (read.digest, read.version, read.size) == (made.digest, 4, 1024)
         assert int(read.weights.sum()) == WEIGHT_TOTAL
         assert len(scenario_root(read)) == 32
         with pytest.raises(ValueError, match="cannot be drawn again"):
@@ -68,6 +68,30 @@ def test_sets_are_drawn_again_from_their_bytes(inputs: ScenarioInputs) -> None:
     made = drawn(inputs)
     assert redraw_fhs(ScenarioSet.from_bytes(made.to_bytes()), bank).digest == made.digest
     made = jumping(inputs)
+    assert redraw_jumps(ScenarioSet.from_bytes(made.to_bytes())).digest == made.digest
+
+
+def test_sets_of_version_3_are_still_drawn_and_read(inputs: ScenarioInputs) -> None:
+    """As they were recorded: without curvature and term, from a bank without their residuals."""
+    surfaces = len(SURFACES)
+    kept = np.r_[: len(ASSETS) + 2 * surfaces, len(ASSETS) + 4 * surfaces : len(ASSETS) + 5 * surfaces]
+    none = np.zeros(0)
+    older = inputs._replace(
+        volatilities=replace(inputs.volatilities, curvature=none, term=none),
+        correlation=inputs.correlation[np.ix_(kept, kept)],
+        bank=ResidualBank(
+            module.factor_names(ASSETS, SURFACES, PLAIN_KINDS), inputs.bank.horizon_seconds,
+            inputs.bank.whitened_e6[kept],
+        ),
+    )  # fmt: skip
+    read = ScenarioSet.from_bytes(drawn(older).to_bytes())
+    assert (read.version, read.kinds, read.factor_count) == (3, PLAIN_KINDS, 10)
+    assert redraw_fhs(read, older.bank).digest == read.digest
+    with pytest.raises(ValueError, match="other factors"):
+        redraw_fhs(replace(read, source=inputs.bank.digest), inputs.bank)
+    fewer = Jumps(20.0, *(part[..., :10] for part in (JUMPS.own_per_year, JUMPS.mean, JUMPS.stddev)))
+    made = draw_jump_set(ASSETS, SURFACES, older.volatilities, older.correlation, fewer, seed=3, scenarios=256)
+    assert made.version == 3
     assert redraw_jumps(ScenarioSet.from_bytes(made.to_bytes())).digest == made.digest
 
 
@@ -82,7 +106,7 @@ def test_moves_are_recoloured_residuals_times_volatility(inputs: ScenarioInputs)
 
 def test_selected_vectors_estimate_the_shortfall_of_all(inputs: ScenarioInputs) -> None:
     """Long, short, spreads: 1,024 of about 6,000 vectors are within a few per cent, and far better than plain ones."""
-    books = np.concatenate([np.eye(10)[:6], -np.eye(10)[:6], [[1, -1] + [0] * 8, [-1, 1] + [0] * 8]])
+    books = np.concatenate([np.eye(14)[:6], -np.eye(14)[:6], [[1, -1] + [0] * 12, [-1, 1] + [0] * 12]])
     made = drawn(inputs)
     errors = module.sampling_errors(made, inputs.bank, books)
     whole = module.all_vectors(made, inputs.bank)
@@ -112,7 +136,7 @@ def test_jumps_add_their_variance_and_come_together(inputs: ScenarioInputs) -> N
     ("change", "message"),
     [
         ({"own_per_year": np.zeros(3)}, "own_per_year"),
-        ({"mean": np.full((2, 10), math.nan)}, "finite"),
+        ({"mean": np.full((2, 14), math.nan)}, "finite"),
         ({"common_per_year": -1.0}, "not negative"),
     ],
 )
@@ -176,7 +200,7 @@ def test_a_model_without_a_bar_still_has_inputs_and_no_bank() -> None:
     bare = scenario_inputs(RiskModelState(ModelSpec(("X",), ())), ("X",), 3_600)
     assert bare.volatilities.spot[0] == pytest.approx(1.5 / math.sqrt(8_760))
     assert bare.fallbacks == [Finding("new_asset", "X"), Finding("no_volatility_history", "X")]
-    assert bare.bank.whitened_e6.shape == (4, 0)
+    assert bare.bank.whitened_e6.shape == (6, 0)
 
 
 def test_a_price_that_stops_coming_is_stale(state: RiskModelState) -> None:

@@ -15,14 +15,15 @@ from tests.risk_model_worlds import HOUR_MS, START_MS, bar_at, implied, market
 SPEC = ModelSpec(("A0", "A1"), ("A0",), residuals=500)
 BARS = market(900, 2)
 IMPLIED = implied(900)
-SKEWS = -0.5 + np.cumsum(np.diff(np.log(implied(900, 5)), prepend=np.log(implied(900, 5)[0])))
+SKEWS, CURVATURES, TERMS = (start + np.log(implied(900, 5 + n)) for n, start in enumerate((-0.5, 2.0, 0.1)))
 
 
 def feed(state: RiskModelState, start: int, stop: int) -> list[Finding]:
     found: list[Finding] = []
     for t in range(start, stop):
         bars = {b.asset: bar_at(b, t) for b in BARS}
-        found += state.update(int(BARS[0].time_ms[t]), bars, {"A0": float(IMPLIED[t])}, {"A0": float(SKEWS[t])})
+        shape = [float(values[t]) for values in (SKEWS, CURVATURES, TERMS)]
+        found += state.update(int(BARS[0].time_ms[t]), bars, {"A0": float(IMPLIED[t])}, {"A0": shape})
     return found
 
 
@@ -58,7 +59,8 @@ def test_residuals_recoloured_are_moves_over_their_forecasts() -> None:
     feed(then, 0, 875)
     feed(now, 0, 899)
     spots = [math.log(b.close[898] / b.close[874]) for b in BARS]
-    moves = np.array([*spots, math.log(IMPLIED[898] / IMPLIED[874]), SKEWS[898] - SKEWS[874]])
+    shapes = [values[898] - values[874] for values in (SKEWS, CURVATURES, TERMS)]
+    moves = np.array([*spots, math.log(IMPLIED[898] / IMPLIED[874]), *shapes])
     expected = np.linalg.solve(then.dcc.root, moves / then.stddev(24))
     assert now.residuals(24)[-1] == pytest.approx(expected, rel=1e-9)
     assert len(now.residuals(1)) == 500
@@ -123,7 +125,7 @@ def test_a_spec_that_makes_no_sense_is_refused(spec: ModelSpec) -> None:
         RiskModelState(spec)
 
 
-@pytest.mark.parametrize("data", [b"", b"DPMERMS1\x04\x00\x00\x00null", b"else"])
+@pytest.mark.parametrize("data", [b"", b"DPMERMS2\x04\x00\x00\x00null", b"else"])
 def test_what_is_no_checkpoint_is_refused(whole: RiskModelState, data: bytes) -> None:
     with pytest.raises(ValueError, match="checkpoint"):
         RiskModelState.from_bytes(data)
