@@ -122,9 +122,9 @@ class VarianceModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class ScenarioModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How scenario sets follow the market (`dpme run model`): every `epoch_bars` bars a new set, off while that is 0.
 
-    The standard deviations of spots, volatility levels and skews follow the risk model within bounds (annual) and
-    speeds (at most so much of the last epoch's up, or down). A set takes effect `delay_blocks` blocks after the block
-    whose market ended its last bar, once that block is final.
+    The standard deviations of spots and of the levels, skews, curvatures and terms of surfaces follow the risk model
+    within bounds (annual) and speeds (at most so much of the last epoch's up, or down). A set takes effect
+    `delay_blocks` blocks after the block whose market ended its last bar, once that block is final.
     """
 
     epoch_bars: Annotated[int, Meta(ge=0, le=100_000)] = 0

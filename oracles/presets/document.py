@@ -46,7 +46,9 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Draw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rows drawn by `oracles.scenario_set` instead of written: annual volatilities of the factors, and the seed."""
+    """Rows drawn by `oracles.scenario_set` instead of written: annual volatilities of the factors, and the seed.
+
+    Without both curvature and term, skews are the same at every time to expiry, as in sets up to version 3."""
 
     scenarios: Annotated[int, Meta(ge=2, le=65_536)]
     seed: int
@@ -54,6 +56,8 @@ class Draw(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level_volatility: NotNegative
     skew_volatility: NotNegative
     rate_volatility: NotNegative
+    curvature_volatility: NotNegative = 0.0
+    term_volatility: NotNegative = 0.0
     level_to_spot_correlation: Annotated[float, Meta(ge=-1, le=1)]
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kernels.layout import NANO, tail_mass_of_level
 from kernels.normal import exponential, logarithm
-from kernels.option_rows import SKEW_LOG_MONEYNESS_LIMIT, SKEW_MULTIPLIER_MINIMUM
+from kernels.option_rows import SKEW_LOG_MONEYNESS_LIMIT, SKEW_MULTIPLIER_MINIMUM, expiry_loadings
 from oracles.presets.case import Case
 from oracles.presets.document import (
     Draw,
@@ -31,9 +31,9 @@ SKEW_SHOCKS = ("linear", "abs")
 
 
 class Shocks(NamedTuple):
-    """The rows of one group, arrays [S]. `skew` is relative volatility change per unit of log-moneyness (drawn rows);
-    `weight` multiplies P&L, `dampener_usd` takes from it; `probability` int32 sums to 2**30 in drawn groups, else it is
-    empty."""
+    """The rows of one group, arrays [S]. `skew`, `curvature` and `term` are factors of a surface (drawn rows, the last
+    two empty in sets without them); `weight` multiplies P&L, `dampener_usd` takes from it; `probability` int32 sums to
+    2**30 in drawn groups, else it is empty."""
 
     group: Group
     spot_multiplier: FloatArray
@@ -46,6 +46,8 @@ class Shocks(NamedTuple):
     dampener_usd: FloatArray
     scope: tuple[str, ...]
     probability: npt.NDArray[np.int32]
+    curvature: FloatArray
+    term: FloatArray
 
     @property
     def size(self) -> int:
@@ -117,14 +119,20 @@ def _written(group: Group) -> Shocks:
         np.array([row.dampener_usd for row in rows]),
         tuple(row.scope for row in rows),
         np.zeros(0, np.int32),
+        np.zeros(0),
+        np.zeros(0),
     )
 
 
 def _drawn(group: Group, draw: Draw) -> Shocks:
-    annual = (draw.spot_volatility, draw.level_volatility, draw.skew_volatility, draw.rate_volatility)
-    spot, level, skew, rate = (np.array([volatility]) for volatility in annual)
-    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, group.horizon_seconds)
-    correlation = default_correlation(np.eye(1), [0], level_to_own_spot=draw.level_to_spot_correlation)
+    annual = [draw.spot_volatility, draw.level_volatility, draw.skew_volatility, draw.rate_volatility]
+    if draw.curvature_volatility or draw.term_volatility:
+        annual += [draw.curvature_volatility, draw.term_volatility]
+    spot, level, skew, rate, *shape = (np.array([volatility]) for volatility in annual)
+    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, group.horizon_seconds, *shape)
+    correlation = default_correlation(
+        np.eye(1), [0], level_to_own_spot=draw.level_to_spot_correlation, kinds=volatilities.kinds
+    )
     found = draw_scenario_set(
         ("X",), ("X",), volatilities, correlation, seed=draw.seed, scenarios=draw.scenarios,
         horizon_seconds=max(group.horizon_seconds, 1),
@@ -142,6 +150,7 @@ def _drawn(group: Group, draw: Draw) -> Shocks:
         np.zeros(size),
         ("all",) * size,
         found.weights,
+        *(found.table().curvature.ravel(), found.table().term.ravel()),
     )
 
 
@@ -162,10 +171,15 @@ def shocked_vols(option: OptionMoments, shocks: Shocks, p: Parameters) -> FloatA
     """The option's volatility in every row, [S]."""
     of_kind = {kind: shocked_vol(kind, option, p) for kind in set(shocks.vol_shock)}
     vol = np.array([of_kind[kind] for kind in shocks.vol_shock]) * shocks.vol_multiplier
-    if not shocks.skew.any():
+    if not shocks.skew.any() and not shocks.term.size:
         return vol
     k = np.clip(option.log_moneyness - shocks.spot_log_return, -SKEW_LOG_MONEYNESS_LIMIT, SKEW_LOG_MONEYNESS_LIMIT)
-    return vol * np.maximum(SKEW_MULTIPLIER_MINIMUM, 1.0 + shocks.skew * k)
+    if not shocks.term.size or option.years <= 0.0:
+        return vol * np.maximum(SKEW_MULTIPLIER_MINIMUM, 1.0 + shocks.skew * k)
+    term, smile = expiry_loadings(option.years)
+    k *= smile
+    smile_multiplier = np.maximum(SKEW_MULTIPLIER_MINIMUM, 1.0 + (shocks.skew + shocks.curvature * k) * k)
+    return vol * _exponentials(shocks.term * term) * smile_multiplier
 
 
 def shocked_vol(kind: str, option: OptionMoments, p: Parameters) -> float:

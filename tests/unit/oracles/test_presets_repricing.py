@@ -63,14 +63,17 @@ def unit_pnl(group: int) -> np.ndarray:
 
 
 def test_drawn_rows_reprice_as_the_engine_does() -> None:
-    """To half a unit of the table's quantisation: time decay, level, skew, rate and spot alike."""
+    """To half a unit of the table's quantisation: time decay, every factor of the surface, rate and spot alike."""
     document = preset("es")
     draw = document.groups[0].draw
     assert draw is not None
     annual = (draw.spot_volatility, draw.level_volatility, draw.skew_volatility, draw.rate_volatility)
     spot, level, skew, rate = (np.array([volatility]) for volatility in annual)
-    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, document.groups[0].horizon_seconds)
-    correlation = default_correlation(np.eye(1), [0], level_to_own_spot=draw.level_to_spot_correlation)
+    shape = (np.array([draw.curvature_volatility]), np.array([draw.term_volatility]))
+    volatilities = FactorVolatilities.from_annual(spot, level, skew, rate, document.groups[0].horizon_seconds, *shape)
+    correlation = default_correlation(
+        np.eye(1), [0], level_to_own_spot=draw.level_to_spot_correlation, kinds=volatilities.kinds
+    )
     drawn = draw_scenario_set(("X",), ("X",), volatilities, correlation, seed=draw.seed, scenarios=draw.scenarios)
     instruments, market = engine_tables()
     table = empty_pnl_table(len(STRIKES) + 1, drawn.size)
