@@ -25,12 +25,14 @@ ACCOUNTS = tuple(f"account-{n}" for n in range(12))
 
 
 @lru_cache(maxsize=4)
-def scenario_set(seed: int = 1, scenarios: int = 128) -> ScenarioSet:
-    """X has options, Y has not, S is a stablecoin."""
+def scenario_set(seed: int = 1, scenarios: int = 128, shaped: bool = False) -> ScenarioSet:
+    """X has options, Y has not, S is a stablecoin. `shaped`: version 4, its surface has curvature and term."""
     volatilities = FactorVolatilities(
-        np.array([0.02, 0.03, 0.001]), np.array([0.05]), np.array([0.02]), np.array([0.001])
-    )
-    correlation = default_correlation(np.array([[1, 0.8, 0], [0.8, 1, 0], [0, 0, 1.0]]), [0])
+        np.array([0.02, 0.03, 0.001]), np.array([0.05]), np.array([0.02]), np.array([0.001]),
+        *((np.array([0.05]), np.array([0.01])) if shaped else ()),
+    )  # fmt: skip
+    spots = np.array([[1, 0.8, 0], [0.8, 1, 0], [0, 0, 1.0]])
+    correlation = default_correlation(spots, [0], kinds=volatilities.kinds)
     return draw_scenario_set(("X", "Y", "S"), ("X",), volatilities, correlation, seed=seed, scenarios=scenarios)
 
 

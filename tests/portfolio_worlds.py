@@ -22,10 +22,11 @@ HARMLESS = StressRow(name="nothing", reason="a row that takes nothing", weight_e
 
 @lru_cache(maxsize=4)
 def market_and_tables(
-    stressed: bool = True, gaining: bool = False, scenarios: int = 128
+    stressed: bool = True, gaining: bool = False, scenarios: int = 128, shaped: bool = False
 ) -> tuple[Catalogue, Tables, RiskParameters]:
     """X at 100 with a smile (38 %), Y at 10, S at 1; 30 days to expiry. Not `stressed`: no stress row takes anything.
-    `gaining`: the first instrument gains in every scenario, so that whoever is long of it has a negative shortfall."""
+    `gaining`: the first instrument gains in every scenario, so that whoever is long of it has a negative shortfall.
+    `shaped`: a set with curvature and term."""
     parameters = RiskParameters() if stressed else RiskParameters(stress_rows=(HARMLESS,))
     catalogue = Catalogue.from_listings([*listings(), option(90, "put")])
     market = RecordedMarket()
@@ -34,7 +35,7 @@ def market_and_tables(
     spots = np.array([(0, 0, 100 * one, 0), (1, 0, 10 * one, 0), (2, 0, one, 0)], SPOT_ROW)
     smile = (0, 0, 100 * one, 0, 6_000_000, 30_000_000, -200_000_000, 0, 200_000_000)
     market.record(Market(spots, np.array([smile], EXPIRY_ROW)), GENESIS_MS)
-    table = scenario_table_of(scenario_set(1, scenarios), catalogue)
+    table = scenario_table_of(scenario_set(1, scenarios, shaped), catalogue)
     tables = build_tables(catalogue, market, parameters, table)
     if gaining:
         tables.pnl.values[0] = np.abs(tables.pnl.values[0]) + 1

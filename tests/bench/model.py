@@ -20,7 +20,7 @@ from oracles.risk_model.scenarios import (
     shortfalls,
 )
 from oracles.risk_model.state import ModelSpec, RiskModelState
-from oracles.scenario_set import FactorVolatilities, ScenarioSet
+from oracles.scenario_set import ScenarioSet
 from tests.bench.rows import Row, Work, checksum, peak_memory_mb, side_by_side
 from tests.bench.scenarios import FACTORS, NAMES, SURFACES, VOLATILITIES, correlation
 from tests.risk_model_worlds import bar_at, closes, implied, market
@@ -145,7 +145,7 @@ def _recalibration(small: bool) -> Row:
 
 
 def _bank(number: int) -> ResidualBank:
-    """Fat-tailed residuals of the 42 factors of the scenario benchmark whose scale is shared within a vector."""
+    """Fat-tailed residuals of the factors of the scenario benchmark whose scale is shared within a vector."""
     rng = np.random.Generator(np.random.Philox(21))
     scale = np.sqrt(5.0 / rng.chisquare(5.0, number)) * 0.7746
     whitened = rng.standard_normal((FACTORS, number)) * scale
@@ -153,8 +153,7 @@ def _bank(number: int) -> ResidualBank:
 
 
 def _draw(bank: ResidualBank, scenarios: int) -> ScenarioSet:
-    spread = FactorVolatilities(*(getattr(VOLATILITIES, name) for name in ("spot", "level", "skew", "rate")))
-    return draw_fhs_set(NAMES, NAMES[:SURFACES], spread, correlation(), bank, seed=1, scenarios=scenarios)
+    return draw_fhs_set(NAMES, NAMES[:SURFACES], VOLATILITIES, correlation(), bank, seed=1, scenarios=scenarios)
 
 
 def _epoch(bank: ResidualBank, scenarios: int, small: bool) -> Row:

@@ -12,24 +12,24 @@ from scipy.stats import qmc
 
 from kernels.layout import YEAR_SECONDS
 from kernels.weights import integer_weights
-from oracles.scenario_set import FactorVolatilities, ScenarioSet, draw_scenario_set
+from oracles.scenario_set import SURFACE_KINDS, FactorVolatilities, ScenarioSet, draw_scenario_set
 from tests.bench.rows import Row, checksum, peak_memory_mb, side_by_side
 
 SPOTS, SURFACES = 18, 8
-FACTORS = SPOTS + 3 * SURFACES
+FACTORS = SPOTS + len(SURFACE_KINDS) * SURFACES
 NAMES = [f"C{n:02d}" for n in range(SPOTS)]
 UNIT_VARIANCE = math.sqrt(3.0 / 5.0)
-VOLATILITIES = FactorVolatilities(np.full(SPOTS, 0.03), *(np.full(SURFACES, v) for v in (0.03, 0.05, 1e-3)))
+VOLATILITIES = FactorVolatilities(np.full(SPOTS, 0.03), *(np.full(SURFACES, v) for v in (0.03, 0.05, 1e-3, 0.05, 0.01)))
 LEVEL = 0.99
 
 
 def correlation() -> np.ndarray:
-    """42 factors: spots 0.6, levels 0.5 with each other, -0.3 with spots, -0.5 with their own; skews and rates 0.2."""
+    """58 factors: spots 0.6, levels 0.5 with each other, -0.3 with spots, -0.5 with their own; every other kind 0.2."""
     matrix = np.eye(FACTORS)
     spot, level = slice(0, SPOTS), slice(SPOTS, SPOTS + SURFACES)
     matrix[spot, spot], matrix[level, level] = 0.6, 0.5
     matrix[spot, level] = matrix[level, spot] = -0.3
-    for start in (SPOTS + SURFACES, SPOTS + 2 * SURFACES):
+    for start in range(SPOTS + SURFACES, FACTORS, SURFACES):
         matrix[start : start + SURFACES, start : start + SURFACES] = 0.2
     for u in range(SURFACES):
         matrix[u, SPOTS + u] = matrix[SPOTS + u, u] = -0.5
@@ -46,7 +46,7 @@ def rows(small: bool) -> Iterator[Row]:
 
 
 def draw(seed: int, scenarios: int) -> ScenarioSet:
-    """The product's set over the 42 factors."""
+    """The product's set over the 58 factors."""
     return draw_scenario_set(NAMES, NAMES[:SURFACES], VOLATILITIES, correlation(), seed=seed, scenarios=scenarios)
 
 

@@ -86,11 +86,13 @@ def risk_model_bytes(number: int = 800) -> bytes:
     bars, volatility = bars_of_assets(number, 2), implied(number)
     state = RiskModelState(ModelSpec(("A0", "A1"), ("A0",), residuals=600))
     for t in range(number):
-        state.update(int(bars[0].time_ms[t]), {b.asset: bar_at(b, t) for b in bars}, {"A0": float(volatility[t])})
+        level = float(volatility[t])
+        shape = {"A0": (level - 1.0, 3.0 - level, 0.1 * level)}
+        state.update(int(bars[0].time_ms[t]), {b.asset: bar_at(b, t) for b in bars}, {"A0": level}, shape)
     inputs = scenario_inputs(state, ("A0", "A1"), 3_600)
     common = (inputs.underlyings, inputs.option_underlyings, inputs.volatilities, inputs.correlation)
     drawn = draw_fhs_set(*common, inputs.bank, seed=1, scenarios=256)
-    jumps = Jumps(20.0, np.full(8, 4.0), np.full((2, 8), -0.02), np.full((2, 8), 0.04))
+    jumps = Jumps(20.0, np.full(12, 4.0), np.full((2, 12), -0.02), np.full((2, 12), 0.04))
     jumping = draw_jump_set(*common, jumps, seed=1, scenarios=256)
     theta = fit(bars[0].close[1:] / bars[0].close[:-1] - 1.0, KIND_SKEW_T, True, True)[0]
     return state.to_bytes() + drawn.to_bytes() + jumping.to_bytes() + theta.tobytes()
@@ -99,7 +101,7 @@ def risk_model_bytes(number: int = 800) -> bytes:
 def digests() -> dict[str, str]:
     """Digest for each number of threads."""
     model = risk_model_bytes()
-    parameters, drawn = RiskParameters(), scenario_set(3, 512)
+    parameters, drawn = RiskParameters(), scenario_set(3, 512, shaped=True)
     tables = tables_of(drawn, parameters)
     assert not (tables.pnl.exponent < 0).any(), "an instrument of this world has no price"
     common = [tables.pnl.values, tables.pnl.exponent, tables.stress, tables.columns_usd9, tables.greeks_usd9]
@@ -107,7 +109,7 @@ def digests() -> dict[str, str]:
     found = {}
     for threads in THREADS:
         margins = margins_by_threads(legs, tables, parameters, threads)
-        digest = hashlib.blake2b(drawn.to_bytes() + model, digest_size=32)
+        digest = hashlib.blake2b(drawn.to_bytes() + scenario_set(3, 512).to_bytes() + model, digest_size=32)
         for array in (*common, *margins):
             digest.update(np.ascontiguousarray(array).tobytes())
         found[str(threads)] = digest.hexdigest()

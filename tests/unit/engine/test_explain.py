@@ -114,6 +114,16 @@ def test_tail_scenarios_say_what_happens_to_what_is_held() -> None:
     assert worst.spot_log_return == {"X": tables.scenarios.spot_log_return[x, worst.scenario]}
     assert worst.spot_log_return["X"] < 0 < worst.loss_usd6
     assert worst.volatility_log == {"X": tables.scenarios.level_log[0, worst.scenario]}
+    assert worst.surface["X"].keys() == {"skew", "rate"}
+
+
+def test_tail_scenarios_say_every_factor_of_the_surface() -> None:
+    catalogue, tables, p = market_and_tables(shaped=True)
+    told = explain(account(catalogue, {"X-PERP": 1_000, CALL: -1}), catalogue, tables, p)
+    moves, s = told.tail[0].surface["X"], told.tail[0].scenario
+    for kind in ("skew", "curvature", "term"):
+        assert moves[kind] == getattr(tables.scenarios, kind)[0, s] != 0.0
+    assert moves["rate"] == tables.scenarios.rate_shift[0, s]
 
 
 def test_nothing_held_is_nothing_asked() -> None:
