@@ -22,7 +22,7 @@ SUITES = {
     ),
     "lifecycle": ("lifecycle",),
     "model": ("model",),
-    "surface": ("surface",),
+    "surface": ("surface", "surface_factors"),
 }
 
 
