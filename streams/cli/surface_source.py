@@ -118,7 +118,7 @@ def heard_of(log: list[Record], until_block: int, catalogue: Catalogue) -> dict[
             continue
         is_tick = header.kind == records.MARKET
         market = records.read_market(raw, header) if is_tick else records.read_barrier(raw, header).market
-        for row in market.consensus:
+        for row in market.consensus[market.consensus["expiry"] >= 0]:  # the others are of index prices
             counted, outliers = ([r for n, r in enumerate(reporters) if int(row[f]) >> n & 1] for f in _BITS)
             expiry_ms = catalogue.expiries[row["expiry"]].expiry_ms
             digest = row["digest"].tobytes().hex()
