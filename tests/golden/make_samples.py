@@ -127,7 +127,8 @@ OUTPUTS: dict[str, Any] = {
     "risk_parameters": RiskParameters(),
     "risk_parameters_oracles": RiskParameters(
         spot_reporters=SpotReporters(reporters=(Reporter(source="a"), Reporter(source="b", weight=2)), quorum=2),
-        depeg=Depeg(pegs=(PegTo(underlying="stETH", to="ETH", steps=(DepegStep(below_usd6=970_000, factor_share_e6=1),)),))),
+        depeg=Depeg(pegs=(
+            PegTo(underlying="stETH", to="ETH", steps=(DepegStep(below_usd6=970_000, factor_share_e6=1),)),))),
 }  # fmt: skip
 
 SPOTS = np.array([(0, 0, 40_000 * ONE, 600_000_000), (2, 0, ONE, 0)], r.SPOT_ROW)
