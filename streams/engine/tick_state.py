@@ -66,7 +66,7 @@ class TickState:
     def absorb(self, tick: dict, catalogue: Catalogue, p: RiskParameters) -> Refusal | None:
         """Take one tick (plain dict, validated) that comes next in order (time, source, id)."""
         kind = tick["type"]
-        governed = _reporters_of(kind, p)
+        governed = reporters_of(kind, p)
         if governed and all(reporter.source != tick["source"] for reporter in governed):
             detail = f"{tick['source']} is none of the {len(governed)} governed reporters"
             return Refusal(refusals.UNKNOWN_REPORTER, detail, "source")
@@ -418,7 +418,7 @@ class TickState:
         return state
 
 
-def _reporters_of(kind: str, p: RiskParameters) -> tuple[Reporter, ...]:
+def reporters_of(kind: str, p: RiskParameters) -> tuple[Reporter, ...]:
     """Who may send ticks of this kind; empty: anyone."""
     if kind != "spot":
         return p.surface_reporters

@@ -30,6 +30,7 @@ from schemas.catalogue import Catalogue
 from schemas.decisions import STATES
 from schemas.risk_parameters import Reporter, RiskParameters, SpotReporters, parameters_digest, parameters_document
 from schemas.topics import MARKET_LOG, QUARANTINE
+from streams.cli.surface_source import follow, heard_of
 from streams.engine.sequence import Sequencer
 from streams.engine.spot_reports import Heard, ToldSpot, median_usd9
 from streams.engine.tick_state import TickState
@@ -99,6 +100,15 @@ def test_a_liar_moves_nothing_and_is_named(lie_usd: float) -> None:
         for name, usd in zip(NAMES, (101, 102, lie_usd))
     ]
     assert row["digest"].tobytes() == hashlib.blake2b(orjson.dumps(heard), digest_size=16).digest()
+
+
+def test_the_surface_command_names_them() -> None:
+    log = list(
+        enumerate(world([[told("a", 1, 101), told("b", 1, 102), told("c", 1, 50)]]).pipeline(1).values(MARKET_LOG))
+    )
+    catalogue, _, at = follow(log, None)
+    heard_last = heard_of(log, at, catalogue)[records.spot_place(0)]
+    assert heard_last[:4] == (0, ["a", "b", "c"], ["c"], False)
 
 
 def test_a_late_one_is_passed_over_and_the_others_go_on() -> None:
