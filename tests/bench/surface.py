@@ -8,6 +8,7 @@ less the nearer the expiry is: under two days the error is measured against thei
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from kernels.svi import durrleman_g
-from kernels.svi_fit import fit_free_slice, fit_slice
-from oracles.surface import FittedExpiry, fit_surface
+from kernels.svi import durrleman_g, total_variances
+from kernels.svi_fit import MINIMUM_POINTS, fit_free_slice, fit_slice
+from oracles.surface import CORE_STDDEVS, FittedExpiry, fit_surface
 from oracles.surface_fit import NO_FLOOR, parameters_of
+from schemas.quantities import USD9_PER_USD
+from streams.replay.deribit_records import read_snapshots
+from streams.replay.files import read_lines
 from streams.replay.option_chains import Market, read_markets
 from streams.simulate.smiles import RECORDED
 from tests.bench.rows import Row, checksum, peak_memory_mb, side_by_side
@@ -47,6 +51,7 @@ def rows(small: bool) -> Iterator[Row]:
     paths = sorted(Path(folder).glob("*deribit_options_snapshot_*.csv*"))
     fitted = [e for path in (paths[:1] if small else paths) for e in _fitted(read_markets(path))]
     yield from _quality(f"{len(paths)} recorded snapshots", fitted)
+    yield _limit_of_a_slice(paths[:1] if small else paths)
 
 
 def _fitted(markets: list[Market]) -> list[FittedExpiry]:
@@ -154,6 +159,42 @@ def _core(name: str, chosen: list[FittedExpiry]) -> Iterator[Row]:
         ok=core <= limit, peer=f"median half spread {spread:.2f}, {100 * inside:.1f} % inside",
         size=f"{len(chosen)} expiries", checksum=checksum(np.array([e.smile.slice_e9 for e in chosen], np.int64)),
     )  # fmt: skip
+
+
+def _limit_of_a_slice(paths: list[Path]) -> Row:
+    """What five parameters can do near expiry: error of a fit to the volatilities that the source publishes itself."""
+    published, ours = [], []
+    for path in paths:
+        known = _published(path)
+        for expiry in (e for e in _fitted(read_markets(path)) if e.years * 365 < CORE_DAYS_MIN and e.quality.two_sided):
+            strikes = np.round(expiry.chain.forward_usd9 * np.exp(expiry.smile.points.log_moneyness) / USD9_PER_USD, 3)
+            found = [known.get((expiry.chain.expiry_ms, float(strike))) for strike in strikes]
+            if None not in found and len(found) >= MINIMUM_POINTS:
+                published.append(_core_error(np.array(found, np.float64), expiry))
+                ours.append(expiry.quality.core_points)
+    return Row(
+        name=f"core error, 0 to {CORE_DAYS_MIN:g} days, fitted to the source's own volatilities",
+        value=round(float(np.median(published)), 3), unit="vol points", size=f"{len(published)} expiries",
+        peer=f"fitted to marks: {np.median(ours):.3f}", checksum=checksum(np.array(published)),
+    )  # fmt: skip
+
+
+def _published(path: Path) -> dict[tuple[int, float], float]:
+    """(expiry, strike) -> volatility as a Deribit snapshot has it, the same for the call and the put."""
+    (snapshot,) = read_snapshots([path])
+    column = [float(row["implied_volatility"] or "nan") for row in csv.DictReader(read_lines(path))]
+    return {(row.expiry_ms, float(row.strike_usd)): iv for row, iv in zip(snapshot.rows, column, strict=True)}
+
+
+def _core_error(volatility: np.ndarray, expiry: FittedExpiry) -> float:
+    """Vol points, root mean square over the core, of a slice fitted to these volatilities of the expiry's points."""
+    k, _, weight = expiry.smile.points
+    parameters, _, _ = fit_slice(k, volatility**2 * expiry.years, weight)
+    variance = np.empty(len(k))
+    total_variances(parameters, k, variance)
+    at_forward = float(np.interp(0.0, k, volatility)) * expiry.years**0.5
+    core = np.abs(k) <= CORE_STDDEVS * at_forward
+    return float(np.sqrt(np.mean((100 * (np.sqrt(variance / expiry.years) - volatility))[core] ** 2)))
 
 
 def _has_butterfly(slice_e9: np.ndarray) -> bool:
