@@ -207,7 +207,8 @@ def compute(
 def _spare(accounts: np.ndarray, sums: Sums, into: Margins) -> None:
     """Who of the given accounts is liquidatable by degraded oracles alone is in a margin call instead."""
     flagged = accounts[into.state[accounts] == LIQUIDATABLE]
-    risk_usd9 = np.maximum(np.maximum(into.es_usd9, into.stress_usd9), sums.short_minimum_usd9)[flagged]
+    terms = (into.es_usd9, into.stress_usd9, sums.short_minimum_usd9)
+    risk_usd9 = np.max([term[flagged] for term in terms], axis=0)
     without_usd9 = risk_usd9 + (sums.add_ons_usd9 - sums.degraded_usd9)[flagged]
     spared = sums.nlv_usd6[flagged] >= -(-without_usd9 // USD9_PER_USD6)
     into.state[flagged[spared]] = MARGIN_CALL
