@@ -163,7 +163,9 @@ AccountEvent = Fill | CashMove | CollateralMove | Transfer | OpenOrders
 
 
 class SpotTick(Event, frozen=True, tag="spot"):
-    """Index price of an underlying."""
+    """Index price of an underlying. Where `spot_reporters` are governed `source` is one of them, and the index is the
+    median of what they tell (streams/engine/spot_reports.py); else the newest price counts, told by anyone.
+    """
 
     id: Name
     source: Name

@@ -3,7 +3,8 @@
 The version is that of the layout and of the rules by which an engine applies a record. It is decided once, in
 market.log: what is carried out from a decision has the decision's version, whoever carries it out. An engine reads
 every version up to its own, and leaves a newer record untouched (`NewerEngine`): so workers are upgraded first, the
-sequencer last, and from its first decision on the new rules hold for everybody.
+sequencer last, and from its first decision on the new rules hold for everybody. Version 3: what a degraded oracle adds
+to a margin no longer liquidates (`SPARES_DEGRADED`).
 
 Every record begins with the header (72 bytes): version u8, kind u8, partition u16 (0xFFFF: for every partition),
 entries u32, number u64 (of the decision in market.log that this record belongs to), block u64, time_ms i64,
@@ -11,7 +12,8 @@ block hash 32 bytes, reserved u64. Payloads by kind:
 
 - LISTINGS: JSON array of listings in the order in which they count; entries = events of `instruments` it settles.
 - MARKET: a market tick. `entries` spot rows, then u32 expiry rows, then the rows (SPOT_ROW, EXPIRY_ROW). `held`: how
-  many surfaces in a row were held back for moving too far; above 0 the expiry is degraded.
+  many surfaces in a row were held back for moving too far, of a spot 1 where its reporters are no quorum; above 0 it is
+  degraded.
   Behind them, where the u32 after the expiry rows' number is 1 (else 0): the guards, see below.
 - BARRIER: entries = number of risk partitions; u32 each: accepted events of each partition; u32 spot rows, u32 expiry
   rows, u32 settlement rows, u8 evaluate, u8 guards, 2 bytes padding, then the rows; where guards is 1: the guards.
@@ -19,7 +21,8 @@ block hash 32 bytes, reserved u64. Payloads by kind:
   what coins of an underlying count at, for every underlying that is guarded (without a row: its spot, its factor
   whole). CONSENSUS_ROW: which reporters an expiry's row is made of, for every expiry that was made again: bits by
   their place in `surface_reporters` of the parameters, and the digest of what they said
-  (streams/engine/reporters.py).
+  (streams/engine/reporters.py); the same of a spot, whose `expiry` is -1 - underlying and whose bits are places in
+  `spot_reporters` (streams/engine/spot_reports.py).
 - EVENTS: `entries` rows; u32 names, u16 length x names, UTF-8 names, padding to 8, then the columns of EVENT_ROW. An
   event of a block is one row, a transfer two (one a side), a funding one in every partition: `account` EVERY_ACCOUNT,
   `price_usd9` what a long pays for one unit. Open orders are two rows, what is to be bought and to be sold.
@@ -41,7 +44,8 @@ from typing import NamedTuple
 import numpy as np
 import orjson
 
-VERSION = 2
+VERSION = 3
+SPARES_DEGRADED = 3
 LISTINGS, MARKET, BARRIER, EVENTS, FENCE, ROLLBACK, SEAL, BIDS = 1, 2, 3, 4, 5, 6, 7, 8
 EVERY_PARTITION = 0xFFFF
 FILL, CASH, COLLATERAL_ADD, COLLATERAL_SET, FUNDING, BUY_ORDERS, SELL_ORDERS = 1, 2, 3, 4, 5, 6, 7
@@ -50,7 +54,7 @@ NO_HASH = bytes(32)
 BID_FIELDS = ("id", "time_ms", "account", "target", "fraction_e6", "price_usd6", "state_id")
 
 HEADER = struct.Struct("<BBHIQQq32sQ")
-SPOT_ROW = np.dtype([("underlying", "<i4"), ("reserved", "<i4"), ("spot_usd9", "<i8"), ("volatility_e9", "<i8")])
+SPOT_ROW = np.dtype([("underlying", "<i4"), ("held", "<i4"), ("spot_usd9", "<i8"), ("volatility_e9", "<i8")])
 EXPIRY_ROW = np.dtype(
     [
         ("expiry", "<i4"), ("held", "<i4"), ("forward_usd9", "<i8"), ("rate_e9", "<i8"),
@@ -142,6 +146,11 @@ class RecordError(ValueError):
 
 class NewerEngine(Exception):
     """A newer engine wrote this: an older one must neither apply it nor call it wrong, but make room for another."""
+
+
+def spot_place(underlying: int) -> int:
+    """What stands for the spot of an underlying where a CONSENSUS_ROW names its expiry."""
+    return -1 - underlying
 
 
 def pack_header(

@@ -161,42 +161,96 @@ class Crowding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     factor_e6: Annotated[int, Meta(ge=0, le=5_000_000)]
 
 
+def _refuse_rising(steps: tuple[DepegStep, ...]) -> None:
+    for upper, lower in pairwise(steps):
+        falls = lower.below_usd6 < upper.below_usd6 and lower.factor_share_e6 <= upper.factor_share_e6
+        if not falls or lower.halted < upper.halted:
+            raise ValueError("depeg: steps must fall in below_usd6 and factor_share_e6, and stay halted")
+
+
+def _refuse_twice(field: str, names: list) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{field}: {next(name for name in names if names.count(name) > 1)} is named twice")
+
+
 REPORTERS_MAX = 64  # a bit each in the log
 
 
 class Reporter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may speak of forwards and volatility (`source` of the ticks), and how much of the whole it weighs."""
+    """Who may speak (`source` of the ticks), and how much of the whole it weighs."""
 
     source: Annotated[str, Meta(min_length=1, max_length=64)]
     weight: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
 
 
+class SpotReporters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may speak of index prices (`source` of `spot` ticks; nobody else is heard): the median by weight of those
+    heard since `report_age_max_ms` is the price, if they are `quorum` with more than half of all weight.
+
+    Without a quorum the last price stays and the underlying is degraded: its instruments add `degraded_move_e6` of
+    their delta, gross.
+    """
+
+    reporters: Annotated[tuple[Reporter, ...], Meta(min_length=1, max_length=REPORTERS_MAX)]
+    quorum: Annotated[int, Meta(ge=1, le=REPORTERS_MAX)] = 1
+    report_age_max_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 60_000
+    degraded_move_e6: RatioE6 = 50_000
+
+    def __post_init__(self) -> None:
+        _refuse_twice("spot_reporters", [reporter.source for reporter in self.reporters])
+        if self.quorum > len(self.reporters):
+            raise ValueError(f"spot_reporters: quorum {self.quorum} of {len(self.reporters)} reporters")
+
+
 class DepegStep(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Below this price (1e-6 USD) this share of a stablecoin's collateral factor is left; `halted`: nothing new may
-    lean on it."""
+    """Below this price (1e-6 of its peg) this share of a pegged coin's collateral factor is left; `halted`: nothing new
+    may lean on it."""
 
     below_usd6: Annotated[int, Meta(ge=1, le=1_000_000)]
     factor_share_e6: RatioE6
     halted: bool = False
 
 
+DepegSteps = Annotated[tuple[DepegStep, ...], Meta(max_length=16)]
+
+
+class PegTo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A coin whose peg is not one USD but `worth_e6` of the index of another underlying: a staked coin to its coin, a
+    coin of another currency to its rate. `steps`: its own, in place of those of all."""
+
+    underlying: str
+    to: str
+    worth_e6: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 1_000_000
+    steps: DepegSteps | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.underlying == self.to:
+            raise ValueError(f"depeg: {self.underlying} is pegged to itself")
+        _refuse_rising(self.steps or ())
+
+
 class Depeg(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What becomes of stablecoins (peg: one USD) as collateral when they leave their peg; no steps: nothing.
+    """What becomes of pegged coins as collateral when they leave their peg (stablecoins: one USD, unless `pegs` name
+    another; no other coins but those that `pegs` name); no steps: nothing.
 
     One step down after `fall_after_ms` below its price, one step back after `recover_after_ms` above it by
-    `hysteresis_usd6`.
+    `hysteresis_usd6`; all prices in units of the peg.
     """
 
-    steps: Annotated[tuple[DepegStep, ...], Meta(max_length=16)] = ()
+    steps: DepegSteps = ()
     hysteresis_usd6: Annotated[int, Meta(ge=0, le=1_000_000)] = 2_000
     fall_after_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 60_000
     recover_after_ms: Annotated[int, Meta(ge=0, le=30 * 86_400_000)] = 3_600_000
+    pegs: Annotated[tuple[PegTo, ...], Meta(max_length=1_000)] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        for upper, lower in pairwise(self.steps):
-            falls = lower.below_usd6 < upper.below_usd6 and lower.factor_share_e6 <= upper.factor_share_e6
-            if not falls or lower.halted < upper.halted:
-                raise ValueError("depeg: steps must fall in below_usd6 and factor_share_e6, and stay halted")
+        _refuse_rising(self.steps)
+        _refuse_twice("depeg", [peg.underlying for peg in self.pegs or ()])
+
+    @property
+    def has_steps(self) -> bool:
+        """Of any coin."""
+        return bool(self.steps) or any(peg.steps for peg in self.pegs or ())
 
 
 class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -242,6 +296,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     collateral_average_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0
     """Collateral counts at no more than its average price over at least this long; 0: at its price."""
     depeg: Depeg = Depeg()
+    spot_reporters: SpotReporters | UnsetType = UNSET
+    """Left out: the newest index price counts, told by anyone."""
 
     def __post_init__(self) -> None:
         _refuse_twice("surface_reporters", [reporter.source for reporter in self.surface_reporters])
@@ -250,11 +306,6 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _refuse_twice("concentration", [(rule.underlying, rule.scope) for rule in self.concentration])
         _refuse_twice("crowding", [given.underlying for given in self.crowding])
         _refuse_twice("collateral_factors", [given.instrument for given in self.collateral_factors])
-
-
-def _refuse_twice(field: str, names: list) -> None:
-    if len(set(names)) < len(names):
-        raise ValueError(f"{field}: {next(name for name in names if names.count(name) > 1)} is named twice")
 
 
 def parse_parameters(document: dict) -> RiskParameters:

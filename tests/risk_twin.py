@@ -94,12 +94,15 @@ def margin(book: TwinBook, account: str, tables: Tables, p: RiskParameters) -> d
     short = _up(sum(max(0, -v) for v in net.values()) * p.short_option_minimum_e6, 1_000_000)
     charge = _up(sum(abs(q) * notional[i] for i, q in lots.items()) * p.gross_notional_charge_e6, 1_000_000)
     charge += sum(concentration(rule, lots, book.catalogue, tables) for rule in p.concentration)
+    degraded = 0
     if tables.degraded_usd9 is not None:
-        charge += sum(abs(q) * int(tables.degraded_usd9[i]) for i, q in lots.items())
+        degraded = sum(abs(q) * int(tables.degraded_usd9[i]) for i, q in lots.items())
+    charge += degraded
     risk = max(shortfall, stress, short)
     maintenance = _up(risk + charge, 1_000)
     initial = _up(_up(risk * p.initial_margin_multiplier_e6, 1_000_000) + charge, 1_000)
-    state = 3 if equity < 0 else 2 if nlv < maintenance else 1 if nlv < initial else 0
+    line = _up(risk + charge - degraded, 1_000)  # degraded oracles liquidate nobody
+    state = 3 if equity < 0 else 2 if nlv < line else 1 if nlv < initial else 0
     return {
         "nlv_usd6": nlv, "equity_usd6": equity, "initial_margin_usd6": initial, "maintenance_margin_usd6": maintenance,
         "expected_shortfall_usd6": _up(shortfall, 1_000), "stress_loss_usd6": _up(stress, 1_000),

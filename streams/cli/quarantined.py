@@ -16,7 +16,7 @@ from schemas.decisions import Quarantined
 SEND_CORRECTED = "send it corrected (`replay ID --edit FILE`)"
 NEW_BLOCK = "name a block that is not announced yet, and have its producer count it"
 WHAT_TO_DO = {
-    refusals.UNKNOWN_REPORTER: "only governed reporters are heard: list it in surface_reporters and replay it",
+    refusals.UNKNOWN_REPORTER: "only governed reporters are heard: list it in surface_ or spot_reporters, replay it",
     refusals.MALFORMED: f"the bytes are no events in JSON: {SEND_CORRECTED}",
     refusals.UNKNOWN_TYPE: f"the type belongs to no event of this topic: {SEND_CORRECTED}, or to its own topic",
     refusals.UNKNOWN_VERSION: f"this engine does not read the version: {SEND_CORRECTED}, or upgrade and replay it",

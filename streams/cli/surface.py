@@ -126,7 +126,7 @@ def show(console: Console, title: str, found: Surface, chosen: FittedExpiry) -> 
         said = ", ".join(f"{name} {count}" for name, count in list(names.items())[:FINDINGS_SHOWN])
         console.print(f"found in the quotes: {said}", style="dim")
     for heard in found.heard:
-        said = f"{moment(heard.expiry_ms)}: {', '.join(heard.counted) or 'nobody'}"
+        said = f"{moment(heard.expiry_ms) if heard.expiry_ms else 'the index'}: {', '.join(heard.counted) or 'nobody'}"
         said += f", far off: {', '.join(heard.outliers)}" if heard.outliers else ""
         console.print(f"reporters of {said}{'; refused' if heard.refused else ''}", style="dim")
     console.print("RMS of slice against marks (core: within 1.5 standard deviations), median half spread: vol points, "

@@ -10,17 +10,18 @@ from oracles.option_quotes import Defect, Finding
 from oracles.surface import Chain, FittedExpiry, fit_surface, judged
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.risk_parameters import parse_parameters
+from schemas.risk_parameters import RiskParameters, parse_parameters
 from schemas.topics import MARKET_LOG
 from streams.cli.errors import CommandError
 from streams.cli.recorded_run import Record, Source, near_matches, reading, source_of
 from streams.engine.market import RecordedMarket
+from streams.engine.tick_state import reporters_of
 from streams.replay.option_chains import read_markets
 
 
 class Heard(NamedTuple):
     """Whose word an expiry of a run was last made of, who was far off, and the digest of what was heard; `refused`: too
-    few, or nothing that they agree on."""
+    few, or nothing that they agree on. `expiry_ms` 0: the index price."""
 
     expiry_ms: int
     counted: list[str]
@@ -70,7 +71,8 @@ def of_run(data: Path, underlying: str | None, block: int | None) -> Surface:
         )
         for e in judged(slices, market.time_ms)  # type: ignore[arg-type]
     ]
-    heard = tuple(h for e, h in sorted(heard_of(log, at, catalogue).items()) if e in chosen)
+    of_it = {*chosen, records.spot_place(catalogue.underlying_index[wanted])}
+    heard = tuple(h for e, h in sorted(heard_of(log, at, catalogue).items()) if e in of_it)
     return Surface(wanted, market.time_ms, f"recorded at block {at}", found, heard)
 
 
@@ -106,21 +108,22 @@ def follow(log: list[Record], block: int | None) -> tuple[Catalogue, RecordedMar
 
 
 def heard_of(log: list[Record], until_block: int, catalogue: Catalogue) -> dict[int, Heard]:
-    """Expiry -> whom its last combination until a block was made of."""
-    found, reporters = dict[int, Heard](), list[str]()
+    """Expiry (an index: its `spot_place`) -> whom its last combination until a block was made of."""
+    found, p = dict[int, Heard](), RiskParameters()
     for _, raw in log:
         header = records.read_header(raw)
         if header.kind == records.LISTINGS:
             for listing in records.read_listings(raw):
                 if listing["type"] == "parameters" and catalogue.refusal(listing) is None:
-                    reporters = [r.source for r in parse_parameters(listing["document"]).surface_reporters]
+                    p = parse_parameters(listing["document"])
         if header.kind not in (records.MARKET, records.BARRIER) or header.block > until_block:
             continue
         is_tick = header.kind == records.MARKET
         market = records.read_market(raw, header) if is_tick else records.read_barrier(raw, header).market
         for row in market.consensus:
-            counted, outliers = ([r for n, r in enumerate(reporters) if int(row[f]) >> n & 1] for f in _BITS)
-            expiry_ms = catalogue.expiries[row["expiry"]].expiry_ms
+            reporters = reporters_of("spot" if row["expiry"] < 0 else "surface", p)
+            counted, outliers = ([r.source for n, r in enumerate(reporters) if int(row[f]) >> n & 1] for f in _BITS)
+            expiry_ms = catalogue.expiries[row["expiry"]].expiry_ms if row["expiry"] >= 0 else 0
             digest = row["digest"].tobytes().hex()
             found[int(row["expiry"])] = Heard(expiry_ms, counted, outliers, bool(row["refused"]), digest)
     return found

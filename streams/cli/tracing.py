@@ -93,7 +93,8 @@ class Tracer:
         row = self._row()
         if row is None or row >= len(self.risk.lines.base_usd6):
             return None
-        estimate = self.risk.lines.estimate(row, self.risk.book, self.risk.market, self.risk.keyframe)
+        risk = self.risk
+        estimate = risk.lines.estimate(row, risk.book, risk.market, risk.keyframe, risk.guard_usd9())
         return estimate if np.isfinite(estimate) else None
 
     # -- steps

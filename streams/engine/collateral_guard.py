@@ -1,4 +1,4 @@
-"""What collateral may count at: never more than its average price, and less as a stablecoin leaves its peg.
+"""What collateral may count at: never more than its average price, and less as a pegged coin leaves its peg.
 
 Both are integers of the recorded ticks in their order, counted left of the log as settlement windows are, kept in the
 sequencer's checkpoint, and recorded (COLLATERAL_ROW) with every market: no worker computes them again.
@@ -7,9 +7,10 @@ sequencer's checkpoint, and recorded (COLLATERAL_ROW) with every market: no work
 governed window. The average is over the buckets that reach back that long: at least the window, at most a thirtieth
 more; before it is full, over what is known. Rounded down.
 
-**Peg.** A stablecoin is worth one USD, or it stands on a step. It goes down one step once its price has stood below the
-next step's for `fall_after_ms`, and back one step once it has stood above the present one's by the hysteresis for
-`recover_after_ms`: every step anew, so that a wick moves nothing and recovery takes its time.
+**Peg.** A pegged coin is worth its peg (a stablecoin one USD, others what `Depeg.pegs` name), or it stands on a step.
+It goes down one step once its price in units of the peg has stood below the next step's for `fall_after_ms`, and back
+one step once it has stood above the present one's by the hysteresis for `recover_after_ms`: every step anew, so that a
+wick moves nothing and recovery takes its time. Where the peg has no price nothing moves.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import structs
 
 from kernels.layout import SPOT
 from schemas.catalogue import Catalogue
 from schemas.log_records import COLLATERAL_ROW
-from schemas.quantities import ONE_E6, USD9_PER_USD6
-from schemas.risk_parameters import Depeg, RiskParameters
+from schemas.quantities import ONE_E6, ONE_E9, USD9_PER_USD6
+from schemas.risk_parameters import Depeg, PegTo, RiskParameters
 
 BUCKETS = 30
 NOT_SINCE = -1
@@ -54,7 +56,7 @@ class Average(NamedTuple):
 
 
 class Peg(NamedTuple):
-    """Steps that a stablecoin is down, and since when its price calls for one more, or one less."""
+    """Steps that a coin is down, and since when its price calls for one more, or one less."""
 
     level: int = 0
     lower_since_ms: int = NOT_SINCE
@@ -89,6 +91,45 @@ def _since(known_ms: int, time_ms: int) -> int:
     return time_ms if known_ms == NOT_SINCE else known_ms
 
 
+class Pegging(NamedTuple):
+    """What a coin is pegged to: `worth_e6` of the index of the underlying `to`; `to` None: one USD."""
+
+    to: int | None
+    worth_e6: int
+    depeg: Depeg
+
+    def price_e9(self, coin: int, spot_usd9: dict[int, int]) -> int:
+        """Price of the coin in units of its peg, rounded down; 0 where either has none."""
+        price_usd9 = spot_usd9.get(coin, 0)
+        if self.to is None:
+            return price_usd9
+        unit = spot_usd9.get(self.to, 0) * self.worth_e6
+        return price_usd9 * ONE_E6 * ONE_E9 // unit if unit else 0
+
+
+def _pegging(coin: int, catalogue: Catalogue, depeg: Depeg) -> Pegging | None:
+    """What a coin is pegged to; None: nothing, or to nothing that is listed, or no steps are governed for it."""
+    listed = catalogue.underlyings[coin]
+    named = next((peg for peg in depeg.pegs or () if peg.underlying == listed.symbol), None)
+    if named is None:
+        return Pegging(None, ONE_E6, depeg) if listed.stable and depeg.steps else None
+    own, to = _steps_of(named, depeg), catalogue.underlying_index.get(named.to)
+    return Pegging(to, named.worth_e6, own) if own.steps and to is not None else None
+
+
+def _steps_of(named: PegTo, depeg: Depeg) -> Depeg:
+    return structs.replace(depeg, steps=named.steps) if isinstance(named.steps, tuple) else depeg
+
+
+def _peggings(underlying: int, catalogue: Catalogue, depeg: Depeg) -> list[tuple[int, Pegging]]:
+    """The coins whose price in units of their peg changes with this index."""
+    symbol, index = catalogue.underlyings[underlying].symbol, catalogue.underlying_index
+    pegged = (peg.underlying for peg in depeg.pegs or () if peg.to == symbol)
+    coins = [underlying, *(index[name] for name in pegged if name in index)]
+    found = ((coin, _pegging(coin, catalogue, depeg)) for coin in coins)
+    return [(coin, pegging) for coin, pegging in found if pegging is not None]
+
+
 class Guards:
     """Averages and pegs of the underlyings, by catalogue index."""
 
@@ -108,32 +149,42 @@ class Guards:
             self.averages[underlying] = known.counting(price_usd9, *stood_ms)
 
     def see(
-        self, underlying: int, is_stable: bool, prices_usd9: tuple[int, int], time_ms: int, p: RiskParameters
-    ) -> None:
-        """The index goes from one price (0: none) to another at `time_ms`."""
-        if not (p.depeg.steps and is_stable):
+        self, underlying: int, price_usd9: int, spot_usd9: dict[int, int], time_ms: int, catalogue: Catalogue,
+        p: RiskParameters,
+    ) -> None:  # fmt: skip
+        """The index goes to a price at `time_ms`; `spot_usd9`: of all underlyings, until then."""
+        if not p.depeg.has_steps:
             return
-        before_usd9, price_usd9 = prices_usd9
-        known = self.pegs.get(underlying, Peg())
-        self.pegs[underlying] = known.at(before_usd9, time_ms, p.depeg).seeing(price_usd9, time_ms, p.depeg)
+        now_usd9 = spot_usd9 | {underlying: price_usd9}
+        for coin, pegging in _peggings(underlying, catalogue, p.depeg):
+            before, after = (pegging.price_e9(coin, prices) for prices in (spot_usd9, now_usd9))
+            known = self.pegs.get(coin, Peg())
+            if after:
+                stood = known.at(before, time_ms, pegging.depeg) if before else known
+                self.pegs[coin] = stood.seeing(after, time_ms, pegging.depeg)
+
+    def _level(self, coin: int, pegging: Pegging, spot_usd9: dict[int, int], time_ms: int) -> int:
+        known, price_e9 = self.pegs.get(coin, Peg()), pegging.price_e9(coin, spot_usd9)
+        level = known.at(price_e9, time_ms, pegging.depeg).level if price_e9 else known.level
+        return min(level, len(pegging.depeg.steps))
 
     def rows(
         self, spot_usd9: dict[int, int], since_ms: dict[int, int], catalogue: Catalogue, time_ms: int, p: RiskParameters
     ) -> np.ndarray:
         """COLLATERAL_ROW[n] at `time_ms`, of every priced coin that anything guards. `since_ms`: of the spots."""
-        if not (p.collateral_average_window_ms or p.depeg.steps):
+        if not (p.collateral_average_window_ms or p.depeg.has_steps):
             return np.zeros(0, COLLATERAL_ROW)
         columns, found = catalogue.columns(), []
         for u in np.unique(columns.underlying[columns.kind == SPOT]).tolist():
-            is_pegged = bool(p.depeg.steps) and catalogue.underlyings[u].stable
-            if u not in spot_usd9 or not (p.collateral_average_window_ms or is_pegged):
+            pegging = _pegging(u, catalogue, p.depeg)
+            if u not in spot_usd9 or not (p.collateral_average_window_ms or pegging):
                 continue
             price_usd9, cut_e6, halted = spot_usd9[u], 0, 0
             if p.collateral_average_window_ms:
                 average = self._average(u, p).counting(price_usd9, since_ms[u], time_ms)
                 price_usd9 = min(price_usd9, average.price_usd9(price_usd9))
-            if is_pegged and (level := self.pegs.get(u, Peg()).at(spot_usd9[u], time_ms, p.depeg).level):
-                step = p.depeg.steps[level - 1]
+            if pegging and (level := self._level(u, pegging, spot_usd9, time_ms)):
+                step = pegging.depeg.steps[level - 1]
                 cut_e6, halted = ONE_E6 - step.factor_share_e6, int(step.halted)
             found.append((u, halted, price_usd9, cut_e6))
         return np.array(found, COLLATERAL_ROW)

@@ -241,7 +241,7 @@ def _add_on_rows(legs: Legs, add_ons_usd9: int, tables: Tables, p: RiskParameter
     others = [
         (f"concentration: {rule.underlying} {rule.scope}", usd9) for rule, usd9 in concentration_of(legs, 0, tables, p)
     ]
-    others.append(("degraded volatility surface", degraded_charge_of(legs, 0, tables)))
+    others.append(("degraded oracle", degraded_charge_of(legs, 0, tables)))
     rows = [("charge on gross notional", add_ons_usd9 - sum(usd9 for _, usd9 in others))]
     rows += [(name, usd9) for name, usd9 in others if usd9]
     return [Contribution(ADD_ON, name, *[divide_up(usd9, USD9_PER_USD6)] * 2) for name, usd9 in rows]

@@ -6,6 +6,10 @@ risk   = max(expected shortfall, worst weighted stress loss, short-option minimu
 MM     = risk + add-ons,   IM = multiplier x risk + add-ons           (rounded up: against the account)
 add-ons = charge on gross notional + concentration charge (streams/engine/concentration.py)
           + governed volatility x gross vega of options whose surface is degraded
+          + governed move x gross delta of what is priced by a degraded index
+
+Degraded oracles raise MM and IM, but liquidate nobody by themselves: who is below MM by what they add alone is in a
+margin call. No new risk, no withdrawal, a warning; closed is what would be so without them.
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ def for_all(count: int, run: Callable[[int, int], None], spread: Spread) -> None
 
 class Sums(NamedTuple):
     """Per account without any scenario: nlv, equity, short-option minimum and add-ons in micro-USD (exact), and whether
-    an account is out of the fast range: `exact` has its four numbers as Python integers (the arrays: saturated)."""
+    an account is out of the fast range: `exact` has its four numbers as Python integers (the arrays: saturated).
+    `degraded_usd9`: of the add-ons, what degraded oracles make that liquidates nobody; None: nothing."""
 
     nlv_usd6: np.ndarray
     equity_usd6: np.ndarray
@@ -60,6 +65,7 @@ class Sums(NamedTuple):
     add_ons_usd9: np.ndarray
     wide: np.ndarray
     exact: dict[int, tuple[int, int, int, int]]
+    degraded_usd9: np.ndarray | None
 
 
 def empty_margins(count: int) -> Margins:
@@ -99,6 +105,7 @@ def account_sums(
     nlv = base + out[:, 1] // USD9_PER_USD6 - uncounted_gains_usd6(legs, entry_usd6, tables, p)
     short = ratio_up_usd9(out[:, 3], p.short_option_minimum_e6)
     charge = ratio_up_usd9(out[:, 2], p.gross_notional_charge_e6) + concentration_usd9(legs, tables, p)
+    degraded = None
     if tables.degraded_usd9 is not None:
         degraded, size = _degraded_charge(legs, tables.degraded_usd9)
         charge, magnitude = charge + degraded, magnitude + size
@@ -106,7 +113,7 @@ def account_sums(
     exact = {a: _wide_sums(legs, a, int(base[a]), int(entry_usd6[a]), tables, p) for a in np.flatnonzero(wide).tolist()}
     for a, values in exact.items():
         nlv[a], equity[a], short[a], charge[a] = map(saturated, values)
-    return Sums(nlv, equity, short, charge, wide, exact)
+    return Sums(nlv, equity, short, charge, wide, exact, degraded if tables.spares_degraded else None)
 
 
 def _wide_sums(
@@ -137,7 +144,7 @@ def _wide_sums(
 
 
 def degraded_charge_of(legs: Legs, account: int, tables: Tables) -> int:
-    """What options with a degraded surface add for one account of any size, nano-USD."""
+    """What degraded oracles add for one account of any size, nano-USD."""
     if tables.degraded_usd9 is None:
         return 0
     leg = slice(int(legs.account_ptr[account]), int(legs.account_ptr[account + 1]))
@@ -187,12 +194,24 @@ def compute(
         )  # fmt: skip
 
     deque(spread(run, _chunks(accounts)), maxlen=0)
+    if sums.degraded_usd9 is not None:
+        _spare(accounts, sums, into)
     slow = accounts[(status[accounts] != FAST) | sums.wide[accounts]]
     for account in slow.tolist():
         if status[account] == INVALID:
             raise Fault(f"account {account} holds an instrument that cannot be priced")
         _compute_wide(legs, account, sums, tables, p, into)
         into.keyframe_block[account] = block
+
+
+def _spare(accounts: np.ndarray, sums: Sums, into: Margins) -> None:
+    """Who of the given accounts is liquidatable by degraded oracles alone is in a margin call instead."""
+    flagged = accounts[into.state[accounts] == LIQUIDATABLE]
+    terms = (into.es_usd9, into.stress_usd9, sums.short_minimum_usd9)
+    risk_usd9 = np.max([term[flagged] for term in terms], axis=0)
+    without_usd9 = risk_usd9 + (sums.add_ons_usd9 - sums.degraded_usd9)[flagged]
+    spared = sums.nlv_usd6[flagged] >= -(-without_usd9 // USD9_PER_USD6)
+    into.state[flagged[spared]] = MARGIN_CALL
 
 
 def _chunks(accounts: np.ndarray) -> Iterator[np.ndarray]:
@@ -215,6 +234,8 @@ def _compute_wide(legs: Legs, account: int, sums: Sums, tables: Tables, p: RiskP
     into.binding[account] = found.index(risk)
     into.stress_row[account] = terms.stress_row
     maintenance = divide_up(risk + add_ons, USD9_PER_USD6)
+    spared_usd9 = degraded_charge_of(legs, account, tables) if tables.spares_degraded else 0
+    line = divide_up(risk + add_ons - spared_usd9, USD9_PER_USD6)
     initial = divide_up(divide_up(risk * p.initial_margin_multiplier_e6, ONE_E6) + add_ons, USD9_PER_USD6)
     into.nlv_usd6[account], into.equity_usd6[account] = saturated(nlv), saturated(equity)
     into.maintenance_margin_usd6[account], into.initial_margin_usd6[account] = map(saturated, (maintenance, initial))
@@ -228,14 +249,14 @@ def _compute_wide(legs: Legs, account: int, sums: Sums, tables: Tables, p: RiskP
     into.es_usd9[account] = into.stress_usd9[account] = VALUE_LIMIT  # no keyframe: the screen takes it first
     into.tail_threshold[account] = NO_TAIL_THRESHOLD
     into.wide[account] = True
-    into.state[account] = _state_of(nlv, equity, maintenance, initial)
+    into.state[account] = _state_of(nlv, equity, line, initial)
 
 
-def _state_of(nlv: int, equity: int, maintenance: int, initial: int) -> int:
-    """State of one account of any size."""
+def _state_of(nlv: int, equity: int, line: int, initial: int) -> int:
+    """State of one account of any size; `line`: MM without what degraded oracles add."""
     if equity < 0:
         return INSOLVENT
-    if nlv < maintenance:
+    if nlv < line:
         return LIQUIDATABLE
     return HEALTHY if nlv >= initial else MARGIN_CALL
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from kernels.layout import CALL, InstrumentTable, MarketTable
 from schemas.catalogue import Catalogue
-from schemas.log_records import Market
+from schemas.log_records import SPARES_DEGRADED, VERSION, Market
 from schemas.quantities import LOT_EXPONENT_MIN, MILLISECONDS_PER_YEAR, ONE_E6, ONE_E9, USD9_PER_USD
 
 EXPIRY_FIELDS = ("forward_usd9", "rate_e9", "a_e9", "b_e9", "rho_e9", "m_e9", "sigma_e9")
 COLLATERAL_FIELDS = ("collateral_usd9", "factor_cut_e6", "halted")
+UNDERLYING_FIELDS = (*COLLATERAL_FIELDS, "spot_degraded")
 
 JUMP_UNITS = np.array([ONE_E6, ONE_E9, ONE_E9], np.float64)
 LOT_SIZES = np.array([1.0 / 10**-e if e < 0 else float(10**e) for e in range(LOT_EXPONENT_MIN, 7)])
@@ -28,14 +29,18 @@ class RecordedMarket:
         self.expiries = np.zeros((0, len(EXPIRY_FIELDS)), np.int64)
         self.settled = np.zeros(0, np.bool_)
         self.degraded = np.zeros(0, np.bool_)  # surfaces held back: the slice is the last good one
+        self.spot_degraded = np.zeros(
+            0, np.bool_
+        )  # indexes whose reporters are no quorum: the price is the last good one
+        self.spares_degraded = True  # does the version of the record spare who is below MM by degraded oracles alone?
         self.collateral_usd9 = np.zeros(0, np.int64)  # what coins count at, at most; 0: their spot
         self.factor_cut_e6 = np.zeros(0, np.int64)  # of their collateral factors
         self.halted = np.zeros(0, np.bool_)  # coins that nothing new may lean on
 
     def copy(self) -> RecordedMarket:
         twin = RecordedMarket()
-        twin.time_ms = self.time_ms
-        for name in ("spot_usd9", "volatility_e9", "expiries", "settled", "degraded", *COLLATERAL_FIELDS):
+        twin.time_ms, twin.spares_degraded = self.time_ms, self.spares_degraded
+        for name in ("spot_usd9", "volatility_e9", "expiries", "settled", "degraded", *UNDERLYING_FIELDS):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -45,7 +50,7 @@ class RecordedMarket:
         if underlyings > len(self.spot_usd9):
             self.spot_usd9 = np.resize(np.append(self.spot_usd9, np.zeros(underlyings, np.int64)), underlyings)
             self.volatility_e9 = np.resize(np.append(self.volatility_e9, np.zeros(underlyings, np.int64)), underlyings)
-            for name in COLLATERAL_FIELDS:
+            for name in UNDERLYING_FIELDS:
                 known = getattr(self, name)
                 setattr(self, name, np.append(known, np.zeros(underlyings - len(known), known.dtype)))
         missing = expiries - len(self.expiries)
@@ -54,9 +59,10 @@ class RecordedMarket:
             self.settled = np.append(self.settled, np.zeros(missing, np.bool_))
             self.degraded = np.append(self.degraded, np.zeros(missing, np.bool_))
 
-    def record(self, market: Market, time_ms: int) -> None:
-        """Take the rows of a market tick or barrier."""
-        self.time_ms = time_ms
+    def record(self, market: Market, time_ms: int, version: int = VERSION) -> None:
+        """Take the rows of a market tick or barrier; `version`: the record's."""
+        self.time_ms, self.spares_degraded = time_ms, version >= SPARES_DEGRADED
+        self.spot_degraded[market.spots["underlying"]] = market.spots["held"] > 0
         self.spot_usd9[market.spots["underlying"]] = market.spots["spot_usd9"]
         self.volatility_e9[market.spots["underlying"]] = market.spots["volatility_e9"]
         for column, name in enumerate(EXPIRY_FIELDS):
@@ -75,11 +81,19 @@ class RecordedMarket:
             h.update(part.tobytes())
         if self.degraded.any():
             h.update(self.degraded.tobytes())
+        if self.spot_degraded.any():
+            h.update(self.spot_degraded.tobytes() + b"spots")
+        if not self.spares_degraded:
+            h.update(b"degraded oracles liquidate")
         if self.collateral_usd9.any() or self.factor_cut_e6.any():
             h.update(self.collateral_usd9.tobytes() + self.factor_cut_e6.tobytes())
         return h.digest()
 
     # -- tables
+
+    def guarded_usd9(self) -> np.ndarray:
+        """int64[U,2]: spot, and the price that a coin held counts at, at most (0: its spot)."""
+        return np.stack([self.spot_usd9, self.collateral_usd9], axis=1)
 
     def market_table(self, catalogue: Catalogue) -> MarketTable:
         """Floats for the kernels: one division each."""
@@ -126,7 +140,8 @@ class RecordedMarket:
             "expiries": self.expiries.tobytes(),
             "settled": self.settled.tobytes(),
             "degraded": self.degraded.tobytes(),
-            **{name: getattr(self, name).tobytes() for name in COLLATERAL_FIELDS},
+            "spares_degraded": self.spares_degraded,
+            **{name: getattr(self, name).tobytes() for name in UNDERLYING_FIELDS},
         }
 
     @classmethod
@@ -138,7 +153,8 @@ class RecordedMarket:
         market.expiries = np.frombuffer(plain["expiries"], np.int64).reshape(-1, len(EXPIRY_FIELDS)).copy()
         market.settled = np.frombuffer(plain["settled"], np.bool_).copy()
         market.degraded = np.frombuffer(plain.get("degraded", bytes(len(market.settled))), np.bool_).copy()
-        for name, dtype in zip(COLLATERAL_FIELDS, (np.int64, np.int64, np.bool_), strict=True):
+        market.spares_degraded = plain.get("spares_degraded", False)
+        for name, dtype in zip(UNDERLYING_FIELDS, (np.int64, np.int64, np.bool_, np.bool_), strict=True):
             nothing = bytes(len(market.spot_usd9) * np.dtype(dtype).itemsize)  # written before there were any
             setattr(market, name, np.frombuffer(plain.get(name, nothing), dtype).copy())
         return market

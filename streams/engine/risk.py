@@ -21,7 +21,7 @@ from schemas.risk_parameters import RiskParameters, parameters_digest, parameter
 from schemas.topics import ACCOUNT_LOG
 from streams.engine.book import Book
 from streams.engine.held import Held
-from streams.engine.lines import Lines
+from streams.engine.lines import Lines, guard_changes_usd9
 from streams.engine.margin import Margins, Spread, account_sums, compute, empty_margins, serially
 from streams.engine.market import RecordedMarket
 from streams.engine.open_orders import OpenOrders
@@ -129,7 +129,7 @@ class Risk:
         elif header.kind == records.BIDS:
             self.bids += header.entries  # enforcement's
         elif header.kind == records.MARKET:
-            self.market.record(records.read_market(raw, header), header.time_ms)
+            self.market.record(records.read_market(raw, header), header.time_ms, header.version)
             yield self._warn(header, None)
         elif header.kind == records.BARRIER:
             yield from self._barrier(header, records.read_barrier(raw, header))
@@ -231,7 +231,14 @@ class Risk:
         return self.reporter.warnings(self, header, due) if due else []
 
     def _look(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.lines.look(rows, self.book, self.market, self.keyframe, self.parameters)
+        return self.lines.look(rows, self.book, self.market, self.keyframe, self.parameters, self.guard_usd9())
+
+    def guard_usd9(self) -> np.ndarray | None:
+        """What guards of collateral have changed since the last barrier, a lot (`guard_changes_usd9`)."""
+        tables = self._tables()
+        if tables is None:
+            return None
+        return guard_changes_usd9(tables, self.catalogue, self.market, self.keyframe, self.parameters)
 
     # -- barrier
 
@@ -241,7 +248,7 @@ class Risk:
             raise Fault(f"block {header.block}: {self.events} events came, the barrier says {expected}")
         if self.block >= 0 and header.block != self.block + 1:
             raise Fault(f"barrier of block {header.block} after block {self.block}")
-        self.market.record(barrier.market, header.time_ms)
+        self.market.record(barrier.market, header.time_ms, header.version)
         self.lines.fit_to(len(self.book.accounts))
         for settlement in barrier.settlements:
             rows = self.book.settle(int(settlement["expiry"]), int(settlement["price_usd9"]), self.catalogue)

@@ -102,7 +102,7 @@ def _small_columns(inputs: RowInputs) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """Stress P&L, columns, Greeks."""
     instruments, market = inputs.instruments, inputs.market
     greeks = np.ascontiguousarray(np.stack(instrument_greeks(instruments, market)[:GREEKS], axis=1))
-    return stress_of(instruments, market, inputs.shocks), _columns(inputs), greeks
+    return stress_of(instruments, market, inputs.shocks), columns_of(instruments, market, inputs.guarded_usd9), greeks
 
 
 def stress_of(instruments: InstrumentTable, market: MarketTable, shocks: StressShocks) -> np.ndarray:
@@ -118,10 +118,10 @@ def stress_of(instruments: InstrumentTable, market: MarketTable, shocks: StressS
     )
 
 
-def _columns(inputs: RowInputs) -> np.ndarray:
-    instruments, market = inputs.instruments, inputs.market
+def columns_of(instruments: InstrumentTable, market: MarketTable, guarded_usd9: np.ndarray) -> np.ndarray:
+    """Mark, mark after the collateral factor and the guard, and notional of one lot of every row, int64[3,I]."""
     mark_usd9, haircut_usd9 = marks(instruments, market)
-    _guard(haircut_usd9, instruments, inputs.guarded_usd9)
+    _guard(haircut_usd9, instruments, guarded_usd9)
     price = market.spot[instruments.underlying].copy()
     dated = instruments.expiry >= 0
     price[dated] = market.forward[instruments.expiry[dated]]

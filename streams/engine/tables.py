@@ -18,9 +18,17 @@ from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6
 from schemas.risk_parameters import COLLATERAL, RiskParameters, StressRow, parameters_digest
 from streams.engine.market import RecordedMarket
-from streams.engine.table_rows import RowInputs, Rows, rows_after, rows_of, rows_of_instruments, rows_that_hold
+from streams.engine.table_rows import (
+    RowInputs,
+    Rows,
+    columns_of,
+    rows_after,
+    rows_of,
+    rows_of_instruments,
+    rows_that_hold,
+)
 
-VEGA = 2
+DELTA, VEGA = 0, 2
 
 ScenarioLookup = Callable[[str], ScenarioSet]
 
@@ -30,7 +38,8 @@ class Tables:
     """Per-lot tables of one market; I instruments, R stress rows. `columns_usd9` int64[3,I]: mark, mark after the
     collateral factor, notional (0 for collateral coins). `greeks_usd9` int64[I,4]: delta, gamma, vega, theta.
     `concentration_rule` int32[I]: place of an instrument's rule in the parameters, -1 for none.
-    `degraded_usd9` int64[I]: add-on of a lot, long or short, while its surface is degraded; None while none is.
+    `degraded_usd9` int64[I]: add-on of a lot, long or short, while its surface or index is degraded; None: none is.
+    `spares_degraded`: that add-on liquidates nobody.
     `inputs`: of the rows, by which later tables find those that they may take over; None: they take none.
     `reused`: rows that were taken over themselves.
     """
@@ -47,6 +56,7 @@ class Tables:
     option_expiry: np.ndarray
     concentration_rule: np.ndarray
     degraded_usd9: np.ndarray | None = None
+    spares_degraded: bool = True
     inputs: RowInputs | None = None
     reused: int = 0
 
@@ -108,11 +118,8 @@ def build_tables(
     instruments = _with_governed_factors(market.instrument_table(catalogue), catalogue, parameters, market)
     if chosen is not None:
         instruments = rows_of_instruments(instruments, chosen)
-    shocks, guarded = (
-        stress_shocks_of(parameters, catalogue),
-        np.stack([market.spot_usd9, market.collateral_usd9], axis=1),
-    )
-    inputs = RowInputs(instruments, market.market_table(catalogue), scenarios, shocks, guarded)
+    shocks = stress_shocks_of(parameters, catalogue)
+    inputs = RowInputs(instruments, market.market_table(catalogue), scenarios, shocks, market.guarded_usd9())
     rows, reused = _rows(inputs, before)
     option_expiry = np.where(instruments.kind >= CALL, instruments.expiry, -1).astype(np.int32)
     return Tables(
@@ -127,7 +134,8 @@ def build_tables(
         rows.greeks_usd9,
         option_expiry,
         rule_of_instrument(catalogue, instruments, parameters),
-        degraded_add_ons(option_expiry, market.degraded, rows.greeks_usd9[:, VEGA], parameters),
+        degraded_add_ons(instruments, market, rows.greeks_usd9, parameters),
+        market.spares_degraded,
         inputs,
         reused,
     )
@@ -140,6 +148,15 @@ def _rows(inputs: RowInputs, before: Tables | None) -> tuple[Rows, int]:
     held = rows_that_hold(before.inputs, inputs)
     rows = Rows(before.pnl, before.stress, before.columns_usd9, before.greeks_usd9)
     return rows_after(before.inputs, rows, inputs, held), int(held.sum())
+
+
+def haircut_usd9(
+    catalogue: Catalogue, market: RecordedMarket, parameters: RiskParameters, chosen: np.ndarray
+) -> np.ndarray:
+    """int64[n]: what one lot of the chosen instruments (int64[n]) counts for in NLV where it is held."""
+    instruments = _with_governed_factors(market.instrument_table(catalogue), catalogue, parameters, market)
+    some = rows_of_instruments(instruments, chosen)
+    return columns_of(some, market.market_table(catalogue), market.guarded_usd9())[1]
 
 
 def _with_governed_factors(
@@ -166,13 +183,19 @@ def rule_of_instrument(catalogue: Catalogue, instruments: InstrumentTable, param
 
 
 def degraded_add_ons(
-    option_expiry: np.ndarray, degraded: np.ndarray, vega_usd9: np.ndarray, p: RiskParameters
+    instruments: InstrumentTable, market: RecordedMarket, greeks_usd9: np.ndarray, p: RiskParameters
 ) -> np.ndarray | None:
-    """int64[I], rounded up: the governed volatility on the vega of one lot of an option with a degraded surface."""
-    is_degraded = (option_expiry >= 0) & degraded[option_expiry] if degraded.any() else np.zeros(0, np.bool_)
-    if not is_degraded.any():
-        return None
-    return np.where(is_degraded, ratio_up_usd9(np.abs(vega_usd9), p.degraded_volatility_e6), 0)
+    """int64[I] of one lot, rounded up: the governed volatility on the vega of options with a degraded surface, and the
+    governed move on the delta of what is priced by a degraded index. greeks_usd9 int64[I,4]."""
+    found = np.zeros(len(instruments.kind), np.int64)
+    if market.degraded.any():
+        is_held = (instruments.kind >= CALL) & market.degraded[instruments.expiry]
+        found += np.where(is_held, ratio_up_usd9(np.abs(greeks_usd9[:, VEGA]), p.degraded_volatility_e6), 0)
+    if market.spot_degraded.any() and p.spot_reporters:
+        is_held = market.spot_degraded[instruments.underlying]
+        delta_usd9 = np.abs(greeks_usd9[:, DELTA])
+        found += np.where(is_held, ratio_up_usd9(delta_usd9, p.spot_reporters.degraded_move_e6), 0)
+    return found if found.any() else None
 
 
 def ratio_up_usd9(values_usd9: np.ndarray, ratio_e6: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The market as the ticks tell it, left of the log: latest index, carry, surface and quotes, all integers.
 
-`absorb` is a pure function of ticks in their order. Fitting quotes to SVI slices, and combining what several reporters
-say, is not bit-reproducible across machines, so `fitted` is called only for proposals; what was recorded is put back by
-`record`.
+`absorb` is a pure function of ticks in their order, the price that governed reporters of an index make together
+included. Fitting quotes to SVI slices, and combining what several reporters say of volatility, is not bit-reproducible
+across machines, so `fitted` is called only for proposals; what was recorded is put back by `record`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from schemas.catalogue import Catalogue, Expiry, Instrument
 from schemas.log_records import CONSENSUS_ROW, EXPIRY_ROW, SETTLEMENT_ROW, SPOT_ROW, Market
 from schemas.quantities import MILLISECONDS_PER_YEAR, ONE_E9, PRICE_MAX_USD9, divide_half_even
 from schemas.refusals import Refusal
-from schemas.risk_parameters import RiskParameters
+from schemas.risk_parameters import Reporter, RiskParameters
 from streams.engine.collateral_guard import Guards
 from streams.engine.reporters import Reports, Scene, ToldForward, ToldQuote, ToldSlice, agree, is_quorum
 from streams.engine.settlement import Window
+from streams.engine.spot_reports import SpotReports, ToldSpot
 
 OPTION_KINDS = ("call", "put")
 TENOR_MAX_MS = 10 * MILLISECONDS_PER_YEAR
@@ -47,7 +48,9 @@ class TickState:
         self.frozen_usd9: dict[int, int] = {}  # expiry -> last index at or before its expiry, once a later one came
         self.windows: dict[int, Window] = {}  # expiry -> what its settlement window has counted so far
         self.settled: set[int] = set()
+        self.spoken: set[int] = set()  # underlyings whose reporters spoke since the last record
         self.reports = Reports()
+        self.spot_reports = SpotReports()
         self.guards = Guards()
 
     def copy(self) -> TickState:
@@ -63,8 +66,9 @@ class TickState:
     def absorb(self, tick: dict, catalogue: Catalogue, p: RiskParameters) -> Refusal | None:
         """Take one tick (plain dict, validated) that comes next in order (time, source, id)."""
         kind = tick["type"]
-        if kind != "spot" and p.surface_reporters and all(r.source != tick["source"] for r in p.surface_reporters):
-            detail = f"{tick['source']} is none of the {len(p.surface_reporters)} governed reporters"
+        governed = reporters_of(kind, p)
+        if governed and all(reporter.source != tick["source"] for reporter in governed):
+            detail = f"{tick['source']} is none of the {len(governed)} governed reporters"
             return Refusal(refusals.UNKNOWN_REPORTER, detail, "source")
         if kind == "quote":
             return self._quote(tick, catalogue, bool(p.surface_reporters))
@@ -99,10 +103,23 @@ class TickState:
         return None
 
     def _spot(self, tick: dict, underlying: int, catalogue: Catalogue, p: RiskParameters) -> None:
-        key = (tick["time_ms"], tick["source"], tick["id"])
-        if key <= self.spot_key.get(underlying, (-1, "", "")):
-            return  # an older price that came late says nothing new
-        before_usd9, time_ms = self.spot_usd9.get(underlying, 0), tick["time_ms"]
+        key, known = (tick["time_ms"], tick["source"], tick["id"]), self.spot_key.get(underlying, (-1, "", ""))
+        if not p.spot_reporters:
+            if key > known:  # an older price that came late says nothing new
+                self._set_spot(underlying, tick["price_usd9"], key, catalogue, p)
+            return
+        self.spot_reports.tell(underlying, key[1], ToldSpot(key[0], key[2], tick["price_usd9"]))
+        self.spoken.add(underlying)
+        time_ms, last_usd9 = max(key[0], known[0]), self.spot_usd9.get(underlying, 0)
+        agreed_usd9 = self.spot_reports.price_usd9(underlying, time_ms, last_usd9, p.spot_reporters)
+        if agreed_usd9:
+            self._set_spot(underlying, agreed_usd9, (time_ms, *key[1:]), catalogue, p)
+
+    def _set_spot(
+        self, underlying: int, price_usd9: int, key: tuple[int, str, str], catalogue: Catalogue, p: RiskParameters
+    ) -> None:
+        """The index stands at this price from the time of `key` on."""
+        before_usd9, time_ms = self.spot_usd9.get(underlying, 0), key[0]
         if underlying in self.spot_usd9:
             self.guards.stood(underlying, before_usd9, (self.spot_key[underlying][0], time_ms), p)
             for index, expiry in enumerate(catalogue.expiries):
@@ -111,9 +128,8 @@ class TickState:
                 self._count(index, expiry, time_ms, p.settlement_window_ms)
                 if expiry.expiry_ms < time_ms:
                     self.frozen_usd9.setdefault(index, before_usd9)
-        is_stable = catalogue.underlyings[underlying].stable
-        self.guards.see(underlying, is_stable, (before_usd9, tick["price_usd9"]), time_ms, p)
-        self.spot_usd9[underlying] = tick["price_usd9"]
+        self.guards.see(underlying, price_usd9, self.spot_usd9, time_ms, catalogue, p)
+        self.spot_usd9[underlying] = price_usd9
         self.spot_key[underlying] = key
 
     def _count(self, index: int, expiry: Expiry, until_ms: int, window_ms: int) -> None:
@@ -180,10 +196,20 @@ class TickState:
         else:
             combined = np.zeros(0, CONSENSUS_ROW)
             self._fit_changed(catalogue, time_ms, p.surface_move_max_e6)
+        combined = np.concatenate([self._spots_combined(time_ms, p), combined])
         self.unfitted.clear()
         self.told.clear()
+        self.spoken.clear()
         self._restate_levels(catalogue, time_ms)
         return combined
+
+    def _spots_combined(self, time_ms: int, p: RiskParameters) -> np.ndarray:
+        """CONSENSUS_ROW[n] of the indexes whose reporters spoke."""
+        if not p.spot_reporters:
+            return np.zeros(0, CONSENSUS_ROW)
+        priced = ((u, self.spot_usd9.get(u, 0)) for u in sorted(self.spoken))
+        rows = [self.spot_reports.row(u, time_ms, price_usd9, p.spot_reporters) for u, price_usd9 in priced]
+        return np.array(rows, CONSENSUS_ROW)
 
     def _combine(self, catalogue: Catalogue, time_ms: int, p: RiskParameters) -> np.ndarray:
         """What the reporters say of the expiries that they spoke of again; those of which too few speak any more are
@@ -292,7 +318,8 @@ class TickState:
         """The whole market as recorded rows at `time_ms`."""
         spots = np.zeros(len(self.spot_usd9), SPOT_ROW)
         for row, underlying in enumerate(sorted(self.spot_usd9)):
-            spots[row] = (underlying, 0, self.spot_usd9[underlying], self.volatility_e9.get(underlying, 0))
+            held = int(self._is_degraded(underlying, time_ms, p))
+            spots[row] = (underlying, held, self.spot_usd9[underlying], self.volatility_e9.get(underlying, 0))
         listed = [
             e for e in range(len(catalogue.expiries)) if e not in self.settled and self.forward_usd9(e, catalogue)
         ]
@@ -303,6 +330,11 @@ class TickState:
             expiries[row] = (*head, self.rate_e9.get(expiry, 0), *surface)
         since_ms = {underlying: key[0] for underlying, key in self.spot_key.items()}
         return Market(spots, expiries, self.guards.rows(self.spot_usd9, since_ms, catalogue, time_ms, p))
+
+    def _is_degraded(self, underlying: int, time_ms: int, p: RiskParameters) -> bool:
+        if not p.spot_reporters:
+            return False
+        return self.spot_reports.is_degraded(underlying, time_ms, p.spot_reporters)
 
     def record(self, market: Market, time_ms: int, catalogue: Catalogue) -> None:
         """Take what was recorded for what cannot be recomputed to the bit: volatility levels, surfaces, and forwards
@@ -324,6 +356,7 @@ class TickState:
                 del self.held[expiry]
         self.unfitted.clear()
         self.told.clear()
+        self.spoken.clear()
 
     def settlements(self, catalogue: Catalogue, time_ms: int, window_ms: int) -> np.ndarray:
         """SETTLEMENT_ROW[n] of expiries that are over at `time_ms` (see streams/engine/settlement.py)."""
@@ -358,8 +391,9 @@ class TickState:
         return {
             name: sorted(value) if isinstance(value, set) else sorted(value.items())
             for name, value in vars(self).items()
-            if not isinstance(value, Reports | Guards)
+            if not isinstance(value, Reports | SpotReports | Guards)
         } | {
+            "spot_reports": self.spot_reports.to_plain(),
             "reports": self.reports.to_plain(),
             "guards": self.guards.to_plain(),
             "quotes": sorted((e, sorted(q.items())) for e, q in self.quotes.items()),
@@ -370,7 +404,7 @@ class TickState:
     def from_plain(cls, plain: dict) -> TickState:
         state = cls()
         for name, value in plain.items():
-            if name in ("quotes", "windows", "reports", "guards"):
+            if name in ("quotes", "windows", "reports", "spot_reports", "guards"):
                 continue
             if isinstance(getattr(state, name), set):
                 setattr(state, name, set(value))
@@ -380,7 +414,15 @@ class TickState:
         state.windows = {e: Window(int(price_ms), known_ms) for e, price_ms, known_ms in plain["windows"]}
         if "reports" in plain:  # a dump before there were any has none
             state.reports, state.guards = Reports.from_plain(plain["reports"]), Guards.from_plain(plain["guards"])
+        state.spot_reports = SpotReports.from_plain(plain.get("spot_reports", []))
         return state
+
+
+def reporters_of(kind: str, p: RiskParameters) -> tuple[Reporter, ...]:
+    """Who may send ticks of this kind; empty: anyone."""
+    if kind != "spot":
+        return p.surface_reporters
+    return p.spot_reporters.reporters if p.spot_reporters else ()
 
 
 def _tupled(value: object) -> object:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from oracles.forward import PARITY_SPREAD_MAX_BP, Forward, Side, parity_forward
+from oracles.forward import BASIS_POINT, PARITY_SPREAD_MAX_BP, Forward, Side, parity_forward
 from oracles.option_quotes import Quote
 from oracles.surface import Chain
 from schemas.quantities import ONE_E9
@@ -145,16 +145,19 @@ def _markets(rows: list[Row], time_ms: int, path: Path, *, inverse: bool) -> lis
 
 
 def chain_of(expiry_ms: int, rows: list[Row], *, inverse: bool) -> Chain:
-    """Quotes of one expiry at one forward: that of parity where its strikes agree, else the median the source tells.
+    """Quotes of one expiry at one forward: the median that the source tells, or that of parity. Forward 0 where there
+    is none: nothing is fitted then.
 
-    Rows of one snapshot are seconds apart, each with the index of its own moment; one forward from simultaneous pairs
-    puts them on one scale. Forward 0 where there is none: nothing is fitted then.
+    A basis point of the forward is up to 0.3 vol points on the last day. Rows of one snapshot may be seconds apart,
+    each with the index of its own moment, while pairs of one strike are not; but where the source tells all rows the
+    same, parity, which knows no more than the spreads of its strikes, only adds their noise. So whichever agrees better
+    with itself counts, and parity where it contradicts what is told.
     """
-    told = sorted(row.forward_usd for row in rows if row.forward_usd > 0)
-    median = float(told[(len(told) - 1) // 2]) if told else 0.0
+    told = sorted(float(row.forward_usd) for row in rows if row.forward_usd > 0)
+    median = told[(len(told) - 1) // 2] if told else 0.0
     sides = [Side(r.is_call, float(r.strike_usd), float(r.bid), float(r.ask)) for r in rows if r.strike_usd > 0]
     parity = parity_forward(sides, median or _crossing(sides), inverse=inverse) if sides else None
-    trusted = parity is not None and (parity.spread_bp <= PARITY_SPREAD_MAX_BP or not told)
+    trusted = parity is not None and (not told or _is_better(parity, told, median))
     forward = parity.price_usd if parity is not None and trusted else median
     scale = Decimal(str(forward)) if inverse else Decimal(1)
     quotes = [
@@ -162,6 +165,14 @@ def chain_of(expiry_ms: int, rows: list[Row], *, inverse: bool) -> Chain:
         for r in rows
     ]
     return Chain(expiry_ms, round(forward * ONE_E9), 0, quotes, _kept(parity, trusted))
+
+
+def _is_better(parity: Forward, told: list[float], told_usd: float) -> bool:
+    """Is the forward of parity to be taken instead of the median `told_usd` of those told (ascending)?"""
+    spread_bp = (told[3 * len(told) // 4] - told[len(told) // 4]) / told_usd / BASIS_POINT
+    apart_bp = abs(parity.price_usd / told_usd - 1.0) / BASIS_POINT
+    agrees = parity.spread_bp <= PARITY_SPREAD_MAX_BP
+    return agrees and (parity.spread_bp < spread_bp or apart_bp > PARITY_SPREAD_MAX_BP)
 
 
 def _kept(parity: Forward | None, trusted: bool) -> Forward | None:

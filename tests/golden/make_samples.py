@@ -1,7 +1,8 @@
 """Golden samples: one value of every message.
 
 `python tests/golden/make_samples.py` writes the files anew: only for a new version or type, never to pass a test.
-`earlier/` keeps samples of what was written before fields were added: they must stay readable.
+`earlier/` keeps samples of what was written before fields were added, `v1/` and `v2/` those of earlier versions: they
+must stay readable.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from schemas import log_records as r
 from schemas import refusals
 from schemas.codec import encode
 from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
-from schemas.risk_parameters import RiskParameters
+from schemas.risk_parameters import Depeg, DepegStep, PegTo, Reporter, RiskParameters, SpotReporters
 
 FOLDER = Path(__file__).parent
 HASH = "0x" + "5a" * 32
@@ -124,12 +125,18 @@ OUTPUTS: dict[str, Any] = {
         1, refusals.LATE_TICK, "time_ms", "tick is 2001 ms older than the last closed block", "oracle.ticks", 0, 42, 0,
         "e30="),
     "risk_parameters": RiskParameters(),
+    "risk_parameters_oracles": RiskParameters(
+        spot_reporters=SpotReporters(reporters=(Reporter(source="a"), Reporter(source="b", weight=2)), quorum=2),
+        depeg=Depeg(pegs=(
+            PegTo(underlying="stETH", to="ETH", steps=(DepegStep(below_usd6=970_000, factor_share_e6=1),)),))),
 }  # fmt: skip
 
 SPOTS = np.array([(0, 0, 40_000 * ONE, 600_000_000), (2, 0, ONE, 0)], r.SPOT_ROW)
 EXPIRIES = np.array([(1, 0, 40_100 * ONE, 30_000_000, -1, 2, -3, 4, 5)], r.EXPIRY_ROW)
 COINS = np.array([(0, 0, 39_990 * ONE, 0), (2, 1, 940_000_000, 500_000)], r.COLLATERAL_ROW)
 COMBINED = np.array([(1, 0, 7, 4, list(RAW_HASH[:16]))], r.CONSENSUS_ROW)
+HELD_SPOTS = np.array([(0, 1, 40_000 * ONE, 600_000_000)], r.SPOT_ROW)
+COMBINED_SPOT = np.array([(r.spot_place(0), 1, 0, 4, list(RAW_HASH[:16]))], r.CONSENSUS_ROW)
 SETTLEMENTS = np.array([(0, 0, 39_000 * ONE)], r.SETTLEMENT_ROW)
 ROWS = np.zeros(3, r.EVENT_ROW)
 for _row, _values in zip(ROWS, [(1, 0, 4, -3, 7, -5), (2, 1, -1, 0, 0, 9), (4, 0, 2, 8, 0, 0)], strict=True):
@@ -147,6 +154,9 @@ RECORDS: dict[str, bytes] = {
         r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES), SETTLEMENTS, True)),
     "market_guards": r.pack_market(
         r.pack_header(r.MARKET, 2, 17, T, RAW_HASH, entries=2), r.Market(SPOTS, EXPIRIES, COINS, COMBINED)),
+    "market_spot_held": r.pack_market(
+        r.pack_header(r.MARKET, 2, 17, T, RAW_HASH, entries=1),
+        r.Market(HELD_SPOTS, EXPIRIES[:0], COINS[:0], COMBINED_SPOT)),
     "barrier_guards": r.pack_barrier(
         r.pack_header(r.BARRIER, 3, 17, T, RAW_HASH, entries=4),
         r.Barrier(np.array([3, 0, 1, 0]), r.Market(SPOTS, EXPIRIES, COINS, COMBINED), SETTLEMENTS, True)),

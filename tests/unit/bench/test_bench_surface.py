@@ -8,7 +8,7 @@ from tests.bench import surface
 def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(surface.SNAPSHOTS, raising=False)
     rows = {row.name: row for row in surface.rows(small=True)}
-    assert len(rows) == 8
+    assert len(rows) == 14
     timed = rows.pop("SVI fit, free of butterfly arbitrage")
     assert timed.checksum
     for row in rows.values():

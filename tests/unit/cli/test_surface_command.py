@@ -55,7 +55,7 @@ def test_shipped_chain_is_free_of_arbitrage_and_near_its_market(shipped: Surface
         assert expiry.verdict is not None
         assert expiry.verdict.free
         assert expiry.quality.core_points < 1.0
-    assert sum(e.chain.parity is not None for e in shipped.expiries) >= 5  # the others' strikes disagree
+        assert expiry.chain.parity is None  # all rows of an expiry tell one forward: parity knows it no better
 
 
 def test_pictures_are_well_formed_and_hold_every_expiry(shipped: Surface) -> None:
@@ -86,6 +86,25 @@ def test_a_quotes_file_in_usd_with_its_forward_from_parity(tmp_path: Path) -> No
     found = of_file(quotes_file(tmp_path, *chain_rows()), "X")
     assert found.expiries[0].verdict is not None
     assert found.expiries[0].quality.inside_share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("told", "expected_usd"),
+    [
+        ([100.02] * 12, 100.02),  # parity is 100, no better known than its strikes' spreads
+        ([99.9, 100.1] * 6, 100.0),  # seconds apart: pairs of one strike are not
+        ([101.0] * 12, 100.0),  # what is told cannot be
+    ],
+)
+def test_the_forward_that_agrees_better_with_itself_counts(
+    tmp_path: Path, told: list[float], expected_usd: float
+) -> None:
+    rows = [f"{line},{usd}" for line, usd in zip(chain_rows(), told, strict=True)]
+    header = ",".join((*QUOTE_COLUMNS, "forward"))
+    (market,) = read_markets(quotes_file(tmp_path, *rows, header=header))
+    (chain,) = market.chains
+    assert chain.forward_usd9 == pytest.approx(expected_usd * 10**9, rel=1e-6)
+    assert (chain.parity is None) == (expected_usd == told[0])
 
 
 def test_bad_quotes_of_a_file_are_told_and_cost_nothing_else(tmp_path: Path) -> None:

@@ -7,19 +7,22 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from engine_worlds import cash, coins, instrument, spot, time_of, underlying
-from hypothesis import given
+from engine_worlds import cash, coins, fill, instrument, spot, time_of, underlying
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_risk import Story, margins_of
+from msgspec import structs
+from test_risk import Story, events_of, margins_of
 
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.risk_parameters import Depeg, DepegStep, RiskParameters
-from schemas.topics import MARKET_LOG
+from schemas.risk_parameters import Depeg, DepegStep, PegTo, RiskParameters
+from schemas.topics import ACCOUNT_LOG, MARGIN_WARNINGS, MARKET_LOG
 from streams.engine import gate as g
 from streams.engine.collateral_guard import BUCKETS, Average, Peg
 from streams.engine.market import RecordedMarket
+from streams.engine.risk import Risk
 from streams.engine.tick_state import TickState
+from streams.engine.warn import exact_now
 from streams.simulate.in_process import Pipeline
 
 USD = 10**9
@@ -197,6 +200,141 @@ def test_a_trade_that_reduces_risk_is_taken_past_the_halt() -> None:
     state = story.run().risks[0]
     assert g.gate(state, g.Order("a", "X-PERP", -50, 100 * USD)).allowed
     assert g.gate(state, g.Order("a", "X-PERP", 50, 100 * USD)).reason == "collateral_halted"
+
+
+# -- pegs to another underlying
+
+
+def staked(pegs: tuple[PegTo, ...], path: dict[int, dict[str, float]], **depeg: Any) -> list[tuple[int, bool]]:
+    """(cut of the factor, halted) of X's coin at every barrier, X pegged to ten Y; prices by block in `path`."""
+    governed = structs.replace(DEPEG, pegs=pegs, **depeg)
+    story = Story(1_000.0, [coins("k0", 0, "b", "X", 1_000), cash("cb", 0, "b", 10)], depeg=governed)
+    for n in range(1, 10):
+        told = path.get(n, {})
+        story.block(ticks=[spot(f"{of}{n}", of, time_of(n) - 500, usd) for of, usd in told.items()])
+    rows = [rows[rows["underlying"] == 0] for rows in collateral_of(story.run())]
+    return [(int(row[0]["factor_cut_e6"]), bool(row[0]["halted"])) if len(row) else (0, False) for row in rows]
+
+
+TEN_Y = PegTo(underlying="X", to="Y", worth_e6=10_000_000)
+
+
+def test_a_staked_coin_steps_down_by_its_price_in_what_it_is_pegged_to() -> None:
+    """Both fall by a half: nothing. Then X alone: a step a second; then Y after it: the peg holds again, and the way
+    back is slow."""
+    both = staked((TEN_Y,), {2: {"X": 50.0, "Y": 5.0}})
+    assert both == [(0, False)] * 10
+    alone = staked((TEN_Y,), {2: {"X": 48.0, "Y": 5.0}})
+    assert alone == [(0, False)] * 3 + [(200_000, False)] + [(500_000, True)] * 6
+    followed = staked((TEN_Y,), {2: {"X": 48.0, "Y": 5.0}, 3: {"Y": 4.8}})
+    assert followed == [(0, False)] * 3 + [(200_000, False)] * 7
+
+
+def test_the_peg_alone_may_move_and_a_moment_between_two_ticks_moves_nothing() -> None:
+    """A rise of Y takes X off its peg as well; a rise that X follows within `fall_after_ms` does not."""
+    assert staked((TEN_Y,), {2: {"Y": 10.2}})[-1] == (200_000, False)
+    assert staked((TEN_Y,), {2: {"Y": 12.0}, 3: {"X": 120.0}})[2:5] == [(0, False), (200_000, False), (200_000, False)]
+    late = structs.replace(TEN_Y)
+    assert staked((late,), {2: {"Y": 12.0}, 3: {"X": 120.0}}, fall_after_ms=1_001) == [(0, False)] * 10
+
+
+def test_a_peg_has_steps_of_its_own_where_it_names_them() -> None:
+    own = structs.replace(TEN_Y, steps=(DepegStep(below_usd6=500_000, factor_share_e6=0, halted=True),))
+    assert staked((own,), {2: {"X": 51.0}})[-1] == (0, False)
+    assert staked((own,), {2: {"X": 49.0}})[-1] == (1_000_000, True)
+    assert staked((own,), {2: {"X": 49.0}}, steps=())[-1] == (1_000_000, True)  # nobody else has any
+
+
+def test_without_a_price_of_its_peg_a_coin_stands_where_it_stood() -> None:
+    nowhere = structs.replace(TEN_Y, to="EUR")
+    assert staked((nowhere,), {2: {"X": 1.0}}) == [(0, False)] * 10
+
+
+def test_a_named_peg_replaces_the_dollar_of_a_stablecoin() -> None:
+    """S is a stablecoin of another currency: a tenth of Y."""
+    peg = PegTo(underlying="S", to="Y", worth_e6=100_000)
+    story = Story(1_000.0, [coins("k0", 0, "b", "S", 1_000)], depeg=structs.replace(DEPEG, pegs=(peg,)))
+    for n in range(1, 8):
+        prices = {"S": 0.8, "Y": 8.0} if n == 2 else {"Y": 8.4} if n == 4 else {}
+        story.block(ticks=[spot(f"{of}{n}", of, time_of(n) - 500, usd) for of, usd in prices.items()])
+    cuts = [int(rows[rows["underlying"] == 2][0]["factor_cut_e6"]) for rows in collateral_of(story.run())]
+    assert cuts == [0] * 5 + [200_000, 500_000, 500_000]
+
+
+def test_a_coin_is_not_its_own_peg() -> None:
+    with pytest.raises(ValueError, match="X is pegged to itself"):
+        PegTo(underlying="X", to="X")
+    with pytest.raises(ValueError, match="depeg: X is named twice"):
+        Depeg(pegs=(TEN_Y, TEN_Y))
+
+
+# -- between blocks
+
+
+def looked(prices: list[float], **parameters: Any) -> tuple[float, float, int]:
+    """(estimate, estimate by Greeks alone, exact NLV) of b, which has coins of X and S, at the last tick of a path of X
+    while S leaves its peg."""
+    held = [coins("k0", 0, "b", "X", 5_000), coins("k1", 0, "b", "S", 700), cash("cb", 0, "b", 10)]
+    story = Story(1_000.0, held, **parameters)
+    for n in range(1, 5):
+        story.block(ticks=[spot(f"x{n}", "X", time_of(n) - 900, 100 + n), spot(f"d{n}", "S", time_of(n) - 500, 0.996)])
+    path = [spot(f"y{n}", "X", time_of(4) + 150 * (n + 1), usd) for n, usd in enumerate(prices)]
+    depegged = [spot(f"e{n}", "S", time_of(4) + 150 * (n + 1), 0.96 - n / 100) for n in range(len(prices))]
+    story.block(ticks=[*path, *depegged])
+    run = story.run()
+    state = Risk(0, run.risks[0].cache)
+    for offset, raw in enumerate(run.logs[ACCOUNT_LOG, 0]):
+        header = records.read_header(raw)
+        if header.kind == records.BARRIER and header.block == 5:
+            break
+        list(state.steps(ACCOUNT_LOG, 0, offset, raw))
+    row = state.book.row_of["b"]
+    at = (row, state.book, state.market, state.keyframe)
+    estimate, by_greeks = state.lines.estimate(*at, state.guard_usd9()), state.lines.estimate(*at)
+    return estimate, by_greeks, int(exact_now(state, np.array([row])).nlv_usd6[0])
+
+
+GUARDS: dict[str, Any] = {
+    "collateral_average_window_ms": 600_000,
+    "depeg": structs.replace(DEPEG, fall_after_ms=100),
+    "market_tick_interval_ms": 100,
+}
+
+
+@given(st.lists(st.floats(1.0, 500.0), min_size=1, max_size=5))
+@settings(deadline=None, max_examples=25)
+def test_guards_are_in_the_estimate(prices: list[float]) -> None:
+    """A price that rises above its average, and a step from the peg, are in the estimate as they are at a barrier: it
+    is never above what a barrier would say, but for what rounding down takes of each coin."""
+    estimate, _, exact = looked(prices, **GUARDS)
+    assert exact - 1 <= estimate <= exact + 10
+
+
+def test_greeks_alone_would_have_been_far_above() -> None:
+    """The unsafe side: a price above its average, and a step down, would have been missed until the block."""
+    estimate, by_greeks, exact = looked([150.0, 300.0], **GUARDS)
+    assert by_greeks > 1.5 * exact
+    assert estimate == pytest.approx(exact, abs=10)
+
+
+def test_without_guards_the_estimate_of_coins_is_exact_too() -> None:
+    estimate, by_greeks, exact = looked([90.0, 140.0])
+    assert estimate == by_greeks == pytest.approx(exact, abs=10)
+
+
+def test_a_step_from_the_peg_between_blocks_is_warned_of_there_and_then() -> None:
+    """b leans on S with a position of X; the price of S stays, its factor falls: no Greek sees it."""
+
+    held = [coins("k0", 0, "b", "S", 18), fill("fb", 0, "b", "X-PERP", 200, 100)]
+    story = Story(1_000.0, held, depeg=structs.replace(DEPEG, fall_after_ms=700))
+    story.block(ticks=[spot("d1", "S", time_of(1) - 100, 0.965)])
+    story.block(ticks=[spot("x1", "X", time_of(1) + 500, 100.01), spot("x2", "X", time_of(1) + 650, 100.02)])
+    run = story.run()
+    before, after = (margins_of(run)[n, "b"] for n in (1, 2))
+    assert before["state"] == 0
+    assert after["nlv_usd6"] < 0.85 * before["nlv_usd6"]
+    found = [w for w in events_of(run, MARGIN_WARNINGS) if w["account"] == "b"]
+    assert [(w["block"], w["trigger"], w["time_ms"]) for w in found] == [(2, "tick", time_of(1) + 650)]
 
 
 # -- replayable

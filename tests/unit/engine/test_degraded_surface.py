@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from engine_worlds import EXPIRY_MS, fill, option_name, spot, surface, time_of
+from engine_worlds import EXPIRY_MS, cash, fill, option_name, spot, surface, time_of
 from test_risk import Story, margins_of
 
+from kernels import layout
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
+from schemas.decisions import STATES
 from schemas.quantities import divide_up
-from schemas.risk_parameters import RiskParameters
+from schemas.risk_parameters import Reporter, RiskParameters, SpotReporters
 from schemas.topics import MARKET_LOG
 from streams.engine.book import Legs
 from streams.engine.margin import _degraded_charge
@@ -104,12 +106,69 @@ def test_quotes_that_give_no_slice_degrade_an_expiry_that_has_one() -> None:
 
 
 def test_the_add_on_of_a_lot() -> None:
-    """Rounded up once a lot, so that sums of lots are exact."""
-    expiry, vega = np.array([-1, 0, 1, 1], np.int32), np.array([9, 9, 11, -11], np.int64)
-    found = degraded_add_ons(expiry, np.array([False, True]), vega, RiskParameters())
+    """Rounded up once a lot, so that sums of lots are exact; of a surface by the vega, of an index by the delta."""
+    kind = np.array([layout.PERPETUAL, layout.CALL, layout.CALL, layout.PUT, layout.SPOT], np.int8)
+    underlying, expiry = np.array([0, 1, 0, 0, 1], np.int32), np.array([-1, 0, 1, 1, -1], np.int32)
+    ones = np.ones(5)
+    instruments = layout.InstrumentTable(kind, underlying, expiry, ones, ones, ones, ones > 0)
+    greeks = np.array([[50, 0, 9, 0], [30, 0, 9, 0], [0, 0, 11, 0], [-8, 0, -11, 0], [9, 0, 0, 0]], np.int64)
+    market, governed = RecordedMarket(), SpotReporters(reporters=(Reporter(source="a"),), degraded_move_e6=100_000)
+    market.degraded, market.spot_degraded = np.array([False, True]), np.array([False, False])
+    found = degraded_add_ons(instruments, market, greeks, RiskParameters())
     assert found is not None
-    assert found.tolist() == [0, 0, divide_up(11, 10), divide_up(11, 10)]
-    assert degraded_add_ons(expiry, np.array([False, False]), vega, RiskParameters()) is None
+    assert found.tolist() == [0, 0, divide_up(11, 10), divide_up(11, 10), 0]
+    market.spot_degraded = np.array([False, True])
+    found = degraded_add_ons(instruments, market, greeks, RiskParameters(spot_reporters=governed))
+    assert found is not None
+    assert found.tolist() == [0, 3, divide_up(11, 10), divide_up(11, 10), 1]
+    market.degraded[:] = market.spot_degraded[:] = False
+    assert degraded_add_ons(instruments, market, greeks, RiskParameters(spot_reporters=governed)) is None
+
+
+# -- nobody is liquidated by it alone
+
+
+def degraded_call(cash_usd: float, version: int = records.VERSION, lots: int = 200) -> dict[int, dict[str, Any]]:
+    """Margins by block of an account with this cash and 2 units of a call, its surface degraded in block 3; `version`:
+    of every record."""
+    told = Story(
+        1_000.0, [cash("cb", 0, "b", cash_usd), fill("f1", 0, "b", CALL, lots, 4.0)], degraded_volatility_e6=10**6
+    )
+    for n, level in enumerate(LEVELS, start=1):
+        told.block(ticks=[spot(f"s{n}", "X", time_of(n) - 200, 100), surface(f"v{n}", time_of(n) - 100, level=level)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "VERSION", version)
+        run = told.run()
+    return {n: row for (n, account), row in margins_of(run).items() if account == "b"}
+
+
+def test_who_is_below_maintenance_by_a_degraded_surface_alone_is_called_not_liquidated() -> None:
+    """A microdollar below MM without the add-on it is liquidated; degraded or not."""
+    rich = degraded_call(1_000.0)[3]
+    add_on = rich["add_ons_usd6"] - degraded_call(1_000.0)[2]["add_ons_usd6"]
+    assert add_on > 10**6
+    line_usd = 1_000.0 - (rich["nlv_usd6"] - (rich["maintenance_margin_usd6"] - add_on)) / 10**6
+    for cash_usd, state in ((line_usd + 1e-5, "margin_call"), (line_usd - 1e-5, "liquidatable")):
+        found = degraded_call(cash_usd)[3]
+        assert found["nlv_usd6"] < found["maintenance_margin_usd6"] == rich["maintenance_margin_usd6"]
+        assert found["state"] == STATES.index(state)
+
+
+def test_records_of_an_older_version_keep_their_rule() -> None:
+    """A log from before replays as it was: then the add-on liquidated too."""
+    rich = degraded_call(1_000.0)[3]
+    cash_usd = 1_000.0 - (rich["nlv_usd6"] - rich["maintenance_margin_usd6"]) / 10**6 - 0.5
+    states = [degraded_call(cash_usd, version)[3]["state"] for version in (2, 3)]
+    assert states == [STATES.index("liquidatable"), STATES.index("margin_call")]
+
+
+def test_a_whale_is_spared_as_anyone() -> None:
+    """Sums beyond int64 take the other path of the decision."""
+    lots = 2**33
+    rich = degraded_call(10**9, lots=lots)[3]
+    assert rich["wide"]
+    cash_usd = 10**9 - (rich["nlv_usd6"] - rich["maintenance_margin_usd6"]) / 10**6 - 1
+    assert degraded_call(cash_usd, lots=lots)[3]["state"] == STATES.index("margin_call")
 
 
 def test_the_charge_is_exact_while_an_account_fits_though_all_together_do_not() -> None:

@@ -80,7 +80,7 @@ def test_a_degraded_surface_has_a_row_of_its_own() -> None:
     told = explain(
         account(catalogue, {CALL: -1_500, PUT: 500}), catalogue, dataclasses.replace(tables, degraded_usd9=degraded), p
     )
-    assert rows(told)["degraded volatility surface"] == -(-1_500 * 7_000_001 // 1_000)
+    assert rows(told)["degraded oracle"] == -(-1_500 * 7_000_001 // 1_000)
     assert sum(rows(told).values()) == told.assessment.margin.maintenance_margin_usd6
     plain = explain(account(catalogue, {CALL: -1_500, PUT: 500}), catalogue, tables, p)
     rise = told.assessment.margin.initial_margin_usd6 - plain.assessment.margin.initial_margin_usd6

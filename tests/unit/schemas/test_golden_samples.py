@@ -88,6 +88,13 @@ def test_guards_of_a_record(name: str) -> None:
     assert np.array_equal(guarded.expiries, plain.expiries)
 
 
+def test_a_spot_that_is_held_and_who_spoke_of_it() -> None:
+    market = r.read_market(*golden_record("market_spot_held"))
+    assert np.array_equal(market.spots, samples.HELD_SPOTS)
+    assert (market.spots["held"].tolist(), market.consensus["expiry"].tolist()) == ([1], [-1])
+    assert np.array_equal(market.consensus, samples.COMBINED_SPOT)
+
+
 def test_events_record() -> None:
     raw, header = golden_record("events")
     events = r.read_events(raw, header)
