@@ -26,7 +26,7 @@ from streams.runtime.notes import note
 
 KEEP = 2  # whole checkpoints of its own that a writer leaves in the log
 FORMAT = 1
-FIRST_WINDOW = 16  # offsets
+FIRST_WINDOW = 2  # offsets: of a small checkpoint all, of a large one the manifest
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 

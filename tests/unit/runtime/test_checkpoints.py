@@ -128,9 +128,9 @@ class Spans(MemoryLogs):
 @pytest.mark.parametrize(
     ("lost", "found", "spans"),
     [
-        ([], 60, [(34, 50), (25, 34)]),  # the window, then the chunks that were missing
-        ([27], 50, [(34, 50), (25, 34), (24, 25), (0, 24)]),
-        ([3, 27], None, [(34, 50), (25, 34), (24, 25), (0, 24)]),
+        ([], 60, [(48, 50), (25, 48)]),  # the manifest, then the chunks that were missing
+        ([27], 50, [(48, 50), (25, 48), (24, 25), (16, 24), (0, 16)]),
+        ([3, 27], None, [(48, 50), (25, 48), (24, 25), (16, 24), (0, 16)]),
     ],
 )
 async def test_of_a_large_checkpoint_nothing_is_read_that_lies_before_it(lost, found, spans):
