@@ -69,9 +69,10 @@ class GatewayRuntime(Runtime):
         self.positions_source = self._starting_positions
 
     async def _starting_positions(self, unit: int, logs: frozenset[LogPosition]) -> dict[LogPosition, int]:
+        bounds = await self.probe.bounds_of([(self.settings.topic(topic), partition) for topic, partition in logs])
         found = {}
         for topic, partition in logs:
-            first, end = await self.probe.bounds(self.settings.topic(topic), partition)
+            first, end = bounds[self.settings.topic(topic), partition]
             back = 1 if topic == topics.MARGIN_BATCHES else RING_EVENTS
             found[topic, partition] = max(first, end - back)
         return found

@@ -35,8 +35,7 @@ class RiskFactory:
 def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one risk worker until it is told to stop."""
     scenario_sets = ScenarioSets(config.settings())
-    scenario_sets.fetch()  # before the first block asks for one
-    scenario_sets.say_if_empty()
+    scenario_sets.fetch_ahead()  # while the worker joins its group
     cache = TableCache(scenario_sets, threading.Lock())
     app = make_app(
         "risk",

@@ -69,8 +69,11 @@ class ScenarioSets:
     def __init__(self, settings: RuntimeSettings, wait_s: float = WAIT_S) -> None:
         self.settings, self.wait_s = settings, wait_s
         self.known: dict[str, ScenarioSet] = {}
+        self._ahead: threading.Thread | None = None
 
     def __call__(self, digest: str) -> ScenarioSet:
+        if self._ahead is not None:
+            self._ahead.join()
         ends_s, topic = None, self.settings.topic(SCENARIO_SETS)
         while digest not in self.known:
             self.fetch()
@@ -89,6 +92,11 @@ class ScenarioSets:
         if not self.known:
             note("no_scenario_set", topic=self.settings.topic(SCENARIO_SETS), no_margins_until=HOW)
 
+    def fetch_ahead(self) -> None:
+        """Begin to fetch, and say so in the end if there is none. Lookups wait for it."""
+        self._ahead = threading.Thread(target=self._fetch_and_say, name="scenario-sets", daemon=True)
+        self._ahead.start()
+
     def fetch(self) -> None:
         """Take what is on the topic now; nothing while the broker or the topic is away (then a lookup says so)."""
         fetching = threading.Thread(target=self._fetch, name="scenario-sets")
@@ -99,3 +107,7 @@ class ScenarioSets:
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
             loading = load_scenario_sets(self.settings)
             self.known.update(asyncio.run(asyncio.wait_for(loading, FETCH_LIMIT_S)))
+
+    def _fetch_and_say(self) -> None:
+        self._fetch()
+        self.say_if_empty()

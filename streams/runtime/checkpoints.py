@@ -12,6 +12,7 @@ order tombstones, chunks, manifest; so the last record of the log tells how far 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import struct
 from collections.abc import Iterable
@@ -19,12 +20,13 @@ from typing import NamedTuple, Protocol
 
 import orjson
 
-from streams.runtime.log_reader import LogReader
+from streams.runtime.log_reader import LogReader, Span
 from streams.runtime.machine import LogPosition
 from streams.runtime.notes import note
 
 KEEP = 2  # whole checkpoints of its own that a writer leaves in the log
 FORMAT = 1
+FIRST_WINDOW = 2  # offsets: of a small checkpoint all, of a large one the manifest
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 
@@ -93,11 +95,14 @@ def decode_manifest(value: bytes) -> Manifest:
         raise ValueError(str(exception)) from exception
 
 
+def missing_chunks(manifest: Manifest, seen: dict[bytes, bytes | None]) -> list[int]:
+    return [number for number in range(manifest.chunks) if seen.get(manifest.key(str(number))) is None]
+
+
 def decode(manifest: Manifest, seen: dict[bytes, bytes | None]) -> Checkpoint:
     """Raises ValueError with the reason if a chunk is missing or the bytes are not those of the manifest."""
     pieces = [seen.get(manifest.key(str(number))) for number in range(manifest.chunks)]
-    missing = [number for number, piece in enumerate(pieces) if piece is None]
-    if missing:
+    if missing := missing_chunks(manifest, seen):
         raise ValueError(f"chunks {missing[:5]} of {manifest.chunks} are missing")
     raw = b"".join(piece for piece in pieces if piece is not None)
     if hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest() != manifest.digest:
@@ -108,8 +113,8 @@ def decode(manifest: Manifest, seen: dict[bytes, bytes | None]) -> Checkpoint:
     return Checkpoint(manifest.mark, positions, raw[_LENGTH.size + length :])
 
 
-def newest_whole(seen: dict[bytes, bytes | None]) -> tuple[Checkpoint | None, list[tuple[int, str]]]:
-    """The newest whole checkpoint among these records, and why newer ones were rejected: (progress, reason)."""
+def manifests_of(seen: dict[bytes, bytes | None]) -> tuple[list[Manifest], list[tuple[int, str]]]:
+    """The manifests among these records, newest first, and why others were rejected: (progress, reason)."""
     manifests: list[Manifest] = []
     rejected: list[tuple[int, str]] = []
     for key, value in seen.items():
@@ -118,7 +123,13 @@ def newest_whole(seen: dict[bytes, bytes | None]) -> tuple[Checkpoint | None, li
                 manifests.append(decode_manifest(value))
             except ValueError as exception:
                 rejected.append((progress_of_key(key), str(exception)))
-    for manifest in sorted(manifests, key=lambda one: one.progress, reverse=True):
+    return sorted(manifests, key=lambda one: one.progress, reverse=True), rejected
+
+
+def newest_whole(seen: dict[bytes, bytes | None]) -> tuple[Checkpoint | None, list[tuple[int, str]]]:
+    """The newest whole checkpoint among these records, and why newer ones were rejected: (progress, reason)."""
+    manifests, rejected = manifests_of(seen)
+    for manifest in manifests:
         try:
             found = decode(manifest, seen)
         except ValueError as exception:
@@ -128,9 +139,38 @@ def newest_whole(seen: dict[bytes, bytes | None]) -> tuple[Checkpoint | None, li
     return None, rejected
 
 
-def merge_older(older: Iterable[LiveRecord], seen: dict[bytes, bytes | None]) -> dict[bytes, bytes | None]:
-    """Records of a window before those already seen; per key the later record wins, as in compaction."""
-    return {record.key: record.value for record in older} | seen
+class Search:
+    """For the newest whole checkpoint of a log, backwards: first a window of offsets, then as many as the newest
+    manifest misses chunks, then windows that grow fourfold. `low`: everything from there to the end was read.
+    """
+
+    def __init__(self, begin: int, end: int, window: int) -> None:
+        self.begin, self.low = begin, end
+        self.seen: dict[bytes, bytes | None] = {}
+        self.found: Checkpoint | None = None
+        self.rejected: list[tuple[int, str]] = []
+        self._width = self._window = window  # offsets of the next span; of the last one that was no chunks' number
+        self._missing = 0  # chunks, when this was looked at last
+
+    def next_span(self) -> Span:
+        """Offsets to read next, those before what is seen."""
+        return max(self.begin, self.low - self._width), self.low
+
+    def look(self, older: Iterable[LiveRecord]) -> bool:
+        """Take the records of the span in; whether the search is over. Per key the later one wins, as in compaction."""
+        self.low = self.next_span()[0]
+        self.seen = {record.key: record.value for record in older} | self.seen
+        missing = self._chunks_missing()
+        if 0 < missing != self._missing and self.low > self.begin:
+            self._missing = self._width = missing
+            return False
+        self._width = self._window = 4 * self._window
+        self.found, self.rejected = newest_whole(self.seen)
+        return self.found is not None or self.low == self.begin
+
+    def _chunks_missing(self) -> int:
+        manifests, _ = manifests_of(self.seen)
+        return len(missing_chunks(manifests[0], self.seen)) if manifests else 0
 
 
 class CheckpointReader:
@@ -140,20 +180,23 @@ class CheckpointReader:
         self._reader = reader
         self._topic = topic
 
-    async def newest(self, unit: int, window: int = 16) -> Checkpoint | None:
-        """The newest whole checkpoint, found by reading backwards in windows (offsets) that grow fourfold."""
-        begin, end = await self._reader.bounds(self._topic, unit)
-        seen: dict[bytes, bytes | None] = {}
-        high, low = end, max(begin, end - window)
-        while True:
-            seen = merge_older(await self._reader.read(self._topic, unit, low, high), seen)
-            found, rejected = newest_whole(seen)
-            if found is not None or low == begin:
-                for progress, reason in rejected:
-                    note("checkpoint_rejected", unit=unit, progress=progress, reason=reason)
-                return found
-            window *= 4
-            high, low = low, max(begin, low - window)
+    async def newest(self, unit: int, window: int = FIRST_WINDOW) -> Checkpoint | None:
+        """The newest whole checkpoint of a unit, None where there is none."""
+        return (await self.newest_of([unit], window))[unit]
+
+    async def newest_of(self, units: Iterable[int], window: int = FIRST_WINDOW) -> dict[int, Checkpoint | None]:
+        """The same of several units, read side by side: all of them are in memory at once."""
+        bounds = await self._reader.bounds_of([(self._topic, unit) for unit in units])
+        searches = {log: Search(*span, window) for log, span in bounds.items()}
+        going = dict(searches)
+        while going:
+            read = await self._reader.read_spans({log: search.next_span() for log, search in going.items()})
+            over = await asyncio.gather(*(asyncio.to_thread(going[log].look, records) for log, records in read.items()))
+            going = {log: going[log] for log, is_over in zip(read, over, strict=True) if not is_over}
+        for (_, unit), search in searches.items():
+            for progress, reason in search.rejected:
+                note("checkpoint_rejected", unit=unit, progress=progress, reason=reason)
+        return {unit: search.found for (_, unit), search in searches.items()}
 
     async def reached(self, unit: int) -> int:
         """Progress of the log's last record, -1 if unknown. Only keeps laggards silent: it may be wrong."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from streams.runtime.broker_access import connected
 from streams.runtime.settings import RuntimeSettings
+
+Log = tuple[str, int]  # full topic name, partition
+Span = tuple[int, int]  # offsets low <= offset < high
 
 
 class LogReader:
@@ -55,27 +58,46 @@ class LogReader:
         cluster = await self.consumer._client.fetch_all_metadata()
         return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in cluster.topics()}
 
-    async def ends(self, logs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    async def ends(self, logs: Iterable[Log]) -> dict[Log, int]:
         """The offset after the last readable record of each (topic, partition)."""
-        found = await self.consumer.end_offsets([TopicPartition(topic, partition) for topic, partition in logs])
+        asked = [TopicPartition(*log) for log in logs]
+        await self._know(asked)
+        found = await self.consumer.end_offsets(asked)
         return {(at.topic, at.partition): offset for at, offset in found.items()}
 
-    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+    async def bounds(self, topic: str, partition: int) -> Span:
         """First offset kept, and the offset after the last record."""
-        at = TopicPartition(topic, partition)
-        first = await self.consumer.beginning_offsets([at])
-        last = await self.consumer.end_offsets([at])
-        return first[at], last[at]
+        return (await self.bounds_of([(topic, partition)]))[topic, partition]
+
+    async def bounds_of(self, logs: Iterable[Log]) -> dict[Log, Span]:
+        """The bounds of each (topic, partition)."""
+        asked = [TopicPartition(*log) for log in logs]
+        await self._know(asked)
+        first, last = await asyncio.gather(self.consumer.beginning_offsets(asked), self.consumer.end_offsets(asked))
+        return {(at.topic, at.partition): (first[at], last[at]) for at in asked}
+
+    async def _know(self, logs: Collection[TopicPartition]) -> None:
+        """aiokafka finds out that it knows nothing of a topic by a failed question, and sleeps before the next one."""
+        client = self.consumer._client
+        unknown = {log.topic for log in logs} - client.cluster.topics()
+        await asyncio.gather(*(client.add_topic(topic) for topic in sorted(unknown)))
 
     async def read(self, topic: str, partition: int, low: int, high: int) -> list[ConsumerRecord]:
         """All records with low <= offset < high. Compaction and transactions may have left holes anywhere."""
+        return (await self.read_spans({(topic, partition): (low, high)}))[topic, partition]
+
+    async def read_spans(self, spans: Mapping[Log, Span]) -> dict[Log, list[ConsumerRecord]]:
+        """The same of several logs, fetched side by side."""
+        found: dict[Log, list[ConsumerRecord]] = {log: [] for log in spans}
         async with self._alone():
-            return [record async for record in self._scan(TopicPartition(topic, partition), low, high)]
+            async for record in self._scan(spans):
+                found[record.topic, record.partition].append(record)
+        return found
 
     async def first_between(self, topic: str, partition: int, low: int, high: int) -> int | None:
         """Offset of the first record with low <= offset < high, or None where there is only a hole."""
         async with self._alone():
-            async for record in self._scan(TopicPartition(topic, partition), low, high):
+            async for record in self._scan({(topic, partition): (low, high)}):
                 return record.offset
         return None
 
@@ -86,15 +108,21 @@ class LogReader:
             try:
                 yield
             finally:
-                self.consumer.assign([])
+                if self.consumer.assignment():
+                    self.consumer.assign([])
 
-    async def _scan(self, at: TopicPartition, low: int, high: int) -> AsyncIterator[ConsumerRecord]:
-        if high <= low:
-            return
-        self.consumer.assign([at])
-        self.consumer.seek(at, low)
-        while await self.consumer.position(at) < high:
-            for batch in (await self.consumer.getmany(at, timeout_ms=200)).values():
+    async def _scan(self, spans: Mapping[Log, Span]) -> AsyncIterator[ConsumerRecord]:
+        """Records of each log in their order, of several logs as they come."""
+        left = {TopicPartition(*log): span for log, span in spans.items() if span[0] < span[1]}
+        if left:
+            self.consumer.assign(list(left))
+        for at, (low, _) in left.items():
+            self.consumer.seek(at, low)
+        while left:
+            for at, batch in (await self.consumer.getmany(*left, timeout_ms=200)).items():
                 for record in batch:
-                    if low <= record.offset < high:
+                    if left[at][0] <= record.offset < left[at][1]:
                         yield record
+            for at in [at for at, (_, high) in left.items() if await self.consumer.position(at) >= high]:
+                self.consumer.pause(at)
+                del left[at]

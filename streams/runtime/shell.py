@@ -34,6 +34,7 @@ _NO_WAY_BACK = (
 # first_between(topic, partition, low, high): offset of the first record there, None for a hole; short topic names
 Saw = Callable[[Output, float], None]  # an output, and seconds since its record was taken up
 FirstBetween = Callable[[str, int, int, int], Awaitable["int | None"]]
+_RESTORED_TOGETHER = 4  # units whose checkpoints are in memory at once
 _SLICE_S = 0.05  # records applied in one go: whoever wants the unit (a restore, a question) waits no longer than that
 
 
@@ -329,23 +330,28 @@ class Shell:
             numbers = {self.factory.unit_of(*log) for log in logs}
             for number in set(self.units) - numbers:
                 await self._drop(number)
-            sources = {}
-            for number in sorted(numbers):
-                mine = frozenset(log for log in logs if self.factory.unit_of(*log) == number)
-                sources[number] = await self._restore_unit(number, mine)
+            sources = dict[int, str]()
+            ordered = sorted(numbers)
+            for place in range(0, len(ordered), _RESTORED_TOGETHER):
+                sources |= await self._restore_units(ordered[place : place + _RESTORED_TOGETHER], logs)
             offsets = {log: self.units[self.factory.unit_of(*log)].wanted(log) for log in logs}
             self.count["restores"] += 1
-            said = {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(offsets.items())}
-            note(
-                "restore", ms=round(1e3 * (time.monotonic() - started), 1), sources=sources, offsets=said, **self.count
-            )
+            named = {f"{topic}/{partition}": offset for (topic, partition), offset in sorted(offsets.items())}
+            took_ms = round(1e3 * (time.monotonic() - started), 1)
+            note("restore", ms=took_ms, sources=sources, offsets=named, **self.count)
             return offsets
 
-    async def _restore_unit(self, number: int, logs: frozenset[LogPosition]) -> str:
+    async def _restore_units(self, numbers: Sequence[int], logs: frozenset[LogPosition]) -> dict[int, str]:
+        """Side by side; where each came from."""
+        found = await self._loader.newest_of(numbers) if self._loader else dict.fromkeys(numbers)
+        of_unit = {n: frozenset(log for log in logs if self.factory.unit_of(*log) == n) for n in numbers}
+        sources = await asyncio.gather(*(self._restore_unit(n, of_unit[n], found[n]) for n in numbers))
+        return dict(zip(numbers, sources, strict=True))
+
+    async def _restore_unit(self, number: int, logs: frozenset[LogPosition], found: Checkpoint | None) -> str:
         held = self.units.get(number)
-        found = await self._loader.newest(number) if self._loader else None
         if held is None:
-            loaded = self._load(number, found) if found else None
+            loaded = await self._load(number, found) if found else None
             machine = loaded or self.factory.empty(number)
             cursor = await self._starting_cursor(number, machine, logs)
             held = self.units[number] = Unit(number, machine, cursor, self.settings.inbox_records)
@@ -359,7 +365,7 @@ class Shell:
                 held.cursor.update(await self._starting_cursor(number, held.machine, fresh))
             if found is None or not _is_ahead(found.positions, held.cursor):
                 return "memory"
-            loaded = self._load(number, found)
+            loaded = await self._load(number, found)
             if loaded is None:
                 return "memory"
             held.machine = loaded
@@ -368,10 +374,11 @@ class Shell:
             await self._send_all(held, held.machine.start())
             return "checkpoint"
 
-    def _load(self, number: int, found: Checkpoint) -> Machine | None:
+    async def _load(self, number: int, found: Checkpoint) -> Machine | None:
         """None for a checkpoint of an older release: the log is applied from its beginning, unless that is a state."""
+        loop = asyncio.get_running_loop()
         try:
-            machine = self.factory.load(number, found.state)
+            machine = await loop.run_in_executor(self._threads, self.factory.load, number, found.state)
         except OlderState as older:
             if self.settings.generation:
                 raise ShellFault(f"unit {number}: {older}; {_NO_WAY_BACK}") from older

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from streams.runtime.machine import Headers, LogPosition, Output
@@ -65,6 +65,12 @@ class MemoryLogs:
 
     async def read(self, topic: str, partition: int, low: int, high: int) -> list[Stored]:
         return [record for record in self.logs[topic, partition] if low <= record.offset < high]
+
+    async def bounds_of(self, logs: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+        return {log: await self.bounds(*log) for log in logs}
+
+    async def read_spans(self, spans: Mapping[tuple[str, int], tuple[int, int]]) -> dict[tuple[str, int], list[Stored]]:
+        return {log: await self.read(*log, *span) for log, span in spans.items()}
 
     def compact(self, topic: str, partition: int) -> None:
         """As Kafka does, tombstones too; the log's last record always stays."""

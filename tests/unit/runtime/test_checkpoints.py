@@ -105,6 +105,44 @@ async def test_the_backward_scan_finds_the_newest_before_and_after_compaction(wi
             assert await world.reader.newest(0, window) == checkpoint(progress)
 
 
+async def test_several_units_are_read_at_once_and_each_has_its_own():
+    world = World()
+    for unit, progress in ((0, 50), (2, 70)):
+        world.writer.begin(unit, checkpoint(progress), [])
+    await world.writer.drained()
+    assert await world.reader.newest_of([0, 1, 2]) == {0: checkpoint(50), 1: None, 2: checkpoint(70)}
+
+
+class Spans(MemoryLogs):
+    """Remembers what was read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_offsets: list[tuple[int, int]] = []
+
+    async def read(self, topic, partition, low, high):
+        self.read_offsets.append((low, high))
+        return await super().read(topic, partition, low, high)
+
+
+@pytest.mark.parametrize(
+    ("lost", "found", "spans"),
+    [
+        ([], 60, [(48, 50), (25, 48)]),  # the manifest, then the chunks that were missing
+        ([27], 50, [(48, 50), (25, 48), (24, 25), (16, 24), (0, 16)]),
+        ([3, 27], None, [(48, 50), (25, 48), (24, 25), (16, 24), (0, 16)]),
+    ],
+)
+async def test_of_a_large_checkpoint_nothing_is_read_that_lies_before_it(lost, found, spans):
+    logs = Spans()
+    for one in (checkpoint(50, 900), checkpoint(60, 900)):  # 24 chunks and a manifest each
+        for key, value in encode(one, 40)[1]:
+            await logs.send(TOPIC, value, key=key, partition=0)
+    logs.logs[TOPIC, 0] = [record for record in logs.logs[TOPIC, 0] if record.offset not in lost]
+    assert await CheckpointReader(logs, TOPIC).newest(0) == (checkpoint(found, 900) if found else None)
+    assert logs.read_offsets == spans
+
+
 async def test_a_writer_keeps_two_besides_the_one_just_written():
     world = World()
     await world.write(*(checkpoint(progress) for progress in range(10, 100, 10)))

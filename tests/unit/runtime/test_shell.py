@@ -62,6 +62,11 @@ async def applied(shell: Shell, count: int):
     await wait_until(lambda: shell.count["applied"] == count)
 
 
+async def waiters(lock: asyncio.Lock, count: int):
+    """Until so many wait for the lock."""
+    await wait_until(lambda: len(lock._waiters or ()) == count)
+
+
 async def test_records_are_applied_in_order_and_their_outputs_carry_the_owner():
     logs = MemoryLogs()
     shell = new_shell(logs)
@@ -119,10 +124,10 @@ async def test_the_rest_of_a_run_is_not_applied_after_a_restore(monkeypatch):
     await shell.restore([("numbers", 0)])
     async with shell.units[0].lock:
         await feed(shell, [0])  # with it the unit's task waits for the lock first, the restore after it
-        await asyncio.sleep(0)
+        await waiters(shell.units[0].lock, 1)
         restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
         await shell.feed("numbers", 0, [Fed(offset, b"1") for offset in (1, 2, 3)])
-        await asyncio.sleep(0)
+        await waiters(shell.units[0].lock, 2)
     assert await restoring == {("numbers", 0): 1}
     await wait_until(lambda: shell.units[0].inbox.empty())
     assert shell.position(("numbers", 0)) == 1
@@ -253,7 +258,7 @@ async def test_a_restore_waits_for_the_record_being_applied():
     await shell.feed("numbers", 0, [Fed(0, b"001")])
     await wait_until(entered.is_set)
     restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
-    await asyncio.sleep(0)
+    await waiters(shell.units[0].lock, 1)
     assert not restoring.done()
     go_on.set()
     assert await restoring == {("numbers", 0): 1}
@@ -267,7 +272,7 @@ async def test_records_read_before_a_restore_are_not_applied_after_it(deaths):
         feeding = asyncio.create_task(feed(shell, range(SETTINGS.inbox_records + 2)))
         await wait_until(shell.units[0].inbox.full)
         restoring = asyncio.create_task(shell.restore([("numbers", 0)]))
-        await asyncio.sleep(0)
+        await waiters(shell.units[0].lock, 2)  # the unit's task is the other one
     at = (await restoring)["numbers", 0]
     await feeding
     await feed(shell, range(at, 20), start=at)
@@ -451,9 +456,9 @@ async def test_a_stop_waits_for_the_restore_under_way():
 
     shell = new_shell(MemoryLogs(), checkpoint_topic=None, positions_source=database)
     restoring = asyncio.create_task(shell.restore([("numbers", 0), ("numbers", 1)]))
-    await wait_until(lambda: len(asked) == 1)
+    await wait_until(lambda: len(asked) == 2)
     stopping = asyncio.create_task(shell.stop())
-    await asyncio.sleep(0)
+    await waiters(shell._restoring, 1)
     assert not stopping.done()
     go_on.set()
     assert await restoring == {("numbers", 0): 0, ("numbers", 1): 0}
