@@ -131,10 +131,10 @@ def evaluate(by_asset: dict[str, list[Forecasts]], bars_a_day: int = 24) -> Eval
         for place, one in enumerate(next(iter(shared.values())))
     }
     lags = min(max(LAGS_MIN, 3 * first.horizon_bars), len(times) - 1)
-    least = HOURS_A_MONTH_MIN * bars_a_day * len(shared) // 24
+    least = month_least(bars_a_day, len(shared))
     summaries = []
     for place, model in enumerate(series):
-        ratios = _ratios([group[place] for group in shared.values()])
+        ratios = long_ratios([group[place] for group in shared.values()])
         against = {other: diebold_mariano(series[model], series[other], lags) for other in series if other != model}
         summaries.append(_summary(model, scores, ratios, least, against))
     return Evaluation(
@@ -146,6 +146,11 @@ def evaluate(by_asset: dict[str, list[Forecasts]], bars_a_day: int = 24) -> Eval
         scores=tuple(scores),
         summaries=tuple(summaries),
     )
+
+
+def month_least(bars_a_day: int, assets: int) -> int:
+    """How many observations of all assets make a month."""
+    return HOURS_A_MONTH_MIN * bars_a_day * assets // 24
 
 
 def score(forecasts: Forecasts, bars_a_day: int = 24) -> Score:
@@ -233,7 +238,7 @@ def tail_of(side: str, level: float, loss: FloatArray, var: FloatArray, es: Floa
     )
 
 
-class _Ratios(NamedTuple):
+class Ratios(NamedTuple):
     """Long losses of all assets in the order of time, over VaR and over ES at the highest level."""
 
     time_ms: Int64Array
@@ -241,16 +246,17 @@ class _Ratios(NamedTuple):
     to_es: FloatArray
 
 
-def _ratios(forecasts: list[Forecasts]) -> _Ratios:
+def long_ratios(forecasts: list[Forecasts]) -> Ratios:
+    """Of one model's forecasts of several assets."""
     parts = [side_of(one, LONG, int(np.argmax(one.levels))) for one in forecasts]
     time_ms = np.concatenate([one.time_ms for one in forecasts])
     order = np.argsort(time_ms, kind="stable")
     to_var = np.concatenate([loss / var for loss, var, _ in parts])
     to_es = np.concatenate([loss / es for loss, _, es in parts])
-    return _Ratios(time_ms[order], to_var[order], to_es[order])
+    return Ratios(time_ms[order], to_var[order], to_es[order])
 
 
-def _summary(model: str, scores: list[Score], ratios: _Ratios, least: int, against: dict[str, Comparison]) -> Summary:
+def _summary(model: str, scores: list[Score], ratios: Ratios, least: int, against: dict[str, Comparison]) -> Summary:
     own = [one for one in scores if one.model == model]
     long = [max((tail for tail in one.tails if tail.side == LONG), key=lambda tail: tail.level) for one in own]
     tests = [tail.kupiec_p > SIGNIFICANCE for one in own for tail in one.tails]
