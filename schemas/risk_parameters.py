@@ -161,6 +161,14 @@ class Crowding(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     factor_e6: Annotated[int, Meta(ge=0, le=5_000_000)]
 
 
+class VenueStress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stress of the venue with every scenario set and parameter document that takes effect: confidence of the fund's
+    size, and the fund that there is (0: cover 2 stands for it)."""
+
+    confidence_e6: Annotated[int, Meta(ge=500_000, lt=1_000_000)] = 999_000
+    fund_usd6: Annotated[int, Meta(ge=0, le=SIZE_MAX_USD6)] = 0
+
+
 REPORTERS_MAX = 64  # a bit each in the log
 
 
@@ -242,6 +250,8 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     collateral_average_window_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0
     """Collateral counts at no more than its average price over at least this long; 0: at its price."""
     depeg: Depeg = Depeg()
+    venue_stress: VenueStress | UnsetType = UNSET
+    """Left out: nothing is said of the venue as a whole. So documents from before it keep their digests."""
 
     def __post_init__(self) -> None:
         _refuse_twice("surface_reporters", [reporter.source for reporter in self.surface_reporters])

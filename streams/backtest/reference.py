@@ -74,7 +74,7 @@ def book_rows(backtest: Backtest) -> Iterator[Row]:
     if backtest.options is not None:
         own = backtest.options.summary(option_books.JOINT)
         good = 0.009 <= own.rate <= 0.0115 and own.z2 >= -0.1
-        found = f"{100 * own.rate:.2f} %, Z2 {own.z2:+.2f}"
+        found = f"{100 * own.rate:.2f} % (standard error {100 * own.rate_error:.2f} %), Z2 {own.z2:+.2f}"
         yield Row(f"{hours} h option books, VaR99 exceeded", "0.9-1.15 %, Z2 >= -0.1", found, good)
 
         yield from capital_rows(hours, backtest.capital)
