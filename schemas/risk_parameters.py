@@ -173,6 +173,14 @@ def _refuse_twice(field: str, names: list) -> None:
         raise ValueError(f"{field}: {next(name for name in names if names.count(name) > 1)} is named twice")
 
 
+class VenueStress(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stress of the venue with every scenario set and parameter document that takes effect: confidence of the fund's
+    size, and the fund that there is (0: cover 2 stands for it)."""
+
+    confidence_e6: Annotated[int, Meta(ge=500_000, lt=1_000_000)] = 999_000
+    fund_usd6: Annotated[int, Meta(ge=0, le=SIZE_MAX_USD6)] = 0
+
+
 REPORTERS_MAX = 64  # a bit each in the log
 
 
@@ -298,6 +306,9 @@ class RiskParameters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     depeg: Depeg = Depeg()
     spot_reporters: SpotReporters | UnsetType = UNSET
     """Left out: the newest index price counts, told by anyone."""
+
+    venue_stress: VenueStress | UnsetType = UNSET
+    """Left out: nothing is said of the venue as a whole. So documents from before it keep their digests."""
 
     def __post_init__(self) -> None:
         _refuse_twice("surface_reporters", [reporter.source for reporter in self.surface_reporters])

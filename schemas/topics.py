@@ -16,6 +16,8 @@ MARGIN_CALLS = "margin.calls"
 MARGIN_BATCHES = "margin.batches"
 BLOCKS_DONE = "blocks.done"
 LIQUIDATIONS = "liquidations"
+VENUE_PARTS = "venue.parts"
+VENUE_STRESS = "venue.stress"
 QUARANTINE = "quarantine"
 SCENARIO_SETS = "scenario.sets"
 CHECKPOINTS = "checkpoints"
@@ -26,8 +28,9 @@ GENESIS = "genesis"
 
 INPUTS = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, ACCOUNT_FILLS, AUCTION_BIDS)
 OF_BLOCKS = (ACCOUNT_FILLS, AUCTION_BIDS)  # whose events name their block, and count in it
-RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE)
-PUBLIC_OUTPUTS = (*RISK_OUTPUTS, LIQUIDATIONS)
+RISK_OUTPUTS = (MARGIN_WARNINGS, MARGIN_CALLS, MARGIN_BATCHES, BLOCKS_DONE, VENUE_PARTS)
+ENFORCEMENT_OUTPUTS = (LIQUIDATIONS, VENUE_STRESS)  # of one partition
+PUBLIC_OUTPUTS = (*RISK_OUTPUTS, *ENFORCEMENT_OUTPUTS)
 
 ALL_CHECKPOINTS = (CHECKPOINTS, CHECKPOINTS_SEQUENCER, CHECKPOINTS_ENFORCEMENT, CHECKPOINTS_MODEL)
 # Topics that begin anew with another number of partitions (infra/docs/partitions.md)
@@ -52,7 +55,7 @@ class TopicSpec(NamedTuple):
 def topic_specs(risk_partitions: int) -> list[TopicSpec]:
     """Every topic of an installation whose accounts are spread over `risk_partitions`."""
     inputs = (INSTRUMENTS, CHAIN_BLOCKS, ORACLE_TICKS, AUCTION_BIDS)
-    single = (MARKET_LOG, LIQUIDATIONS, QUARANTINE)
+    single = (MARKET_LOG, *ENFORCEMENT_OUTPUTS, QUARANTINE)
     spread = (ACCOUNT_LOG, *RISK_OUTPUTS)
     single_units = (CHECKPOINTS_SEQUENCER, CHECKPOINTS_ENFORCEMENT, CHECKPOINTS_MODEL, SCENARIO_SETS)
     compacted = {CHECKPOINTS: risk_partitions, **dict.fromkeys(single_units, 1)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from schemas import decisions, topics
+from schemas import decisions, topics, venue
 from schemas.events import INPUT_TYPES, RECORD_EVENTS_MAX
 from schemas.risk_parameters import RiskParameters
 from streams.gateway.hub import CHANNELS
@@ -24,6 +24,8 @@ OUTPUT_TYPES: dict[str, type] = {
     topics.MARGIN_WARNINGS: decisions.WarningRecord,
     topics.MARGIN_CALLS: decisions.CallRecord,
     topics.LIQUIDATIONS: decisions.LiquidationRecord,
+    topics.VENUE_PARTS: venue.VenuePart,
+    topics.VENUE_STRESS: venue.VenueStressRecord,
     topics.BLOCKS_DONE: decisions.BlockDone,
     topics.QUARANTINE: decisions.Quarantined,
 }

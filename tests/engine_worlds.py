@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import orjson
+from msgspec import UNSET, UnsetType
 
 from oracles.scenario_set import FactorVolatilities, ScenarioSet, default_correlation, draw_scenario_set
 from schemas import log_records as records
-from schemas.risk_parameters import Concentration, ConcentrationTier, RiskParameters, parameters_document
+from schemas.risk_parameters import Concentration, ConcentrationTier, RiskParameters, VenueStress, parameters_document
 from schemas.topics import ACCOUNT_FILLS, ACCOUNT_LOG, CHAIN_BLOCKS, INSTRUMENTS, MARKET_LOG, ORACLE_TICKS
 from streams.engine.sequence import Sequencer, partition_of
 from streams.simulate.in_process import INPUT_PARTITIONS, Pipeline
@@ -208,12 +209,20 @@ CONCENTRATION = tuple(
 )
 
 
-def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int = 0, whales: bool = False) -> Inputs:
-    """Seeded trades and prices, a crash at the end; an expiry, a listing, duplicates and bad input on the way."""
+def random_world(
+    seed: int, blocks: int = 6, declared: bool = True, first: int = 0, whales: bool = False,
+    venue: VenueStress | UnsetType = UNSET,
+) -> Inputs:  # fmt: skip
+    """Seeded trades and prices, a crash at the end; an expiry, a listing, duplicates and bad input on the way.
+
+    `venue`: as a governed group; another scenario set then takes effect before the last block."""
     rng = random.Random(seed)
     share_e6 = 700_000 if seed % 2 else 1_000_000
     large = CONCENTRATION if seed % 4 < 2 else ()
-    inputs, listed = Inputs(), listings(RiskParameters(unrealised_gain_share_e6=share_e6, concentration=large))
+    inputs, listed = (
+        Inputs(),
+        listings(RiskParameters(unrealised_gain_share_e6=share_e6, concentration=large, venue_stress=venue)),
+    )
     near = time_of(first + 3) - 200
     listed += [option(100, kind, near) for kind in ("call", "put")]
     inputs.add_listings(listed)
@@ -225,6 +234,10 @@ def random_world(seed: int, blocks: int = 6, declared: bool = True, first: int =
             inputs.add_listings([late])
             listed.append(late)
             names.append(late["instrument"])
+        if venue is not UNSET and number == first + blocks - 1:
+            other = event("scenario_set", "s-2", digest=scenario_set(2).digest)
+            inputs.add_listings([other])
+            listed.append(other)
         ticks = genesis_ticks(number) if number == first else []
         if number == first:
             ticks.append(surface(f"gn{number}", time_of(number) - 100, near, 0.01))

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from oracles.backtest.coverage import conditional_coverage, independence, kupiec, traffic_light, transitions
 from oracles.backtest.procyclicality import Month, Procyclicality, months, procyclicality
-from oracles.backtest.shortfall import Comparison, diebold_mariano, fissler_ziegel, z1, z2
+from oracles.backtest.shortfall import Comparison, diebold_mariano, fissler_ziegel, variance_of_mean, z1, z2
 from oracles.risk_model.forecasts import Forecasts
 
 FloatArray = npt.NDArray[np.float64]
@@ -66,12 +66,14 @@ class Summary(Struct, frozen=True):
 
     ``rate`` and ``z2`` are of the long side at the highest level, as are the measures of margins and the ``months``, in
     each of which all assets count together. ``against`` is by model: a negative statistic says that this one is better.
+    ``rate_error``: standard error of ``rate``, all books of one time taken as one observation.
     ``month_scale``: by how much VaR would have to be multiplied for no month to exceed it in more than 1.8 %.
     """
 
     model: str
     fissler_ziegel: float
     rate: float
+    rate_error: float
     z2: float
     kupiec_passed: int
     kupiec_tests: int
@@ -131,12 +133,12 @@ def evaluate(by_asset: dict[str, list[Forecasts]], bars_a_day: int = 24) -> Eval
         for place, one in enumerate(next(iter(shared.values())))
     }
     lags = min(max(LAGS_MIN, 3 * first.horizon_bars), len(times) - 1)
-    least = HOURS_A_MONTH_MIN * bars_a_day * len(shared) // 24
+    least = month_least(bars_a_day, len(shared))
     summaries = []
     for place, model in enumerate(series):
-        ratios = _ratios([group[place] for group in shared.values()])
+        ratios = long_ratios([group[place] for group in shared.values()])
         against = {other: diebold_mariano(series[model], series[other], lags) for other in series if other != model}
-        summaries.append(_summary(model, scores, ratios, least, against))
+        summaries.append(_summary(model, scores, ratios, least, against, lags))
     return Evaluation(
         horizon_bars=first.horizon_bars,
         levels=first.levels,
@@ -146,6 +148,11 @@ def evaluate(by_asset: dict[str, list[Forecasts]], bars_a_day: int = 24) -> Eval
         scores=tuple(scores),
         summaries=tuple(summaries),
     )
+
+
+def month_least(bars_a_day: int, assets: int) -> int:
+    """How many observations of all assets make a month."""
+    return HOURS_A_MONTH_MIN * bars_a_day * assets // 24
 
 
 def score(forecasts: Forecasts, bars_a_day: int = 24) -> Score:
@@ -233,7 +240,7 @@ def tail_of(side: str, level: float, loss: FloatArray, var: FloatArray, es: Floa
     )
 
 
-class _Ratios(NamedTuple):
+class Ratios(NamedTuple):
     """Long losses of all assets in the order of time, over VaR and over ES at the highest level."""
 
     time_ms: Int64Array
@@ -241,16 +248,19 @@ class _Ratios(NamedTuple):
     to_es: FloatArray
 
 
-def _ratios(forecasts: list[Forecasts]) -> _Ratios:
+def long_ratios(forecasts: list[Forecasts]) -> Ratios:
+    """Of one model's forecasts of several assets."""
     parts = [side_of(one, LONG, int(np.argmax(one.levels))) for one in forecasts]
     time_ms = np.concatenate([one.time_ms for one in forecasts])
     order = np.argsort(time_ms, kind="stable")
     to_var = np.concatenate([loss / var for loss, var, _ in parts])
     to_es = np.concatenate([loss / es for loss, _, es in parts])
-    return _Ratios(time_ms[order], to_var[order], to_es[order])
+    return Ratios(time_ms[order], to_var[order], to_es[order])
 
 
-def _summary(model: str, scores: list[Score], ratios: _Ratios, least: int, against: dict[str, Comparison]) -> Summary:
+def _summary(
+    model: str, scores: list[Score], ratios: Ratios, least: int, against: dict[str, Comparison], lags: int
+) -> Summary:
     own = [one for one in scores if one.model == model]
     long = [max((tail for tail in one.tails if tail.side == LONG), key=lambda tail: tail.level) for one in own]
     tests = [tail.kupiec_p > SIGNIFICANCE for one in own for tail in one.tails]
@@ -260,6 +270,7 @@ def _summary(model: str, scores: list[Score], ratios: _Ratios, least: int, again
         model=model,
         fissler_ziegel=_mean(one.fissler_ziegel for one in own),
         rate=_mean(tail.rate for tail in long),
+        rate_error=_rate_error(ratios, lags),
         z2=_mean(tail.z2 for tail in long),
         kupiec_passed=sum(tests),
         kupiec_tests=len(tests),
@@ -271,6 +282,12 @@ def _summary(model: str, scores: list[Score], ratios: _Ratios, least: int, again
         month_scale=scale_for_months(ratios.time_ms, ratios.to_var, least, MONTH_RATE_MAX),
         against=against,
     )
+
+
+def _rate_error(ratios: Ratios, lags: int) -> float:
+    _, place = np.unique(ratios.time_ms, return_inverse=True)
+    by_time = np.bincount(place, ratios.to_var > 1) / np.bincount(place)
+    return math.sqrt(max(variance_of_mean(by_time, min(lags, len(by_time) - 1)), 0.0))
 
 
 def scale_for_months(time_ms: Int64Array, ratio: FloatArray, least: int, rate_max: float) -> float:

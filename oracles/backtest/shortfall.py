@@ -59,13 +59,17 @@ def diebold_mariano(score: FloatArray, against: FloatArray, lags: int) -> Compar
     if score.shape != against.shape or len(score) <= lags:
         raise ValueError(f"scores of {score.shape} and {against.shape} with lags {lags}")
     difference = score - against
-    mean = float(difference.mean())
-    centred = difference - mean
-    variance = float(centred @ centred)
-    for lag in range(1, lags + 1):
-        variance += 2 * (1 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
-    variance /= len(difference) ** 2
+    mean, variance = float(difference.mean()), variance_of_mean(difference, lags)
     if variance <= 0:  # equal scores, or too few of them for their lags
         return Comparison(mean, 0.0, 1.0)
     statistic = mean / math.sqrt(variance)
     return Comparison(mean, statistic, math.erfc(abs(statistic) / math.sqrt(2)))
+
+
+def variance_of_mean(series: FloatArray, lags: int) -> float:
+    """Newey and West (1987), Bartlett weights: variance of the mean of a series that depends on its last ``lags``."""
+    centred = series - series.mean()
+    variance = float(centred @ centred)
+    for lag in range(1, lags + 1):
+        variance += 2 * (1 - lag / (lags + 1)) * float(centred[lag:] @ centred[:-lag])
+    return variance / len(series) ** 2

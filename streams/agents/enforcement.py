@@ -1,8 +1,11 @@
-"""Enforcement agent: margin.calls, blocks.done and market.log -> liquidations. One owner, one unit."""
+"""Enforcement agent: margin.calls, blocks.done, market.log and venue.parts -> liquidations and venue.stress.
+
+One owner, one unit.
+"""
 
 from __future__ import annotations
 
-from schemas.topics import BLOCKS_DONE, CHECKPOINTS_ENFORCEMENT, MARGIN_CALLS, MARKET_LOG
+from schemas.topics import BLOCKS_DONE, CHECKPOINTS_ENFORCEMENT, MARGIN_CALLS, MARKET_LOG, VENUE_PARTS
 from streams.engine.enforcement import Enforcement
 from streams.pipeline.config import PipelineConfig
 from streams.runtime.worker import make_app, run_worker
@@ -26,7 +29,7 @@ def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one enforcement worker until it is told to stop."""
     app = make_app(
         "enforcement",
-        [MARGIN_CALLS, BLOCKS_DONE, MARKET_LOG],
+        [MARGIN_CALLS, BLOCKS_DONE, MARKET_LOG, VENUE_PARTS],
         EnforcementFactory(config.partitions),
         config.settings(group, "enforcement"),
         name=name,

@@ -89,6 +89,19 @@ def _frtb(backtest: Backtest) -> Iterator[str]:
     yield f"FZ0 {own.fissler_ziegel:.4f}; Kupiec passed {own.kupiec_passed} of {own.kupiec_tests}. " + _compared(own)
 
 
+def perfect_text(backtest: Backtest) -> str:
+    """What the worst month would be if nothing but chance were in it."""
+    perfect = backtest.months.perfect
+    if perfect is None:
+        return "The sample has no whole month."
+    return (
+        f"A forecast that knows the law exactly, over as many months and assets: {100 * perfect.worst_median:.1f} % in "
+        f"its worst month ({100 * perfect.worst_low:.1f} to {100 * perfect.worst_high:.1f} % in nine samples of ten), "
+        f"{100 * (perfect.scale_median - 1):.0f} % more margin for 1.8 %; 10 % more is enough in "
+        f"{100 * perfect.reached:.0f} of 100 samples."
+    )
+
+
 def _compared(own: Summary) -> str:
     others = [name for name in ALTERNATIVES if name in own.against]
     if not others:
@@ -105,6 +118,7 @@ def _pfmi(backtest: Backtest) -> Iterator[str]:
     yield f"- Single-tailed coverage at 99 %: {100 * (1 - own.rate):.2f} % of long losses were below VaR."
     yield f"- Worst month: {worst.name} with {100 * worst.rate:.2f} % exceedances, worst loss {worst.worst:.1f} x ES."
     yield f"- No month above 1.8 % would have taken {100 * (own.month_scale - 1):.0f} % more margin at all times."
+    yield f"- {perfect_text(backtest)}"
     yield (
         f"- ES99: p99/p1 {own.p99_to_p1:.1f}, greatest rise {100 * own.rise_1_day:+.0f} % in a day, "
         f"{100 * own.rise_5_day:+.0f} % in five."

@@ -38,6 +38,7 @@ def _run(backtest: Backtest) -> dict[str, Any]:
         "spread_books": _books(backtest.spreads),
         "option_books": _books(backtest.options),
         "capital": [to_builtins(one) for one in backtest.capital],
+        "worst_months": to_builtins(backtest.months),
         "attributions": {name: found._asdict() for name, found in backtest.attributions.items()},
     }
 

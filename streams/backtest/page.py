@@ -9,7 +9,7 @@ import numpy as np
 
 from oracles.backtest.evaluation import LONG, Evaluation, side_of
 from oracles.risk_model.forecasts import Forecasts
-from streams.backtest.card import card
+from streams.backtest.card import card, perfect_text
 from streams.backtest.inputs import HOUR_MS
 from streams.backtest.plots import Line, month_bars, over_time, ranked
 from streams.backtest.reference import Row
@@ -94,6 +94,7 @@ def _horizon(backtest: Backtest) -> Iterator[str]:
         f"Months: share of long losses above VaR{_level(evaluation)}, {backtest.chosen}, all assets",
         [month.name for month in own.months], [month.rate for month in own.months], 1 - max(evaluation.levels),
     )  # fmt: skip
+    yield "<h3>Fewer exceedances for more margin</h3>" + _frontier(backtest)
     for group in backtest.forecasts.values():
         yield _margin_plot(backtest, group)
     yield "<h3>Coverage</h3>" + _tails(backtest)
@@ -117,6 +118,24 @@ def _verdict(backtest: Backtest) -> Iterator[str]:
         f"{worst.name} with {100 * worst.rate:.2f} % of losses above VaR; keeping every month at 1.8 % or less would "
         f"take {100 * (own.month_scale - 1):.0f} % more margin at all times.</p>"
     )
+
+
+def _frontier(backtest: Backtest) -> str:
+    level = _level(backtest.evaluation)
+    head = (
+        "margins times", f"above VaR{level}", "in its worst month", f"above ES{level}", "in its worst month",
+    )  # fmt: skip
+    cells = [
+        (
+            f"{step.multiplier_e6 / 1e6:.2f}", _percent(step.rate, 2), _percent(step.worst_month, 2),
+            _percent(step.shortfall_rate, 2), _percent(step.shortfall_worst_month, 2),
+        )
+        for step in backtest.months.steps
+    ]  # fmt: skip
+    note = (
+        "Share of long losses above the multiple of VaR and of ES; initial_margin_multiplier_e6 is such a multiplier."
+    )
+    return f'<p class="quiet">{escape(note)} {escape(perfect_text(backtest))}</p>' + _table(head, cells)
 
 
 def _level(evaluation: Evaluation) -> str:

@@ -58,6 +58,7 @@ def reference_rows(backtests: Sequence[Backtest]) -> list[Row]:
     evaluations = {one.horizon_ms // HOUR_MS: one.evaluation for one in backtests}
     rows = list(spot_rows(evaluations))
     for one in backtests:
+        rows.extend(month_rows(one))
         rows.extend(book_rows(one))
     return rows
 
@@ -73,7 +74,7 @@ def book_rows(backtest: Backtest) -> Iterator[Row]:
     if backtest.options is not None:
         own = backtest.options.summary(option_books.JOINT)
         good = 0.009 <= own.rate <= 0.0115 and own.z2 >= -0.1
-        found = f"{100 * own.rate:.2f} %, Z2 {own.z2:+.2f}"
+        found = f"{100 * own.rate:.2f} % (standard error {100 * own.rate_error:.2f} %), Z2 {own.z2:+.2f}"
         yield Row(f"{hours} h option books, VaR99 exceeded", "0.9-1.15 %, Z2 >= -0.1", found, good)
 
         yield from capital_rows(hours, backtest.capital)
@@ -112,6 +113,18 @@ def spot_rows(evaluations: dict[int, Evaluation]) -> Iterator[Row]:
         yield from ahead_rows(hours, evaluation)
     for hours, evaluation in evaluations.items():
         yield _month_row(hours, evaluation.summary(DEFAULT_MODEL))
+
+
+def month_rows(backtest: Backtest) -> Iterator[Row]:
+    """Is the worst month worse than that of a forecast without any error?"""
+    perfect = backtest.months.perfect
+    if perfect is not None:
+        worst = backtest.evaluation.summary(DEFAULT_MODEL).worst_month
+        wanted = f"<= {100 * perfect.worst_high:.1f} %, as of a forecast that knows the law in 95 of 100 samples"
+        reached = f"1.8 % for 10 % more margin: reached by it in {100 * perfect.reached:.0f} of 100"
+        found = f"{100 * worst.rate:.1f} % in {worst.name} (its median {100 * perfect.worst_median:.1f} %; {reached})"
+        name = f"{backtest.horizon_ms // HOUR_MS} h VaR99 worst month against chance"
+        yield Row(name, wanted, found, worst.rate <= perfect.worst_high)
 
 
 def _score_row(name: str, evaluation: Evaluation, model: str, limit: float) -> Row:

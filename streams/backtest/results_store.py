@@ -14,7 +14,7 @@ from streams.backtest.run import Backtest
 from streams.sink.store import DATABASE, Store
 
 MODELS_TABLE, TAILS_TABLE, CAPITAL_TABLE = "backtest_models", "backtest_tails", "backtest_capital"
-_NOT_STORED = ("months", "against")
+_NOT_STORED = ("months", "against", "rate_error")
 
 
 def write(store: Store, backtest: Backtest) -> bool:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import reduce
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
 from oracles.backtest import option_books, spreads
 from oracles.backtest.attribution import Attribution
 from oracles.backtest.capital import Capital, of_units
-from oracles.backtest.evaluation import LONG, SHORT, Evaluation, aligned, evaluate
+from oracles.backtest.evaluation import (
+    HOURS_A_MONTH_MIN,
+    LONG,
+    SHORT,
+    Evaluation,
+    aligned,
+    evaluate,
+    long_ratios,
+    month_least,
+)
 from oracles.backtest.stack import Stack, stack
-from oracles.risk_model.forecasts import DEFAULT_MODEL, MODELS, Forecasts
+from oracles.backtest.worst_months import WorstMonths, frontier, perfect_months
+from oracles.risk_model.forecasts import DEFAULT_MODEL, MODELS, Forecasts, realised_returns
+from oracles.risk_model.variance_model import variance_history
 from schemas.risk_parameters import RiskParameters
 from streams.backtest.inputs import DAY_MS, HOUR_MS, BacktestError, History, horizon_bars, walk_forward
 
 Listener = Callable[[str], None]
 TENTHS = 10
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Raised when a model or a measure changes: the same inputs are another run then."""
 OPTIONS_HORIZON_MIN_MS = 6 * HOUR_MS
 
@@ -26,7 +40,7 @@ OPTIONS_HORIZON_MIN_MS = 6 * HOUR_MS
 class Backtest(Struct, frozen=True):
     """One horizon. ``forecasts``: by asset, aligned, in the order of ``models``. ``spreads``, ``options``: books of
     several assets and of options where there was data for them, ``attributions`` of the P&L of the latter; ``capital``:
-    what other models and rules tie up at equal coverage.
+    what other models and rules tie up at equal coverage; ``months``: the worst ones of the chosen model.
     """
 
     run_id: str
@@ -40,6 +54,7 @@ class Backtest(Struct, frozen=True):
     options: Evaluation | None
     attributions: dict[str, Attribution]
     capital: tuple[Capital, ...]
+    months: WorstMonths
 
     @property
     def chosen(self) -> str:
@@ -97,9 +112,36 @@ def run(
             options=evaluate(option_run.forecasts, max(DAY_MS // horizon_ms, 1)) if option_run else None,
             attributions=option_run.attributions if option_run else {},
             capital=(*of_units(shared, models[shown]), *(option_run.capital if option_run else ())),
+            months=_worst_months(histories, [group[shown] for group in shared.values()], bars_a_day, evaluation),
         )
     except ValueError as error:
         raise BacktestError(str(error)) from error
+
+
+def _worst_months(
+    histories: Sequence[History], forecasts: list[Forecasts], bars_a_day: int, evaluation: Evaluation
+) -> WorstMonths:
+    """Of the model of ``forecasts``, one an asset; a perfect forecast is held to as many months, as long on average."""
+    one, count = forecasts[0], len(evaluation.summary(forecasts[0].model).months)
+    steps = frontier(long_ratios(forecasts), month_least(bars_a_day, len(forecasts)))
+    shocks = _shocks(histories)
+    if not count or not len(shocks):
+        return WorstMonths(None, steps)
+    bars = max(sum(evaluation.observations.values()) // (count * len(forecasts)), HOURS_A_MONTH_MIN * bars_a_day // 24)
+    return WorstMonths(perfect_months(shocks, one.horizon_bars, count, bars, 1 - max(one.levels)), steps)
+
+
+def _shocks(histories: Sequence[History]) -> npt.NDArray[np.float64]:
+    """float64[n,A]: log returns of one bar over their forecast deviations, on the bars that all assets have."""
+    times = reduce(np.intersect1d, [history.bars.time_ms for history in histories])
+    columns = []
+    for history in histories:
+        bars = history.bars
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.log1p(realised_returns(bars, 1)) / variance_history(bars, (1,)).stddev(1, stress=False)
+        columns.append(ratio[np.searchsorted(bars.time_ms, times)])
+    shocks = np.stack(columns, axis=1)
+    return np.ascontiguousarray(shocks[np.isfinite(shocks).all(axis=1)])
 
 
 def _has_options(horizon_ms: int, index: History | None) -> bool:

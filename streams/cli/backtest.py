@@ -150,7 +150,17 @@ def _show(console: Console, one: Backtest) -> None:
     for name, books in (("Spread books", one.spreads), ("Option books", one.options)):
         if books is not None:
             console.print(_table(f"{name}: {len(books.observations)}", books, ""))
+    _show_months(console, one)
     console.print(f"run {one.run_id}", style="dim")
+
+
+def _show_months(console: Console, one: Backtest) -> None:
+    """What fewer exceedances in the worst month cost."""
+    from streams.backtest.card import perfect_text
+
+    steps = ", ".join(f"x {step.multiplier_e6 / 1e6:g} {100 * step.worst_month:.1f} %" for step in one.months.steps)
+    console.print(f"Worst month of {one.chosen}, VaR times: {steps}")
+    console.print(perfect_text(one), style="dim")
 
 
 def _table(title: str, evaluation: Evaluation, chosen: str) -> Table:

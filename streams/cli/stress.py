@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,6 +39,9 @@ def stress(
     block: Annotated[
         int | None, typer.Option("--block", "-b", min=0, help="As of this block; else the newest.")
     ] = None,
+    from_store: Annotated[
+        bool, typer.Option("--from-store", help="What the pipeline itself said last, from its store.")
+    ] = False,
     data: DataOption = Path(".dpme"),
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line of stdout.")] = False,
@@ -51,9 +55,13 @@ def stress(
     Example: `dpme stress --fund 250000 --reverse`
     """
     from streams.cli.margin_input import scaled
-    from streams.cli.stress_tables import show_stress
     from streams.cli.stress_views import stress_view
 
+    if from_store:
+        if fund is not None or reverse or confidence != CONFIDENCE_E6 / 1e4:
+            raise CommandError("--from-store shows what was said: leave out --fund, --confidence and --reverse")
+        _show(_stored(data, config, block), as_json)
+        return
     confidence_e6 = _confidence_e6(confidence)
     fund_usd6 = scaled(fund, 6, "--fund") if fund is not None else None
     if fund_usd6 is not None and fund_usd6 < 0:
@@ -64,10 +72,31 @@ def stress(
         view = stress_view(
             machines, confidence_e6, fund_usd6, reverse, lambda done: progress.update(task, completed=done)
         )  # fmt: skip
+    _show(view, as_json)
+
+
+def _show(view: dict[str, Any], as_json: bool) -> None:
+    from streams.cli.stress_tables import show_stress
+
     if as_json:
         emit_json(view)
     else:
         show_stress(Console(highlight=False), view)
+
+
+def _stored(data: Path, config: Path | None, block: int | None) -> dict[str, Any]:
+    from streams.pipeline.config import ConfigError, read_config
+    from streams.sink.current_run import store_of
+    from streams.sink.errors import StoreError
+    from streams.sink.query_socket import QueryClient
+
+    try:
+        target = read_config(config, os.environ).store if config is not None else store_of(str(data))
+        with QueryClient(target) as client:
+            found: dict[str, Any] = client.ask("venue", block=block)
+            return found
+    except (ConfigError, StoreError, OSError) as error:
+        raise CommandError(f"--from-store: {error}") from error
 
 
 def _confidence_e6(percent: float) -> int:

@@ -17,14 +17,16 @@ from streams.engine.reverse_stress import Found, reverse_stress
 from streams.engine.tables import scenario_table_of
 from streams.engine.venue_stress import (
     EQUITY,
-    MARGIN,
+    VIEWS,
     Group,
     VenueTables,
     group_of,
     losses_of,
     priced,
+    rows_named,
+    uncovered,
     venue_tables,
-    view_of,
+    views_of,
 )
 
 
@@ -40,12 +42,8 @@ def stress_view(
     tables = venue_tables(first.tables, first.catalogue, first.parameters)
     groups = _groups(machines)
     weights = first.tables.scenarios.weights
-    known = fund_usd6
-    if known is None:
-        known = view_of(groups, tables, weights, first.parameters, EQUITY, confidence_e6, 0).cover_2.uncovered_usd6
-    views = [
-        view_of(groups, tables, weights, first.parameters, name, confidence_e6, known) for name in (EQUITY, MARGIN)
-    ]
+    found = {name: uncovered(groups, tables, name) for name in VIEWS}
+    views, known = views_of(found, weights, rows_named(first.parameters), confidence_e6, fund_usd6)
     view: dict[str, Any] = {
         "block": first.risk.block,
         "time_ms": first.risk.market.time_ms,

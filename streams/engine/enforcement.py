@@ -8,6 +8,8 @@ that went out already is retracted by id.
 
 The bids of a block come from market.log, in its order; blocks.done says how many there are, so that a step waits for
 them and for nothing else. They stand in the block's record (auctions, which judge them, are not built yet).
+
+Beside the steps, parts of the stress of the venue become one record once every partition that goes on has said its own.
 """
 
 from __future__ import annotations
@@ -22,10 +24,18 @@ from schemas.codec import decode_output, encode
 from schemas.decisions import INSOLVENT, LIQUIDATABLE, STATES
 from schemas.log_records import NewerEngine
 from schemas.risk_parameters import FINALITY_DEPTH_MAX
-from schemas.topics import BLOCKS_DONE, LIQUIDATIONS, MARGIN_CALLS, MARKET_LOG
+from schemas.topics import (
+    BLOCKS_DONE,
+    LIQUIDATIONS,
+    MARGIN_CALLS,
+    MARKET_LOG,
+    VENUE_PARTS,
+    VENUE_STRESS,
+)
 from streams.engine.decision_log import DecisionLog
 from streams.engine.output import Fault, Output, check_dump_version
 from streams.engine.reports import retraction_id
+from streams.engine.venue_parts import combined, read_part
 
 DUMP_VERSION = 2
 VERSION = 1  # of the outputs that it reads and writes
@@ -43,7 +53,7 @@ class Enforcement:
         self.partitions = partitions
         self.checkpoint_every = checkpoint_every
         self.read: dict[tuple[str, int], int] = {
-            (t, p): 0 for t in (MARGIN_CALLS, BLOCKS_DONE) for p in range(partitions)
+            (t, p): 0 for t in (MARGIN_CALLS, BLOCKS_DONE, VENUE_PARTS) for p in range(partitions)
         }
         self.taken: dict[tuple[str, int], int] = dict.fromkeys(self.read, 0)
         self.read[MARKET_LOG, 0] = 0
@@ -59,6 +69,8 @@ class Enforcement:
         self.calls_due: dict[Key, list[int]] = {}  # step -> per partition, events that blocks.done declares
         self.held: dict[int, list[dict]] = {}  # block -> flags that wait for confirmations
         self.emitted: dict[int, list[tuple[str, str]]] = {}  # block -> account and id of its liquidations
+        self.venue_parts: dict[Key, dict[int, bytes]] = {}  # step -> partition -> its part of the venue's stress
+        self.venue_seq = 0
         self.marked = -1  # block of the last checkpoint mark: after a rollback they come again
         self.record_seq = 0
         self.event_seq = 0
@@ -96,11 +108,13 @@ class Enforcement:
         if seq <= self.taken[topic, partition]:
             return
         self.taken[topic, partition] = seq
-        if topic == MARGIN_CALLS:
+        if topic == VENUE_PARTS:
+            self.venue_parts.setdefault((record.get("epoch", 0), record["block"]), {})[partition] = value or b""
+        elif topic == MARGIN_CALLS:
             self._take_calls(partition, record)
         else:
             self._take_done(partition, record)
-        yield self._act()
+        yield [*self._act(), *self._venue()]
 
     def _take_decision(self, raw: bytes, headers: dict[str, bytes]) -> None:
         header = self.decisions.take(raw, headers)
@@ -155,6 +169,20 @@ class Enforcement:
             if (halted is None and self.done[p] < key) or seen[p] != due[p]:
                 return False
         return True
+
+    def _venue(self) -> list[Output]:
+        """Records of the venue of which every part is there, in the order of the log."""
+        out = []
+        while self.venue_parts:
+            key = min(self.venue_parts)
+            parts = self.venue_parts[key]
+            if not all(p in parts or (h is not None and h <= key) for p, h in enumerate(self.halted)):
+                break
+            del self.venue_parts[key]
+            self.venue_seq += 1
+            said = combined([read_part(parts[p]) for p in sorted(parts)], self.venue_seq)
+            out.append(Output(VENUE_STRESS, 0, str(key[1]).encode(), encode(said)))
+        return out
 
     def _step(self, key: Key, done: dict) -> list[Output]:
         block, flags = done["block"], self.flags.pop(key, [])
@@ -265,7 +293,7 @@ class Enforcement:
         return state
 
 
-_BY_STEP = ("flags", "steps_due", "calls_seen", "calls_due", "bids", "bids_due")
+_BY_STEP = ("flags", "steps_due", "calls_seen", "calls_due", "bids", "bids_due", "venue_parts")
 _BY_BLOCK = ("held", "emitted")
 
 

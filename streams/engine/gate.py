@@ -34,7 +34,7 @@ from schemas.refusals import Refusal
 from streams.engine.account_events import event_rows
 from streams.engine.book import Book
 from streams.engine.margin import HEALTHY, Margins, account_sums, compute, empty_margins
-from streams.engine.open_orders import OpenOrder, worst_fill
+from streams.engine.open_orders import OpenOrder, worst_excess_usd6
 from streams.engine.reports import margin_of
 from streams.engine.tables import Tables, build_tables
 
@@ -110,8 +110,7 @@ def gate(state: Risk, request: Request) -> Answer:
     at_worst_usd6 = 0
     if orders:
         books = (before, after) if isinstance(request, Order) else (after,)
-        fills = [worst_fill(book, orders, exponents, tables, state.parameters) for book in books]
-        worst = min(fill.nlv_usd6 - fill.initial_margin_usd6 for fill in fills)
+        worst = min(worst_excess_usd6(book, orders, exponents, tables, state.parameters) for book in books)
         at_worst_usd6 = max(0, then.nlv_usd6 - then.initial_margin_usd6 - worst)
     return _judged(state, request, now, then, SetAside(at_worst_usd6, _halted_usd6(state, after, tables)))
 

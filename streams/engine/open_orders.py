@@ -3,11 +3,18 @@
 Orders count where new risk is judged (the gate: withdrawals and further orders), never in a margin: an order takes
 nothing until it is filled, and nobody is called or liquidated for one.
 
-**Bound.** Orders d_o may each be filled by any part f_o in [0, 1], in any combination. In scenario s the account then
-loses L_s(q) + sum f_o L_s(d_o) <= L_s(q) + sum max(0, L_s(d_o)), and expected shortfall is monotone, so that of the
-right side bounds them all; so does each stress row. The net short position of an expiry is largest with every sale and
-no purchase filled, gross sizes with everything. NLV falls by at most what each order pays above its mark. All rounded
-against the account. Fees are not known before a fill, and not in it.
+**Bound.** Orders d_o may each be filled by any part f_o in [0, 1], in any combination. NLV less IM at its worst:
+
+- Expected shortfall, stress, short-option minimum and add-ons are convex in the position, hence in f; NLV falls by at
+  most f_o of what an order pays above its mark. So NLV less IM is no lower than a concave function of f, whose minimum
+  over the box lies at a corner: some orders filled whole, the others not at all. Up to ORDERS_EXACT orders every corner
+  is margined exactly: orders that hedge each other or the account are seen as what they are.
+- With more orders, or sums beyond the fast range: in scenario s the account loses L_s(q) + sum f_o L_s(d_o) <= L_s(q) +
+  sum max(0, L_s(d_o)). Expected shortfall is monotone, so that of the right side, where every scenario has a worst set
+  of its own, bounds that of every set chosen beforehand; so does each stress row. The net short position of an expiry
+  is largest with every sale and no purchase filled, gross sizes with everything, and everything is paid for.
+
+All is rounded against the account. Fees are not known before a fill, and not in it.
 """
 
 from __future__ import annotations
@@ -23,11 +30,13 @@ from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD6, divide_up, notional_usd6
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Book, Legs
-from streams.engine.margin import Sums, account_sums
+from streams.engine.margin import Sums, account_sums, compute, empty_margins
 from streams.engine.tables import Tables
 
 SIDES = {records.BUY_ORDERS: 1, records.SELL_ORDERS: -1}
-FILL_ROUNDING_USD6 = 2  # what rounding a partial fill and the counted share of a gain may add
+ORDERS_EXACT = 10  # a margin for each set of them: a thousand
+CORNER_ROUNDING_USD6 = 1  # of terms between corners, nano-USD an expiry and leg
+FILL_ROUNDING_USD6 = 2  # of an order, what rounding a partial fill and the counted share of a gain may add
 
 Key = tuple[str, int, int]  # account, instrument, side
 
@@ -38,13 +47,6 @@ class OpenOrder(NamedTuple):
     instrument: int
     lots: int
     price_usd9: int
-
-
-class WorstFill(NamedTuple):
-    """IM is at most, and NLV at least, this, whichever orders are filled; micro-USD."""
-
-    initial_margin_usd6: int
-    nlv_usd6: int
 
 
 class OpenOrders:
@@ -113,22 +115,57 @@ def of_accounts(orders: OpenOrders, accounts: list[str]) -> OpenOrders:
     return found
 
 
-def worst_fill(
+def worst_excess_usd6(
     account: Book, orders: list[OpenOrder], lot_exponents: np.ndarray, tables: Tables, p: RiskParameters
-) -> WorstFill:
-    """The bound for an account (a book of one row) whose instruments, and those of the orders, are rows of `tables`;
-    `lot_exponents` int64[I].
+) -> int:
+    """NLV less IM is at least this, micro-USD, whichever of the orders are filled, for an account (a book of one row)
+    whose instruments, and those of the orders, are rows of `tables`; `lot_exponents` int64[I].
     """
     legs = account.legs()
-    entry = account.entry_by_account()
+    nlv_usd6, _, _, _ = _values(account_sums(legs, account.cash(), account.entry_by_account(), tables, p))
+    paid = [_paid_above_mark_usd6(order, int(lot_exponents[order.instrument]), tables) for order in orders]
+    nlv_usd6 -= FILL_ROUNDING_USD6 * len(orders)
+    if len(orders) <= ORDERS_EXACT:
+        needed = _needed_by_corner(legs, orders, paid, tables, p)
+        if needed is not None:
+            return nlv_usd6 - needed
+    return nlv_usd6 - sum(paid) - _initial_bound_usd6(account, orders, tables, p)
+
+
+def _needed_by_corner(
+    legs: Legs, orders: list[OpenOrder], paid: list[int], tables: Tables, p: RiskParameters
+) -> int | None:
+    """Most that IM and what is paid come to over all sets of orders filled whole; None where one of them is wide."""
+    count, instruments = 2 ** len(orders), len(tables.option_expiry)
+    filled = (np.arange(count)[:, None] >> np.arange(len(orders))) & 1
+    sizes = np.zeros((1 + len(orders), instruments), np.int64)
+    np.add.at(sizes[0], legs.leg_instrument, legs.leg_lots)
+    for place, order in enumerate(orders, 1):
+        sizes[place, order.instrument] = order.lots
+    lots = sizes[0] + filled @ sizes[1:]
+    pointer = np.arange(count + 1, dtype=np.int64) * instruments
+    corners = Legs(pointer, np.tile(np.arange(instruments, dtype=np.int32), count), lots.ravel())
+    nothing = np.zeros(count, np.int64)  # neither cash nor entries have a part in IM
+    sums = account_sums(corners, nothing, nothing, tables, p)
+    if sums.wide.any():
+        return None
+    margins = empty_margins(count)
+    compute(corners, np.arange(count), sums, tables, p, margins)
+    if margins.wide.any():
+        return None
+    costs = [sum(cost for cost, is_filled in zip(paid, row, strict=True) if is_filled) for row in filled.tolist()]
+    needed = max(map(sum, zip(costs, margins.initial_margin_usd6.tolist(), strict=True)))
+    return needed + CORNER_ROUNDING_USD6
+
+
+def _initial_bound_usd6(account: Book, orders: list[OpenOrder], tables: Tables, p: RiskParameters) -> int:
+    """IM at most, every term by its own worst fills."""
+    legs, cash, entry = account.legs(), account.cash(), account.entry_by_account()
     with_sales, with_all = (_with_orders(legs, [o for o in orders if o.lots < most]) for most in (0, np.inf))
-    nlv_usd6, _, _, _ = _values(account_sums(legs, account.cash(), entry, tables, p))
-    short_usd9 = _values(account_sums(with_sales, account.cash(), entry, tables, p))[2]
-    add_ons_usd9 = _values(account_sums(with_all, account.cash(), entry, tables, p))[3]
+    short_usd9 = _values(account_sums(with_sales, cash, entry, tables, p))[2]
+    add_ons_usd9 = _values(account_sums(with_all, cash, entry, tables, p))[3]
     risk = max(_shortfall_usd9(legs, orders, tables), _stress_usd9(legs, orders, tables), short_usd9)
-    initial = divide_up(divide_up(risk * p.initial_margin_multiplier_e6, ONE_E6) + add_ons_usd9, USD9_PER_USD6)
-    paid = sum(_paid_above_mark_usd6(order, int(lot_exponents[order.instrument]), tables) for order in orders)
-    return WorstFill(initial, nlv_usd6 - paid)
+    return divide_up(divide_up(risk * p.initial_margin_multiplier_e6, ONE_E6) + add_ons_usd9, USD9_PER_USD6)
 
 
 def _with_orders(legs: Legs, orders: list[OpenOrder]) -> Legs:
@@ -166,4 +203,4 @@ def _stress_usd9(legs: Legs, orders: list[OpenOrder], tables: Tables) -> int:
 
 def _paid_above_mark_usd6(order: OpenOrder, lot_exponent: int, tables: Tables) -> int:
     worth = order.lots * int(tables.columns_usd9[0, order.instrument]) // USD9_PER_USD6
-    return max(0, notional_usd6(order.lots, order.price_usd9, lot_exponent) - worth) + FILL_ROUNDING_USD6
+    return max(0, notional_usd6(order.lots, order.price_usd9, lot_exponent) - worth)

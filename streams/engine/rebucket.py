@@ -168,6 +168,7 @@ def _require_same(machines: Machines) -> None:
         or enforcement.steps_due
         or len(set(enforcement.done)) != 1
         or any(enforcement.halted)
+        or enforcement.venue_parts
     ):
         raise Fault("enforcement has not taken every block that is done")
 

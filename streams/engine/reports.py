@@ -24,13 +24,15 @@ from schemas.decisions import (
 )
 from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
 from schemas.quantities import USD9_PER_USD6, divide_half_even
-from schemas.topics import BLOCKS_DONE, MARGIN_BATCHES, MARGIN_CALLS, MARGIN_WARNINGS
+from schemas.risk_parameters import VenueStress
+from schemas.topics import BLOCKS_DONE, MARGIN_BATCHES, MARGIN_CALLS, MARGIN_WARNINGS, RISK_OUTPUTS, VENUE_PARTS
 from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK
 from streams.engine.lines import LINE_NAMES
 from streams.engine.margin import HEALTHY, LIQUIDATABLE, Margins, cure
 from streams.engine.output import Output
 from streams.engine.screen import KEEP_A_BOUND
 from streams.engine.tables import Tables
+from streams.engine.venue_parts import part_of
 from streams.engine.warn import WarningDue
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Reporter:
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
-        self.record_seq = {MARGIN_WARNINGS: 0, MARGIN_CALLS: 0, MARGIN_BATCHES: 0, BLOCKS_DONE: 0}
+        self.record_seq = dict.fromkeys(RISK_OUTPUTS, 0)
         self.event_seq = {MARGIN_WARNINGS: 0, MARGIN_CALLS: 0}
         self.block_calls = 0
         self.epoch = 0  # rollbacks so far
@@ -184,6 +186,14 @@ class Reporter:
         self.block_calls = 0
         return self._output(BLOCKS_DONE, header.block, encode(done))
 
+    def venue_part(self, state: Risk, header: records.Header, tables: Tables) -> list[Output]:
+        """The partition's share of the stress of the venue, where the parameters ask for it."""
+        asked = state.parameters.venue_stress
+        if not isinstance(asked, VenueStress):
+            return []
+        part = part_of(state, asked, tables, header, self._next(VENUE_PARTS))
+        return [self._output(VENUE_PARTS, header.block, encode(part))]
+
     def halted(self, block: int, reason: str) -> Output:
         """The partition stands still from here on, and why."""
         done = BlockDone(
@@ -226,7 +236,8 @@ class Reporter:
     @classmethod
     def from_plain(cls, plain: dict) -> Reporter:
         reporter = cls(plain["partition"])
-        reporter.record_seq, reporter.event_seq = plain["record_seq"], plain["event_seq"]
+        reporter.record_seq |= plain["record_seq"]  # a dump before venue.parts does not have it
+        reporter.event_seq = plain["event_seq"]
         reporter.block_calls, reporter.epoch = plain["block_calls"], plain["epoch"]
         return reporter
 

@@ -295,9 +295,12 @@ class Risk:
         compute(legs, rest, sums, tables, p, margins, header.block, spread=self.spread)
         late = np.flatnonzero(~first & (margins.state != old_state))
         out = self.reporter.calls(self, header, tables, late, old_state)
+        identity = self.keyframe_identity
         self._take_keyframe(tables, margins.state != old_state)
         out.append(self.reporter.batch(self, header))
         yield [*out, self.reporter.block_done(self, header, tables, int(first.sum()), plan.stages(margins))]
+        if identity != self.keyframe_identity:  # a scenario set or parameters took effect; nobody waits for this
+            yield self.reporter.venue_part(self, header, tables)
 
     def _keyframe_tables(self) -> Tables | None:
         """Tables of the last barrier, if its margins may bound the new ones: same scenarios, same parameters."""

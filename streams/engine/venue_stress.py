@@ -12,11 +12,10 @@ and expected shortfall of the venue's uncovered loss over the scenario set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from msgspec import Struct
 
 from kernels.expected_shortfall import INVALID
 from kernels.layout import WEIGHT_TOTAL, InstrumentTable, PnlTable, ScenarioTable, empty_pnl_table
@@ -25,12 +24,14 @@ from kernels.venue_losses import NOBODY, VenueLosses, as_pnl_table, joined, venu
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6
 from schemas.risk_parameters import RiskParameters
+from schemas.venue import Cover, StressedRow, VenueRow, View
 from streams.engine.book import Legs
 from streams.engine.margin import account_sums, compute, empty_margins
-from streams.engine.table_rows import stress_of
+from streams.engine.table_rows import rows_of_instruments, stress_of
 from streams.engine.tables import Tables, stress_shocks_of
 
 EQUITY, MARGIN = "equity", "margin"
+VIEWS = (EQUITY, MARGIN)
 RESOURCE_LIMIT = 2**61
 
 
@@ -47,37 +48,14 @@ class Group(NamedTuple):
         return self.equity_usd6 if view == EQUITY else self.margin_usd6
 
 
-class Cover(Struct, frozen=True):
-    """The scenario in which `accounts` (one or two) leave most uncovered. `scenario`: an index, or a stress row."""
+class Uncovered(NamedTuple):
+    """Losses of the whole venue beyond one kind of resources; accounts are places in `names`."""
 
-    uncovered_usd6: int
-    scenario: str
-    accounts: tuple[str, ...]
-
-
-class StressedRow(Struct, frozen=True):
-    """One stress row: what the venue leaves uncovered in it, at full size (a row's weight is for margins)."""
-
-    name: str
-    reason: str
-    uncovered_usd6: int
-    accounts: tuple[str, ...]
-
-
-class View(Struct, frozen=True):
-    """The venue under one view of the resources. The fund's sizes are by the scenario set, at the confidence asked for;
-    `uncovered_now_usd6` is lost already, before anything moves (insolvent accounts)."""
-
-    resources: str
+    scenarios: VenueLosses
+    stressed: VenueLosses
+    names: Sequence[str]
     resources_usd6: int
     uncovered_now_usd6: int
-    uncovered_mean_usd6: int
-    fund_quantile_usd6: int
-    fund_shortfall_usd6: int
-    cover_1: Cover
-    cover_2: Cover
-    exhausted_probability_e6: int
-    rows: tuple[StressedRow, ...]
 
 
 def group_of(legs: Legs, accounts: Sequence[str], cash_usd6: np.ndarray, entry_usd6: np.ndarray, tables: Tables,
@@ -102,11 +80,19 @@ class VenueTables(NamedTuple):
 
 
 def venue_tables(tables: Tables, catalogue: Catalogue, parameters: RiskParameters) -> VenueTables:
-    """Tables of the market with every collateral factor at 1: a factor is prudence, not a loss."""
+    """Tables of the market with every collateral factor at 1: a factor is prudence, not a loss.
+
+    Only coins with a factor differ from the margins' own rows."""
     instruments = tables.instruments._replace(factor=np.ones_like(tables.instruments.factor))
     shocks = stress_shocks_of(parameters, catalogue)
-    stress = stress_of(instruments, tables.market, shocks)
-    return VenueTables(instruments, priced(instruments, tables, tables.scenarios), as_pnl_table(stress))
+    changed = np.flatnonzero(tables.instruments.factor != 1.0)
+    some = rows_of_instruments(instruments, changed)
+    fresh, stress = priced(some, tables, tables.scenarios), tables.stress.copy()
+    pnl = PnlTable(*(column.copy() for column in tables.pnl))
+    for column, values in zip(pnl, fresh, strict=True):
+        column[changed] = values
+    stress[changed] = stress_of(some, tables.market, shocks)
+    return VenueTables(instruments, pnl, as_pnl_table(stress))
 
 
 def priced(instruments: InstrumentTable, tables: Tables, scenarios: ScenarioTable) -> PnlTable:
@@ -127,23 +113,28 @@ def losses_of(groups: Sequence[Group], pnl: PnlTable, resources: str) -> tuple[V
     return joined(parts, pnl.values.shape[1]), tuple(left_out)
 
 
-def view_of(
-    groups: Sequence[Group], tables: VenueTables, weights: np.ndarray, parameters: RiskParameters, resources: str,
-    confidence_e6: int, fund_usd6: int,
-) -> View:  # fmt: skip
-    """The venue under one view. Fund sizes are at `confidence_e6`; `fund_usd6` is the fund that there is."""
-    names = [name for group in groups for name in group.accounts]
-    own = np.concatenate([group.resources(resources) for group in groups])
+def uncovered(groups: Sequence[Group], tables: VenueTables, resources: str) -> Uncovered:
+    """Losses of all groups under one view of the resources."""
+    own = [int(value) for group in groups for value in group.resources(resources)]
     scenarios, _ = losses_of(groups, tables.pnl, resources)
     stressed, _ = losses_of(groups, tables.stress, resources)
+    names = [name for group in groups for name in group.accounts]
+    return Uncovered(scenarios, stressed, names, sum(own), sum(max(-value, 0) for value in own))
+
+
+def view_of(
+    found: Uncovered, weights: np.ndarray, rows: Sequence[VenueRow], resources: str, confidence_e6: int, fund_usd6: int
+) -> View:
+    """The venue under one view. Fund sizes are at `confidence_e6`; `fund_usd6` is the fund that there is."""
+    scenarios, stressed, names, own_usd6, now_usd6 = found
     quantile, shortfall = tail_of(scenarios.total_usd6, weights, confidence_e6)
-    labels = [f"scenario {s}" for s in range(len(weights))] + [row.name for row in parameters.stress_rows]
+    labels = [f"scenario {s}" for s in range(len(weights))] + [row.name for row in rows]
     exceeded = int(weights[scenarios.total_usd6 > fund_usd6].sum(dtype=np.int64))
     mean = sum(map(_product, scenarios.total_usd6.tolist(), weights.tolist())) // WEIGHT_TOTAL
     return View(
         resources,
-        sum(own.tolist()),
-        sum(np.maximum(-own, 0).tolist()),
+        own_usd6,
+        now_usd6,
         mean,
         quantile,
         shortfall,
@@ -152,9 +143,25 @@ def view_of(
         exceeded * ONE_E6 // WEIGHT_TOTAL,
         tuple(
             StressedRow(row.name, row.reason, int(stressed.total_usd6[r]), _named(stressed, r, names, 2))
-            for r, row in enumerate(parameters.stress_rows)
+            for r, row in enumerate(rows)
         ),
     )
+
+
+def views_of(
+    found: Mapping[str, Uncovered], weights: np.ndarray, rows: Sequence[VenueRow], confidence_e6: int,
+    fund_usd6: int | None,
+) -> tuple[tuple[View, ...], int]:  # fmt: skip
+    """Every view, and the fund: without one it is what cover 2 beyond equity asks for."""
+    if fund_usd6 is None:
+        fund_usd6 = view_of(found[EQUITY], weights, rows, EQUITY, confidence_e6, 0).cover_2.uncovered_usd6
+    views = (view_of(found[name], weights, rows, name, confidence_e6, fund_usd6) for name in found)
+    return tuple(views), fund_usd6
+
+
+def rows_named(parameters: RiskParameters) -> tuple[VenueRow, ...]:
+    """The stress rows of a document."""
+    return tuple(VenueRow(row.name, row.reason) for row in parameters.stress_rows)
 
 
 def _product(value: int, weight: int) -> int:

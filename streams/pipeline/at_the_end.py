@@ -25,6 +25,7 @@ from schemas.topics import (
     MARGIN_CALLS,
     MARKET_LOG,
     QUARANTINE,
+    VENUE_PARTS,
 )
 from streams.engine.enforcement import Enforcement
 from streams.engine.model_epochs import ModelEpochs
@@ -156,7 +157,7 @@ class EndOfLogs:
             for record in await self.tail(topic, partition, offset):
                 outputs += _applied(machine, topic, partition, record)
         for one in said:  # what the log has already is dropped by its number
-            if one.topic in (MARGIN_CALLS, BLOCKS_DONE):
+            if one.topic in (MARGIN_CALLS, BLOCKS_DONE, VENUE_PARTS):
                 for found_here in machine.steps(one.topic, one.partition, 0, one.value):
                     outputs += found_here
         await self._send([o for o in outputs if await self._is_new(o)])

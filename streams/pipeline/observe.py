@@ -19,12 +19,13 @@ from schemas.margin_batch import decode_batch
 from schemas.topics import (
     ACCOUNT_LOG,
     BLOCKS_DONE,
+    ENFORCEMENT_OUTPUTS,
     LIQUIDATIONS,
     MARGIN_BATCHES,
     MARGIN_CALLS,
     MARGIN_WARNINGS,
-    PUBLIC_OUTPUTS,
     QUARANTINE,
+    RISK_OUTPUTS,
 )
 from streams.engine.enforcement import FLAGGED, RETRACTION
 from streams.runtime.broker_access import connected
@@ -103,8 +104,8 @@ class Observer:
             await consumer.stop()
 
     def _logs(self) -> list[tuple[str, int]]:
-        spread = [(t, p) for t in (ACCOUNT_LOG, *PUBLIC_OUTPUTS) if t != LIQUIDATIONS for p in range(self.partitions)]
-        return [*spread, (LIQUIDATIONS, 0), (QUARANTINE, 0)]
+        spread = [(t, p) for t in (ACCOUNT_LOG, *RISK_OUTPUTS) for p in range(self.partitions)]
+        return [*spread, *((topic, 0) for topic in ENFORCEMENT_OUTPUTS), (QUARANTINE, 0)]
 
     # -- records
 
@@ -149,7 +150,7 @@ class Observer:
             self._take_batch(partition, value)
         elif topic == BLOCKS_DONE:
             self._take_done(partition, value, timestamp_ms)
-        else:
+        elif topic in EVENT_KINDS:
             if topic == MARGIN_CALLS:
                 self.last_call_ms[value["block"], partition] = timestamp_ms
             for event in value["events"]:

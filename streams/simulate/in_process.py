@@ -22,6 +22,7 @@ from schemas.topics import (
     MARGIN_CALLS,
     MARKET_LOG,
     ORACLE_TICKS,
+    VENUE_PARTS,
 )
 from streams.engine.enforcement import Enforcement
 from streams.engine.output import Output
@@ -96,7 +97,7 @@ class Pipeline:
             return (self.sequencer,)
         if topic == ACCOUNT_LOG:
             return (self.risks[partition],)
-        if topic in (MARGIN_CALLS, BLOCKS_DONE):
+        if topic in (MARGIN_CALLS, BLOCKS_DONE, VENUE_PARTS):
             return (self.enforcement,)
         return ()
 

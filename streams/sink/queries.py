@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import orjson
+
 from schemas.margin_batch import MONEY_COLUMNS
 from streams.sink.errors import QueryRefused, StoreEmpty
 from streams.sink.store import Store
@@ -26,6 +28,14 @@ _EVENTS = {
     "maintenance_margin_usd6, binding, stress",
     "liquidations": "block, seq, id, state, shortfall_usd6, nlv_usd6, maintenance_margin_usd6, positions",
 }
+_VENUE = (
+    "block", "time_ms", "partitions", "accounts", "scenarios", "scenario_digest", "parameter_version", "confidence_e6",
+    "fund_usd6",
+)  # fmt: skip
+_VIEW = (
+    "resources", "resources_usd6", "uncovered_now_usd6", "uncovered_mean_usd6", "fund_quantile_usd6",
+    "fund_shortfall_usd6", "exhausted_probability_e6",
+)  # fmt: skip
 # A later rollback to a block below retracts a row.
 _OF_CHAIN = (  # of the chain as it is now; {database}: where the tables are
     "NOT arrayExists(mark -> mark.1 = log_partition AND mark.2 > epoch AND mark.3 < block, "
@@ -71,6 +81,40 @@ def account(store: Store, name: str, limit: int = 20) -> dict[str, Any]:
         for table, columns in _EVENTS.items()
     }
     return {"account": name, "margins": margins, **events}
+
+
+def venue(store: Store, block: int | None = None) -> dict[str, Any]:
+    """The venue under stress, as it was last said at or before `block` (None: ever), in the form of `dpme stress`.
+
+    Raises StoreEmpty where nothing was said of it.
+    """
+    of_chain, until = _OF_CHAIN.format(database=store.database), "" if block is None else "AND block <= {block:Int64}"
+    rows = store.query(
+        f"SELECT * FROM {store.database}.venue_stress WHERE {of_chain} {until} "
+        "ORDER BY record_seq DESC, resources LIMIT 2",
+        {} if block is None else {"block": block},
+    )
+    if not rows:
+        raise StoreEmpty(
+            "nothing is stored of the venue as a whole: risk parameters with `venue_stress` ask for it "
+            "(infra/docs/venue_stress.md), with each scenario set that takes effect"
+        )
+    shared = {name: rows[0][name] for name in _VENUE}
+    unpriced = orjson.loads(rows[0]["unpriced_accounts"])
+    fund = {"fund_given": bool(rows[0]["fund_given"]), "unpriced_accounts": unpriced}
+    return {**shared, **fund, "views": [_view(row) for row in rows]}
+
+
+def _view(row: dict[str, Any]) -> dict[str, Any]:
+    covers = {
+        f"cover_{count}": {
+            "uncovered_usd6": row[f"cover_{count}_usd6"],
+            "scenario": row[f"cover_{count}_scenario"],
+            "accounts": orjson.loads(row[f"cover_{count}_accounts"]),
+        }
+        for count in (1, 2)
+    }
+    return {**{name: row[name] for name in _VIEW}, **covers, "rows": orjson.loads(row["rows"])}
 
 
 def sql(store: Store, text: str, limit: int = 1000) -> dict[str, Any]:

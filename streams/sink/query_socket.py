@@ -36,6 +36,7 @@ _QUESTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "latest": queries.latest,
     "asof": queries.asof,
     "account": queries.account,
+    "venue": queries.venue,
     "sql": queries.sql,
 }
 

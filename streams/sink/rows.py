@@ -28,6 +28,7 @@ from schemas.decisions import (
 )
 from schemas.margin_batch import MONEY_COLUMNS, decode_batch
 from schemas.margin_batch import SCHEMA as BATCH_SCHEMA
+from schemas.venue import VenueStressRecord
 from streams.sink.errors import SinkFault
 
 VERSION = 1
@@ -37,6 +38,7 @@ TABLES = {
     topics.MARGIN_CALLS: "margin_calls",
     topics.MARGIN_WARNINGS: "margin_warnings",
     topics.LIQUIDATIONS: "liquidations",
+    topics.VENUE_STRESS: "venue_stress",
     topics.QUARANTINE: "quarantine",
 }
 
@@ -51,6 +53,14 @@ NO_ROLLBACK = -1
 
 def _fields(kind: pa.DataType, *names: str) -> list[tuple[str, pa.DataType]]:
     return [(name, kind) for name in names]
+
+
+def _cover_fields(count: int) -> list[tuple[str, pa.DataType]]:
+    return [
+        (f"cover_{count}_usd6", _WHOLE),
+        (f"cover_{count}_scenario", _TEXT),
+        (f"cover_{count}_accounts", _TEXT),
+    ]
 
 
 ARROW_SCHEMAS: dict[str, pa.Schema] = {
@@ -94,6 +104,22 @@ ARROW_SCHEMAS: dict[str, pa.Schema] = {
             *_fields(_WHOLE, "cash_usd6"),
             *_fields(_TEXT, "positions"),
             *_BRANCH,
+        ]
+    ),
+    "venue_stress": pa.schema(
+        [
+            *_fields(_WHOLE, "block", "time_ms"),
+            *_ORIGIN,
+            *_fields(_WHOLE, "partitions", "accounts", "scenarios"),
+            *_fields(_TEXT, "scenario_digest"),
+            *_fields(_WHOLE, "parameter_version", "confidence_e6", "fund_usd6"),
+            *_fields(pa.bool_(), "fund_given"),
+            *_fields(_TEXT, "unpriced_accounts", "resources"),
+            *_fields(_WHOLE, "resources_usd6", "uncovered_now_usd6", "uncovered_mean_usd6"),
+            *_fields(_WHOLE, "fund_quantile_usd6", "fund_shortfall_usd6", "exhausted_probability_e6"),
+            *(field for n in (1, 2) for field in _cover_fields(n)),
+            *_fields(_TEXT, "rows"),
+            *_fields(_WHOLE, "epoch"),
         ]
     ),
     "quarantine": pa.schema(
@@ -207,6 +233,21 @@ def _liquidation(event: Liquidation) -> dict[str, Any]:
     }
 
 
+def _decode_venue(place: Place, raw: bytes) -> Decoded:
+    """A row a view; the columns of both are those of the record."""
+    record = _read(raw, VenueStressRecord)
+    shared = {**msgspec.structs.asdict(record), **_origin(place, record.seq), "epoch": record.epoch or 0}
+    shared["unpriced_accounts"] = _json(record.unpriced_accounts)
+    rows = []
+    for view in record.views:
+        row = {**shared, **msgspec.structs.asdict(view), "rows": _json(view.rows)}
+        for count, cover in ((1, view.cover_1), (2, view.cover_2)):
+            row[f"cover_{count}_usd6"], row[f"cover_{count}_scenario"] = cover.uncovered_usd6, cover.scenario
+            row[f"cover_{count}_accounts"] = _json(cover.accounts)
+        rows.append(row)
+    return _decoded("venue_stress", record.seq, rows)
+
+
 def _decode_quarantined(place: Place, raw: bytes) -> Decoded:
     items = orjson.loads(raw)
     found = [msgspec.convert(item, Quarantined) for item in (items if isinstance(items, list) else [items])]
@@ -234,6 +275,7 @@ _DECODERS: dict[str, Callable[[Place, bytes], Decoded]] = {
     topics.MARGIN_CALLS: _decode_calls,
     topics.MARGIN_WARNINGS: _decode_warnings,
     topics.LIQUIDATIONS: _decode_liquidations,
+    topics.VENUE_STRESS: _decode_venue,
     topics.QUARANTINE: _decode_quarantined,
 }
 

@@ -186,6 +186,43 @@ CREATE TABLE IF NOT EXISTS dpme.liquidations
 ENGINE = MergeTree ORDER BY (account, block, log_partition, seq)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
+-- venue.stress: the venue as a whole where a scenario set or parameters took effect; a row a view of the resources
+-- (equity, margin). `rows` is a JSON array, one object a stress row; the accounts are JSON arrays of names.
+CREATE TABLE IF NOT EXISTS dpme.venue_stress
+(
+    block Int64 CODEC(Delta, ZSTD(1)),
+    time_ms Int64 CODEC(Delta, ZSTD(1)),
+    log_partition UInt16,
+    record_seq Int64 CODEC(Delta, ZSTD(1)),
+    log_offset Int64 CODEC(Delta, ZSTD(1)),
+    partitions Int64,
+    accounts Int64,
+    scenarios Int64,
+    scenario_digest LowCardinality(String),
+    parameter_version Int64,
+    confidence_e6 Int64,
+    fund_usd6 Int64,
+    fund_given Bool,
+    unpriced_accounts String,
+    resources LowCardinality(String),
+    resources_usd6 Int64,
+    uncovered_now_usd6 Int64,
+    uncovered_mean_usd6 Int64,
+    fund_quantile_usd6 Int64,
+    fund_shortfall_usd6 Int64,
+    exhausted_probability_e6 Int64,
+    cover_1_usd6 Int64,
+    cover_1_scenario String,
+    cover_1_accounts String,
+    cover_2_usd6 Int64,
+    cover_2_scenario String,
+    cover_2_accounts String,
+    rows String CODEC(ZSTD(1)),
+    epoch Int64
+)
+ENGINE = MergeTree ORDER BY (block, log_partition, record_seq, resources)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
 -- quarantine: inputs that were not taken. Its records have no sequence: the origin of the input is the key.
 CREATE TABLE IF NOT EXISTS dpme.quarantine
 (

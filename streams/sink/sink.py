@@ -195,11 +195,12 @@ class Sink:
 def missing(store: Store) -> dict[str, int]:
     """Sequence numbers below the greatest that a table does not have, by table; blocks without their rows in margins.
 
-    A record may be empty, so numbers of records count where each has a row (blocks_done), numbers of events elsewhere.
+    A record may be empty, so numbers of records count where each has rows (blocks_done, venue_stress), numbers of
+    events elsewhere.
     """
     found = {}
-    for table in ("margin_calls", "margin_warnings", "liquidations", "blocks_done"):
-        number = "record_seq" if table == "blocks_done" else "seq"
+    for table in ("margin_calls", "margin_warnings", "liquidations", "blocks_done", "venue_stress"):
+        number = "record_seq" if table in ("blocks_done", "venue_stress") else "seq"
         [row] = store.query(
             f"SELECT toInt64(sum(top - held)) AS wrong FROM (SELECT toInt64(max({number})) AS top, "
             f"toInt64(uniqExact({number})) AS held FROM {store.database}.{table} GROUP BY log_partition)"
@@ -220,6 +221,7 @@ def doubled(store: Store) -> dict[str, int]:
     """Rows that are there more than once, by table."""
     keys = dict.fromkeys(("margin_calls", "margin_warnings", "liquidations"), "log_partition, seq")
     keys |= {"margins": "account, block, epoch", "blocks_done": "log_partition, record_seq"}
+    keys |= {"venue_stress": "log_partition, record_seq, resources"}
     keys |= {"quarantine": ", ".join(_ORIGIN_KEYS)}
     found = {}
     for table, key in keys.items():

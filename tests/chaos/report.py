@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.codec import decode_output
 from schemas.margin_batch import decode_batch
-from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, INPUTS, LIQUIDATIONS, MARGIN_BATCHES, MARKET_LOG, QUARANTINE
+from schemas.topics import ACCOUNT_LOG, BLOCKS_DONE, ENFORCEMENT_OUTPUTS, INPUTS, MARGIN_BATCHES, MARKET_LOG, QUARANTINE
 from streams.replay.world import BlockInputs, World
 from streams.sink.rows import TABLES
 from tests.chaos import expected, verdict
@@ -68,7 +68,7 @@ def _of_others(values: Values, halted: Collection[int]) -> Values:
     """Outputs that must be those of a calm run although some partitions were halted."""
     if not halted:
         return values
-    return {log: found for log, found in values.items() if log[0] != LIQUIDATIONS and log[1] not in halted}
+    return {log: found for log, found in values.items() if log[0] not in ENFORCEMENT_OUTPUTS and log[1] not in halted}
 
 
 def _logs_differ(outcome: Outcome, logs: dict[int, list[bytes]], partitions: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from engine_worlds import random_world
 
 from schemas.codec import decode_inputs, encode
 from schemas.events import INPUT_TYPES
+from schemas.risk_parameters import VenueStress
 from streams import contract
 from streams.gateway.hub import CHANNELS, Hub
 from streams.gateway.margins import MarginReplica
@@ -110,7 +111,7 @@ def test_golden_outputs_are_as_the_schema_says() -> None:
 
 
 def test_outputs_of_a_run_are_as_the_schema_says() -> None:
-    run = random_world(3).pipeline(2)
+    run = random_world(3, venue=VenueStress()).pipeline(2)
     for topic in contract.OUTPUT_TYPES:
         values = run.values(topic)
         assert values, topic

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
@@ -20,7 +22,14 @@ from schemas import refusals
 from schemas.risk_parameters import Concentration, ConcentrationTier
 from schemas.topics import ACCOUNT_LOG, CHAIN_BLOCKS, MARGIN_BATCHES, QUARANTINE
 from streams.engine import gate as g
-from streams.engine.open_orders import OpenOrder, OpenOrders, worst_fill
+from streams.engine import open_orders as module
+from streams.engine.open_orders import (
+    CORNER_ROUNDING_USD6,
+    FILL_ROUNDING_USD6,
+    OpenOrder,
+    OpenOrders,
+    worst_excess_usd6,
+)
 from streams.engine.portfolio import margins_of as margins_of_books
 from streams.engine.risk import Risk
 from streams.engine.what_if import Trade, with_changes
@@ -72,19 +81,46 @@ def test_the_bound_is_never_below_brute_force_over_every_set_of_fills(
         tables = type(tables)(**{**_fields(tables), "concentration_rule": np.array(of, np.int32)})
     account = account_of(catalogue, lots, 500_000_000, 3_000_000)
     orders = [OpenOrder(i, n, limit_usd9(i, share_e3)) for i, n, share_e3 in wanted]
-    bound = worst_fill(account, orders, catalogue.columns().lot_exponent, tables, p)
+    exponents = catalogue.columns().lot_exponent
+    exact = worst_excess_usd6(account, orders, exponents, tables, p)
+    with monkeypatched(module, "ORDERS_EXACT", 0):
+        loose = worst_excess_usd6(account, orders, exponents, tables, p)
     books = []
     for parts in product((0, 1, 2), repeat=len(orders)):
         done = [(o, int(o.lots * part / 2)) for o, part in zip(orders, parts, strict=True)]
         trades = [Trade(catalogue.instruments[o.instrument].symbol, n, o.price_usd9) for o, n in done if n]
         books.append(with_changes(account, trades, 0, catalogue, tables))
     margins = margins_of_books(books, tables, p)
-    assert bound.initial_margin_usd6 >= int(margins.initial_margin_usd6.max())
-    assert bound.nlv_usd6 <= int(margins.nlv_usd6.min())
+    excess = margins.nlv_usd6 - margins.initial_margin_usd6
+    assert loose <= exact + CORNER_ROUNDING_USD6
+    assert exact <= int(excess.min())
+
+
+@contextmanager
+def monkeypatched(where: Any, name: str, value: Any) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(where, name, value)
+        yield
 
 
 def _fields(tables: Any) -> dict[str, Any]:
     return {name: getattr(tables, name) for name in type(tables).__dataclass_fields__}
+
+
+def test_orders_that_hedge_each_other_ask_for_the_worst_set_of_them() -> None:
+    """Exact over every set filled whole; the loose bound, with a worst set for each scenario, asks for more."""
+    catalogue, tables, p = market_and_tables()
+    call, perpetual = (catalogue.instrument_index[name] for name in (option_name(100, "call"), "X-PERP"))
+    exponents, empty = catalogue.columns().lot_exponent, account_of(catalogue, {}, 1_000_000)
+    orders = [OpenOrder(perpetual, 100, 100 * USD), OpenOrder(perpetual, -100, 100 * USD)]
+    orders += [OpenOrder(call, lots, limit_usd9(call, 1_000)) for lots in (-100, 100)]
+    exact = worst_excess_usd6(empty, orders, exponents, tables, p)
+    with monkeypatched(module, "ORDERS_EXACT", 3):
+        assert worst_excess_usd6(empty, orders, exponents, tables, p) < exact - 100_000
+    books = [account_of(catalogue, {perpetual: 100 * a, call: 100 * b}, 0) for a in (-1, 0, 1) for b in (-1, 0, 1)]
+    most = int(margins_of_books(books, tables, p).initial_margin_usd6.max())
+    allowance = CORNER_ROUNDING_USD6 + len(orders) * FILL_ROUNDING_USD6 + len(orders)  # and marks of whole micro-USD
+    assert 0 <= 1_000_000 - most - exact <= allowance
 
 
 def test_one_order_at_the_mark_costs_what_its_worse_side_does() -> None:
@@ -92,10 +128,9 @@ def test_one_order_at_the_mark_costs_what_its_worse_side_does() -> None:
     catalogue, tables, p = market_and_tables()
     index = catalogue.instrument_index["X-PERP"]
     order, empty = OpenOrder(index, 100, 100 * USD), account_of(catalogue, {}, 1_000_000)
-    bound = worst_fill(empty, [order], catalogue.columns().lot_exponent, tables, p)
+    excess = worst_excess_usd6(empty, [order], catalogue.columns().lot_exponent, tables, p)
     filled = margins_of_books([account_of(catalogue, {index: 100}, 0, 100_000_000)], tables, p)
-    assert bound.initial_margin_usd6 == int(filled.initial_margin_usd6[0])
-    assert 1_000_000 - 2 <= bound.nlv_usd6 <= 1_000_000
+    assert 0 <= 1_000_000 - int(filled.initial_margin_usd6[0]) - excess <= 3
 
 
 # -- at the gate alone

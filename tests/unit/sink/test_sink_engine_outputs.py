@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import orjson
+import io
 
-from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_BATCHES, ORACLE_TICKS
+import orjson
+import pytest
+from engine_worlds import random_world
+from rich.console import Console
+
+from schemas.risk_parameters import VenueStress
+from schemas.topics import ACCOUNT_FILLS, CHAIN_BLOCKS, INSTRUMENTS, MARGIN_BATCHES, ORACLE_TICKS, VENUE_STRESS
+from streams.cli.stress_tables import show_stress
 from streams.cli.watch import line
 from streams.gateway.hub import CHANNELS, TOPICS, Hub
 from streams.gateway.margins import MarginReplica
@@ -12,6 +19,7 @@ from streams.replay.chainlink import chainlink_world
 from streams.replay.seeding import encode_all
 from streams.simulate.in_process import Pipeline
 from streams.sink import queries
+from streams.sink.errors import StoreEmpty
 from streams.sink.rows import TABLES
 from streams.sink.sink import Sink, doubled, missing
 
@@ -61,3 +69,23 @@ def test_outputs_of_the_engine_are_stored_and_told(store) -> None:
         assert held is not None
         shared = row.keys() & held.keys()
         assert {name: row[name] for name in shared} == {name: held[name] for name in shared}
+
+
+def test_the_venue_under_stress_is_stored_and_asked_for(store) -> None:
+    pipeline = random_world(4, venue=VenueStress()).pipeline(2)
+    sink = Sink(store, "run-1", flush_seconds=60)
+    with pytest.raises(StoreEmpty, match="venue_stress"):
+        queries.venue(store)
+    for (topic, partition), values in pipeline.logs.items():
+        for offset, raw in enumerate(values if topic in TABLES else []):
+            sink.take(topic, partition, offset, raw)
+    sink.flush()
+    assert set(missing(store).values()) == set(doubled(store).values()) == {0}
+    first, last = (orjson.loads(raw) for raw in pipeline.values(VENUE_STRESS))
+    for record, block in ((last, None), (first, first["block"]), (first, last["block"] - 1), (last, last["block"])):
+        found = queries.venue(store, block)
+        assert {name: record[name] for name in found} == found
+    console = Console(file=io.StringIO(), width=140)
+    show_stress(console, queries.venue(store))
+    assert "cover 2" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert store.query("SELECT count() AS n FROM dpme.venue_stress") == [{"n": 4}]
