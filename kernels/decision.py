@@ -77,6 +77,20 @@ def ratio_up(value, ratio_e6):  # type: ignore[no-untyped-def]
     return millions * ratio_e6 - (-(rest * ratio_e6) // _MILLION)
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_plain_terms(begin, base_usd6, sums_usd9, short_e6, gross_e6, out) -> None:  # type: ignore[no-untyped-def]
+    """Plain terms of the accounts from ``begin`` on into ``out``, from int64[n,4] of ``account_sums.portfolio_sums``.
+
+    base_usd6 int64[A] is cash less entry values; short_e6, gross_e6 are what a short option and gross notional cost.
+    """
+    for n in range(sums_usd9.shape[0]):
+        a = begin + n
+        out.equity_usd6[a] = base_usd6[a] + sums_usd9[n, 0] // _NANO_PER_MICRO
+        out.nlv_usd6[a] = base_usd6[a] + sums_usd9[n, 1] // _NANO_PER_MICRO
+        out.add_ons_usd9[a] = ratio_up(sums_usd9[n, 2], gross_e6)
+        out.short_minimum_usd9[a] = ratio_up(sums_usd9[n, 3], short_e6)
+
+
 @borrows
 def _state(nlv, equity, initial, maintenance) -> int:  # type: ignore[no-untyped-def]
     if equity < 0:
@@ -196,28 +210,30 @@ def decisions(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def clear_by_bounds(  # type: ignore[no-untyped-def]
-    may_clear, es_increase_usd9, stress_increase_usd9, plain, multiplier_e6, margins,
-    out_es_usd9, out_stress_usd9, out_cleared,
-) -> None:  # fmt: skip
+    begin, end, may_clear, bounds_usd9, plain, multiplier_e6, margins, out_cleared
+) -> None:
     """The sup bound on the whole decision: out_cleared[a] where last terms + increases still give HEALTHY.
 
-    ``margins`` holds the last terms (exact or bounds themselves), the increases are those of ``screening.sup_bound``
-    since then. The outputs get the bounds of the two terms. Accounts that may not be cleared are never cleared.
+    ``margins`` holds the last terms (exact or bounds themselves); ``bounds_usd9`` int64[2,A] holds the increases of
+    ``screening.sup_bounds`` since then and, of the cleared, afterwards the bounds of the two terms. For accounts from
+    ``begin`` to ``end``; those that may not be cleared are never cleared.
     """
-    for a in range(may_clear.shape[0]):
+    for a in range(begin, end):
         out_cleared[a] = False
-        if not may_clear[a] or es_increase_usd9[a] >= BOUND_LIMIT or stress_increase_usd9[a] >= BOUND_LIMIT:
+        if not may_clear[a] or bounds_usd9[0, a] >= BOUND_LIMIT or bounds_usd9[1, a] >= BOUND_LIMIT:
             continue
-        es_usd9 = margins.es_usd9[a] + es_increase_usd9[a]
-        stress_usd9 = max(np.int64(0), margins.stress_usd9[a] + stress_increase_usd9[a])
+        es_usd9 = margins.es_usd9[a] + bounds_usd9[0, a]
+        stress_usd9 = max(np.int64(0), margins.stress_usd9[a] + bounds_usd9[1, a])
         if not -BOUND_LIMIT < es_usd9 < BOUND_LIMIT or stress_usd9 >= BOUND_LIMIT:
             continue
-        out_es_usd9[a], out_stress_usd9[a] = es_usd9, stress_usd9
+        bounds_usd9[0, a], bounds_usd9[1, a] = es_usd9, stress_usd9
         out_cleared[a] = decide(a, es_usd9, stress_usd9, plain, multiplier_e6)[3] == HEALTHY
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def keep_bounds(accounts, es_usd9, stress_usd9, plain, multiplier_e6, into) -> None:  # type: ignore[no-untyped-def]
-    """Bounds that prove HEALTHY become the rows of these accounts; their ``keyframe_block`` stays."""
-    for a in accounts:
-        store(a, es_usd9[a], stress_usd9[a], plain, decide(a, es_usd9[a], stress_usd9[a], plain, multiplier_e6), into)
+def keep_bounds(begin, end, kept, bounds_usd9, plain, multiplier_e6, into) -> None:  # type: ignore[no-untyped-def]
+    """Bounds that prove HEALTHY become the rows of the accounts ``kept`` (bool[A]); their ``keyframe_block`` stays."""
+    for a in range(begin, end):
+        if kept[a]:
+            es_usd9, stress_usd9 = bounds_usd9[0, a], bounds_usd9[1, a]
+            store(a, es_usd9, stress_usd9, plain, decide(a, es_usd9, stress_usd9, plain, multiplier_e6), into)

@@ -32,11 +32,13 @@ A new scenario set, other weights or another list of stress rows needs a new key
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
-from kernels.layout import Int8Array, Int32Array, Int64Array
+from kernels.layout import FloatArray, Int64Array
 
 SATURATED_USD9 = 2**62
 """Stands for "no bound": returned where the exact sum might not fit, and by sums that touch invalid rows."""
@@ -48,48 +50,57 @@ _LOTS_LIMIT = 2**31  # of the fast path, shifted
 _NO_LEG = 2**31
 
 
+class ChangeBounds(NamedTuple):
+    """What one lot of each instrument may have changed by since the keyframe, nano-USD."""
+
+    extremes_usd9: Int64Array
+    """[I,4]: lowest and highest change over all scenarios, lowest and highest weighted change over all stress rows."""
+    size: FloatArray
+    """[I]: largest magnitude of the four."""
+
+
+def change_bounds(shortfall: tuple[Int64Array, Int64Array], stress: tuple[Int64Array, Int64Array]) -> ChangeBounds:
+    """Of (low, high) int64[I] of both terms: ``reprice.pnl_change_bounds`` over all rows, ``stress_change_bounds``."""
+    extremes = np.stack([*shortfall, *stress], axis=1)
+    return ChangeBounds(extremes, np.abs(extremes).max(axis=1).astype(np.float64))
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sup_bounds(account_ptr, leg_instrument, leg_lots, low, high, out) -> None:  # type: ignore[no-untyped-def]
-    for a in range(out.shape[0]):
-        increase, gross = np.int64(0), 0.0
+def sup_bounds(begin, end, account_ptr, leg_instrument, leg_lots, changes, out) -> None:  # type: ignore[no-untyped-def]
+    """Most by which each account's terms can have grown, into out int64[2,A] nano-USD (negative: must have shrunk).
+
+    Of the accounts from ``begin`` to ``end``. Row 0 is expected shortfall, row 1 stress; ``changes``: ``ChangeBounds``.
+    SATURATED_USD9 in both where the sum of magnitudes reaches 2**61: the caller treats the account as unbounded. Never
+    an understatement (the module's head).
+    """
+    extremes, size = changes
+    for a in range(begin, end):
+        shortfall, stress, gross = np.int64(0), np.int64(0), 0.0
         for j in range(account_ptr[a], account_ptr[a + 1]):
             i, lots = leg_instrument[j], leg_lots[j]
-            gross += abs(float(lots)) * max(abs(float(low[i])), abs(float(high[i])))
-            increase += max(-lots * low[i], -lots * high[i])
+            worst = np.int64(lots < 0)  # long legs lose by the lowest change, short ones by the highest
+            shortfall -= lots * extremes[i, worst]
+            stress -= lots * extremes[i, 2 + worst]
+            gross += abs(float(lots)) * size[i]
         # The integers may have wrapped only where the float sum of magnitudes says so; the bound is then given up.
-        out[a] = increase if gross * _GROSS_SLACK < _GROSS_LIMIT else SATURATED_USD9
-
-
-def sup_bound(
-    account_ptr: Int64Array,
-    leg_instrument: Int32Array,
-    leg_lots: Int64Array,
-    change_low_usd9: Int64Array,
-    change_high_usd9: Int64Array,
-) -> Int64Array:
-    """Most by which each account's term can have grown, int64[A] nano-USD (negative: it must have shrunk).
-
-    For expected shortfall pass the bounds of ``reprice.pnl_change_bounds`` over all rows, for the stress term those of
-    ``stress_change_bounds``; both int64[I], nano-USD per lot. SATURATED_USD9 where the sum of magnitudes reaches 2**61:
-    the caller treats the account as unbounded. Never an understatement (theorem and proof above).
-    """
-    out = np.empty(account_ptr.shape[0] - 1, np.int64)
-    _sup_bounds(account_ptr, leg_instrument, leg_lots, change_low_usd9, change_high_usd9, out)
-    return out
+        fits = gross * _GROSS_SLACK < _GROSS_LIMIT
+        out[0, a] = shortfall if fits else SATURATED_USD9
+        out[1, a] = stress if fits else SATURATED_USD9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent):  # type: ignore[no-untyped-def]
-    """(sum over legs of |lots moved| * one lot, float sum of magnitudes); two ascending lists of legs are merged."""
+    """(sums over legs of |lots moved| * one lot, of both terms; float sum of magnitudes); two ascending lists merge."""
     j, end = account_ptr[row], account_ptr[row + 1]
-    at, rise, gross = place_of(held_keys, row << INSTRUMENT_BITS), np.int64(0), 0.0
+    at, gross = place_of(held_keys, row << INSTRUMENT_BITS), 0.0
+    shortfall, stress = np.int64(0), np.int64(0)
     while True:
         now = leg_instrument[j] if j < end else _NO_LEG
         is_held = at < held_keys.shape[0] and held_keys[at] >> INSTRUMENT_BITS == row
         then = held_keys[at] & INSTRUMENT_MASK if is_held else _NO_LEG
         i = min(now, then)
         if i == _NO_LEG:
-            return rise, gross
+            return shortfall, stress, gross
         moved = np.int64(0)
         if now == i:
             moved += leg_lots[j]
@@ -99,44 +110,50 @@ def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lot
         if then == i:
             moved -= held_lots[at]
             at += 1
-        one = one_lot_usd9[0 if moved > 0 else 1, i]
-        rise += abs(moved) * one
-        gross += abs(float(moved)) * abs(float(one))
+        side = 0 if moved > 0 else 1
+        shortfall += abs(moved) * one_lot_usd9[0, side, i]
+        stress += abs(moved) * one_lot_usd9[1, side, i]
+        largest = max(abs(float(one_lot_usd9[0, side, i])), abs(float(one_lot_usd9[1, side, i])))
+        gross += abs(float(moved)) * largest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_traded(rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase):  # type: ignore[no-untyped-def]
-    for row in rows:
-        rise, gross = _traded_rise(
-            row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent
-        )
-        gross += abs(float(increase[row]))
-        increase[row] = increase[row] + rise if gross * _GROSS_SLACK < _GROSS_LIMIT else SATURATED_USD9
-
-
 def add_traded_lots(
-    rows: Int64Array,
-    account_ptr: Int64Array,
-    leg_instrument: Int32Array,
-    leg_lots: Int64Array,
-    held_keys: Int64Array,
-    held_lots: Int64Array,
-    one_lot_usd9: Int64Array,
-    exponent: Int8Array,
-    increase_usd9: Int64Array,
-) -> None:
-    """Add to the increase (int64[A], of ``sup_bound`` with the present legs) of ``rows`` what their trades may add.
+    rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase
+):  # type: ignore[no-untyped-def]
+    """Add to the increases (int64[2,A], of ``sup_bounds`` with the present legs) of ``rows`` what their trades may add.
 
     Args:
         held_keys: int64[H] ascending, row << INSTRUMENT_BITS | instrument, with held_lots: all that these rows held at
             the keyframe (other rows may be there too). What is not there was not held.
-        one_lot_usd9: int64[2,I], not below the term of one lot at the keyframe's tables, long and short.
+        one_lot_usd9: int64[2,2,I], not below the term (expected shortfall, stress) of one lot at the keyframe's tables,
+            long and short.
         exponent: of the present P&L table: an account that needs the wide path gets SATURATED_USD9, as does what might
-            not fit. Never an understatement (proof above).
+            not fit. Never an understatement (the module's head).
     """
-    _add_traded(
-        rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase_usd9
-    )
+    for row in rows:
+        shortfall, stress, gross = _traded_rise(
+            row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent
+        )
+        gross += max(abs(float(increase[0, row])), abs(float(increase[1, row])))
+        if gross * _GROSS_SLACK < _GROSS_LIMIT:
+            increase[0, row] += shortfall
+            increase[1, row] += stress
+        else:
+            increase[0, row], increase[1, row] = SATURATED_USD9, SATURATED_USD9
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _extremes_weighted(new, old, stress_weight_e6, low, high) -> None:  # type: ignore[no-untyped-def]
+    for i in range(new.shape[0]):
+        least, most = np.int64(2**62), np.int64(-(2**62))
+        for r in range(new.shape[1]):
+            change = new[i, r] - old[i, r]
+            millions = change // _MILLION  # floor, so the rest is in [0, million) for either sign
+            rest = (change - millions * _MILLION) * stress_weight_e6[r]
+            least = min(least, millions * stress_weight_e6[r] + rest // _MILLION)
+            most = max(most, millions * stress_weight_e6[r] - (-rest // _MILLION))
+        low[i], high[i] = least, most
 
 
 def stress_change_bounds(
@@ -146,9 +163,6 @@ def stress_change_bounds(
 
     ``new``, ``old`` int64[I,R] with magnitudes below 2**61, weights int64[R] within 0..1_000_000.
     """
-    change = new - old
-    millions = change // _MILLION  # floor, so the rest is in [0, million) for either sign
-    rest = (change - millions * _MILLION) * stress_weight_e6
-    low = millions * stress_weight_e6 + rest // _MILLION
-    high = millions * stress_weight_e6 - (-rest // _MILLION)
-    return low.min(axis=1), high.max(axis=1)
+    low, high = np.empty((2, new.shape[0]), np.int64)
+    _extremes_weighted(new, old, stress_weight_e6, low, high)
+    return low, high

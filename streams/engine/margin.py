@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.account_sums import portfolio_sums
-from kernels.decision import HEALTHY, INSOLVENT, LIQUIDATABLE, MARGIN_CALL, Margins, PlainTerms, decisions
+from kernels.decision import (
+    HEALTHY,
+    INSOLVENT,
+    LIQUIDATABLE,
+    MARGIN_CALL,
+    Margins,
+    PlainTerms,
+    decisions,
+    fill_plain_terms,
+)
 from kernels.expected_shortfall import FAST, INVALID, NO_TAIL_THRESHOLD, account_terms_wide
 from kernels.wide_shortfall import account_terms_two_limb
 from schemas.decisions import BINDING_TERMS, Cure
@@ -31,7 +40,7 @@ from streams.engine.book import Legs
 from streams.engine.concentration import concentration_of, concentration_usd9
 from streams.engine.gains import uncounted_gain_usd6, uncounted_gains_usd6
 from streams.engine.output import Fault
-from streams.engine.tables import Tables, ratio_up_usd9
+from streams.engine.tables import Tables
 
 EXPECTED_SHORTFALL, STRESS, SHORT_OPTION_MINIMUM = range(len(BINDING_TERMS))
 SUM_LIMIT = 2.0**61
@@ -90,21 +99,21 @@ def account_sums(
 ) -> Sums:
     """Everything of the decision that needs no scenario, exact for every account."""
     count = len(legs.account_ptr) - 1
-    out, magnitude = np.zeros((count, 4), np.int64), np.zeros(count)
-    expiries = len(tables.market.forward)
+    plain, magnitude = PlainTerms(*(np.empty(count, np.int64) for _ in PlainTerms._fields)), np.empty(count)
+    base, expiries = cash_usd6 - entry_usd6, len(tables.market.forward)
 
     def run(begin: int, end: int) -> None:
+        sums_usd9 = np.empty((end - begin, 4), np.int64)
         portfolio_sums(
             legs.account_ptr[begin : end + 1], legs.leg_instrument, legs.leg_lots, tables.columns_usd9,
-            tables.option_expiry, expiries, out[begin:end], magnitude[begin:end],
+            tables.option_expiry, expiries, sums_usd9, magnitude[begin:end],
         )  # fmt: skip
+        fill_plain_terms(begin, base, sums_usd9, p.short_option_minimum_e6, p.gross_notional_charge_e6, plain)
 
     for_all(count, run, spread)
-    base = cash_usd6 - entry_usd6
-    equity = base + out[:, 0] // USD9_PER_USD6
-    nlv = base + out[:, 1] // USD9_PER_USD6 - uncounted_gains_usd6(legs, entry_usd6, tables, p)
-    short = ratio_up_usd9(out[:, 3], p.short_option_minimum_e6)
-    charge = ratio_up_usd9(out[:, 2], p.gross_notional_charge_e6) + concentration_usd9(legs, tables, p)
+    nlv, equity, short, charge = plain
+    nlv -= uncounted_gains_usd6(legs, entry_usd6, tables, p)
+    charge += concentration_usd9(legs, tables, p)
     degraded = None
     if tables.degraded_usd9 is not None:
         degraded, size = _degraded_charge(legs, tables.degraded_usd9)

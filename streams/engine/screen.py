@@ -19,7 +19,7 @@ import numpy as np
 
 from kernels.decision import BOUND_LIMIT, clear_by_bounds, keep_bounds
 from kernels.reprice import pnl_change_bounds
-from kernels.screening import SATURATED_USD9, add_traded_lots, stress_change_bounds, sup_bound
+from kernels.screening import SATURATED_USD9, add_traded_lots, change_bounds, stress_change_bounds, sup_bounds
 from schemas.risk_parameters import RiskParameters
 from streams.engine.book import Legs
 from streams.engine.held import Holdings
@@ -89,49 +89,62 @@ def screen(
     count = len(sums.nlv_usd6)
     keeps_bounds = 0 < p.bound_accounts_min <= count
     blocked = _why_not(sums, margins, touched.traded, before)
-    es_usd9, stress_usd9 = np.zeros(count, np.int64), np.zeros(count, np.int64)
     cleared = np.zeros(count, np.bool_)
     plain, multiplier = plain_terms(sums), p.initial_margin_multiplier_e6
+    bounds = np.empty((2, count), np.int64)
     if before is not None:
-        es_rise, stress_rise = _rises(legs, before, now, spread)
+        _fill_increases(legs, before, now, spread, bounds)
         may_clear = blocked == BOUND_REACHED
         if keeps_bounds:
             rows = touched.held.rows[blocked[touched.held.rows] == TRADED]
             may_clear[rows] = True
-            for rise, one_lot in zip((es_rise, stress_rise), one_lot_bounds(before), strict=True):
-                add_traded_lots(rows, *legs, touched.held.keys, touched.held.lots, one_lot, now.pnl.exponent, rise)
-        clear_by_bounds(may_clear, es_rise, stress_rise, plain, multiplier, margins, es_usd9, stress_usd9, cleared)
+            _add_trades(rows, legs, touched.held, before, now, spread, bounds)
+
+        def clear(begin: int, end: int) -> None:
+            clear_by_bounds(begin, end, may_clear, bounds, plain, multiplier, margins, cleared)
+
+        for_all(count, clear, spread)
     stage = np.where(cleared, CLEARED_SUP, blocked).astype(np.int8)
     if not keeps_bounds:
         return Plan(~cleared, np.zeros(count, np.bool_), cleared, stage, block)
     due = is_due(margins.keyframe_block, cleared, touched.traded, p.exact_interval_blocks, block)
     kept = cleared & ~due
-    keep_bounds(np.flatnonzero(kept), es_usd9, stress_usd9, plain, multiplier, margins)
+    for_all(count, lambda begin, end: keep_bounds(begin, end, kept, bounds, plain, multiplier, margins), spread)
     stage[kept] = np.where(blocked[kept] == TRADED, BOUND_TRADED, BOUND_SUP)
     stage[due & ((stage == CLEARED_SUP) | (stage == BOUND_REACHED))] = DUE
     hinge = (stage == NEW_SET) | (stage == TRADED) | (stage == BOUND_REACHED)
     return Plan(~cleared, hinge & ~due, cleared & due, stage, block)
 
 
-def _rises(legs: Legs, before: Tables, now: Tables, spread: Spread) -> np.ndarray:
+def _fill_increases(legs: Legs, before: Tables, now: Tables, spread: Spread, out: np.ndarray) -> None:
     """Sup bounds of the increases of expected shortfall and of stress, int64[2,A]."""
-    changes = (
+    changes = change_bounds(
         pnl_change_bounds(now.pnl, before.pnl),
         stress_change_bounds(now.stress, before.stress, now.stress_weight_e6),
     )
-    out = np.empty((2, len(legs.account_ptr) - 1), np.int64)
 
     def run(begin: int, end: int) -> None:
-        for term, (low, high) in enumerate(changes):
-            pointer = legs.account_ptr[begin : end + 1]
-            out[term, begin:end] = sup_bound(pointer, legs.leg_instrument, legs.leg_lots, low, high)
+        sup_bounds(begin, end, *legs, changes, out)
 
     for_all(out.shape[1], run, spread)
-    return out
 
 
-def one_lot_bounds(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """Most that one lot can owe, long and short, int64[2,I] nano-USD: in any scenario, in any weighted stress row.
+def _add_trades(
+    rows: np.ndarray, legs: Legs, held: Holdings, before: Tables, now: Tables, spread: Spread, increase: np.ndarray
+) -> None:
+    """What the trades of `rows` since `before` may add to the increases."""
+    if not len(rows):
+        return
+    one_lot = one_lot_bounds(before)
+
+    def run(begin: int, end: int) -> None:
+        add_traded_lots(rows[begin:end], *legs, held.keys, held.lots, one_lot, now.pnl.exponent, increase)
+
+    for_all(len(rows), run, spread)
+
+
+def one_lot_bounds(tables: Tables) -> np.ndarray:
+    """Most that one lot can owe in any scenario, in any weighted stress row; long and short: int64[2,2,I] nano-USD.
 
     The worst scenario is not below the expected shortfall, and it is at hand: of accounts that trade as much as they
     hold it clears 997 of the 999 in a thousand that the expected shortfalls of the lots would.
@@ -139,7 +152,7 @@ def one_lot_bounds(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
     pnl, is_priced = tables.pnl, tables.pnl.exponent >= 0
     low, high = stress_change_bounds(tables.stress, np.zeros_like(tables.stress), tables.stress_weight_e6)
     shortfall = np.where(is_priced, np.stack([-pnl.minimum_usd9, pnl.maximum_usd9]), SATURATED_USD9)
-    return shortfall, np.maximum(0, np.stack([-low, high]))
+    return np.stack([shortfall, np.maximum(0, np.stack([-low, high]))])
 
 
 def _why_not(sums: Sums, margins: Margins, traded: np.ndarray, before: Tables | None) -> np.ndarray:
@@ -159,8 +172,10 @@ def is_due(
     keyframe_block: np.ndarray, cleared: np.ndarray, traded: np.ndarray, interval: int, block: int
 ) -> np.ndarray:
     """bool[A]: exact in this block whatever the bounds say. Those who traded do not say whether the market jumps."""
-    count, still = len(keyframe_block), ~traded
+    still = ~traded
     old = block - keyframe_block >= interval
     if int((cleared & still).sum()) * JUMP_SHARE < int(still.sum()) * (JUMP_SHARE - 1):
         return old
-    return old | ((np.arange(count) - block) % max(1, interval // 2) == 0)
+    turn = max(1, interval // 2)
+    old[block % turn :: turn] = True
+    return old

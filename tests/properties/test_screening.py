@@ -8,7 +8,7 @@ from kernels.account_events import INSTRUMENT_BITS
 from kernels.expected_shortfall import account_terms_wide
 from kernels.layout import PnlTable
 from kernels.reprice import pnl_change_bounds
-from kernels.screening import SATURATED_USD9, add_traded_lots, stress_change_bounds, sup_bound
+from kernels.screening import SATURATED_USD9, add_traded_lots, change_bounds, stress_change_bounds, sup_bounds
 
 INSTRUMENTS, SCENARIOS, ROWS = 5, 8, 4
 
@@ -18,6 +18,18 @@ def draw_pnl(rng: np.random.Generator, magnitude: int) -> PnlTable:
     exponent = rng.integers(0, 4, INSTRUMENTS).astype(np.int8)
     full = values.astype(np.int64) << exponent[:, None].astype(np.int64)
     return PnlTable(values, exponent, full.min(axis=1), full.max(axis=1), np.abs(values.astype(np.int64)).max(axis=1))
+
+
+Change = tuple[np.ndarray, np.ndarray]
+
+
+def increases(
+    pointers: np.ndarray, legs: np.ndarray, lots: np.ndarray, shortfall: Change, stress: Change
+) -> np.ndarray:
+    """Of both terms, of every account."""
+    out = np.empty((2, len(pointers) - 1), np.int64)
+    sup_bounds(0, len(pointers) - 1, pointers, legs, lots, change_bounds(shortfall, stress), out)
+    return out
 
 
 @settings(max_examples=300, deadline=None)
@@ -44,9 +56,8 @@ def test_the_bound_is_never_below_the_exact_terms(seed: int, magnitude: int, lot
 
     before = account_terms_wide(legs, lots, old, weights, tail_mass, old_stress, stress_weight_e6)
     now = account_terms_wide(legs, lots, new, weights, tail_mass, new_stress, stress_weight_e6)
-    increase = int(sup_bound(pointers, legs, lots, *pnl_change_bounds(new, old))[0])
     bounds = stress_change_bounds(new_stress, old_stress, stress_weight_e6)
-    stress_increase = int(sup_bound(pointers, legs, lots, *bounds)[0])
+    increase, stress_increase = increases(pointers, legs, lots, pnl_change_bounds(new, old), bounds)[:, 0].tolist()
 
     assert increase == SATURATED_USD9 or now.es_usd9 <= before.es_usd9 + increase
     assert stress_increase == SATURATED_USD9 or now.stress_usd9 <= max(0, before.stress_usd9 + stress_increase)
@@ -61,7 +72,8 @@ def test_the_bound_is_attained_by_one_leg_that_moves_alike_everywhere() -> None:
     legs, lots = np.array([2], np.int32), np.array([3])
     weights, flat = np.ones(SCENARIOS, np.int32), np.zeros((INSTRUMENTS, 1), np.int64)
     before, now = (account_terms_wide(legs, lots, table, weights, 2, flat, np.array([0])) for table in (old, new))
-    increase = sup_bound(np.array([0, 1]), legs, lots, *pnl_change_bounds(new, old))[0]
+    change = pnl_change_bounds(new, old)
+    increase = increases(np.array([0, 1]), legs, lots, change, change)[0, 0]
     assert now.es_usd9 == before.es_usd9 + increase == before.es_usd9 + 21
 
 
@@ -84,23 +96,30 @@ def test_the_bound_of_trades_is_never_below_the_exact_terms(
     rng, row = np.random.default_rng(seed), int(seed % 3)
     old, new = draw_pnl(rng, magnitude), draw_pnl(rng, magnitude)
     weights = rng.integers(1, 100, SCENARIOS).astype(np.int32)
-    tail_mass, none = int(rng.integers(1, weights.sum())), np.zeros((INSTRUMENTS, 1), np.int64)
+    tail_mass, weight_e6 = int(rng.integers(1, weights.sum())), rng.integers(0, 1_000_001, ROWS)
+    old_stress, new_stress = rng.integers(-magnitude, magnitude + 1, (2, INSTRUMENTS, ROWS))
     then, now = draw_lots(rng, lots_limit), draw_lots(rng, lots_limit)
 
-    def shortfall(lots: dict[int, int], pnl: PnlTable) -> int:
+    def terms(lots: dict[int, int], pnl: PnlTable, stress: np.ndarray) -> np.ndarray:
         legs, size = np.array(list(lots), np.int32), np.array(list(lots.values()), np.int64)
-        return account_terms_wide(legs, size, pnl, weights, tail_mass, none, np.zeros(1, np.int64)).es_usd9
+        return np.array(account_terms_wide(legs, size, pnl, weights, tail_mass, stress, weight_e6)[:2], object)
 
-    one_lot = np.stack([-old.minimum_usd9, old.maximum_usd9])
-    if by_shortfall:
-        one_lot = np.array([[shortfall({i: side}, old) for i in range(INSTRUMENTS)] for side in (1, -1)])
+    one_lot = np.array(
+        [[terms({i: side}, old, old_stress) for i in range(INSTRUMENTS)] for side in (1, -1)], np.int64
+    ).transpose(2, 0, 1).copy()  # fmt: skip
+    if not by_shortfall:
+        one_lot[0] = -old.minimum_usd9, old.maximum_usd9
     legs = np.array(list(now), np.int32), np.array(list(now.values()), np.int64)
     pointers = np.array([0] * (row + 1) + [len(now)], np.int64)
     keys = np.array([row << INSTRUMENT_BITS | i for i in then] + [(row + 1) << INSTRUMENT_BITS], np.int64)
     held = np.array([*then.values(), 2**60], np.int64)  # the last one is another row's
-    increase = sup_bound(pointers, *legs, *pnl_change_bounds(new, old))
+    stress_change = stress_change_bounds(new_stress, old_stress, weight_e6)
+    increase = increases(pointers, *legs, pnl_change_bounds(new, old), stress_change)
     add_traded_lots(np.array([row]), pointers, *legs, keys, held, one_lot, new.exponent, increase)
-    assert increase[row] == SATURATED_USD9 or shortfall(now, new) <= shortfall(then, old) + int(increase[row])
-    assert not increase[:row].any()
+    if increase[0, row] != SATURATED_USD9:
+        shortfall, stress = terms(then, old, old_stress) + increase[:, row].astype(object)
+        assert (terms(now, new, new_stress) <= [shortfall, max(0, stress)]).all()
+    assert not increase[:, :row].any()
+    assert (increase[0, row] == SATURATED_USD9) == (increase[1, row] == SATURATED_USD9)
     if magnitude * lots_limit < 2**50:
-        assert increase[row] != SATURATED_USD9
+        assert SATURATED_USD9 not in increase[:, row]
