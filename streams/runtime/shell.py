@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -34,6 +37,7 @@ _NO_WAY_BACK = (
 # first_between(topic, partition, low, high): offset of the first record there, None for a hole; short topic names
 Saw = Callable[[Output, float], None]  # an output, and seconds since its record was taken up
 FirstBetween = Callable[[str, int, int, int], Awaitable["int | None"]]
+_BEHIND_NICE = 10  # of threads that apply what another group has applied already
 _RESTORED_TOGETHER = 4  # units whose checkpoints are in memory at once
 _SLICE_S = 0.05  # records applied in one go: whoever wants the unit (a restore, a question) waits no longer than that
 
@@ -162,12 +166,24 @@ class Shell:
         self._first_between, self._loader = first_between, checkpoint_loader
         self._owner: Headers = (("owner", name.encode()),)
         self._restoring = asyncio.Lock()
-        self._threads = ThreadPoolExecutor(settings.kernel_threads, thread_name_prefix="kernel")
+        self._is_prompt = settings.groups == 1  # else its threads give way to the standby until it has caught up
+        self._threads = self._pool(0 if self._is_prompt else _BEHIND_NICE)
         self._schedule = CheckpointSchedule(settings.checkpoint_every, settings.group, settings.groups)
         self._writer: CheckpointWriter | None = None
         if checkpoint_janitor is not None:
             chunk = settings.checkpoint_chunk_bytes
             self._writer = self.new_writer(checkpoint_janitor, chunk, laggards_silent=settings.groups > 1)
+
+    def _pool(self, nice: int) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(
+            self.settings.kernel_threads, thread_name_prefix="kernel", initializer=_give_way, initargs=(nice,)
+        )
+
+    def caught_up(self) -> None:
+        """The worker is where its logs end. A thread that gave way can not take it back, so others take its place."""
+        if not self._is_prompt:
+            self._is_prompt, before, self._threads = True, self._threads, self._pool(0)
+            before.shutdown(wait=False)
 
     def new_writer(self, janitor: CheckpointReader, chunk_bytes: int, laggards_silent: bool) -> CheckpointWriter:
         return CheckpointWriter(self._send_checkpoint, janitor, chunk_bytes, laggards_silent)
@@ -448,6 +464,12 @@ class Shell:
         of_role: dict[str, int] = getattr(self.factory, "counts", dict)()  # a role may count more
         depths = {"units": len(self.units), "inbox": waiting, "unacknowledged": unsettled}
         return {**self.count, **of_role, **written, **depths}
+
+
+def _give_way(nice: int) -> None:
+    """Of this thread alone; Linux only. Without privileges there is no way back."""
+    if nice and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def _is_ahead(candidate: dict[LogPosition, int], held: dict[LogPosition, int]) -> bool:

@@ -118,7 +118,7 @@ class Runtime:
         offsets, ends = await asyncio.gather(restored, self.probe.ends([(at.topic, at.partition) for at in assigned]))
         self._ends_at_restore = {log: ends[at.topic, at.partition] for log, at in logs.items()}
         if not assigned:
-            note("caught_up", life=os.getpid())
+            self._caught_up()
         return {logs[log]: offset for log, offset in offsets.items()}
 
     def _log(self, at: TP) -> LogPosition:
@@ -155,7 +155,11 @@ class Runtime:
         short = {log for log, end in self._ends_at_restore.items() if positions.get(log, -1) < end and log in behind}
         if self._ends_at_restore and not short and self._ends_at_restore.keys() <= positions.keys():
             self._ends_at_restore = {}
-            note("caught_up", life=os.getpid())
+            self._caught_up()
+
+    def _caught_up(self) -> None:
+        self.shell.caught_up()
+        note("caught_up", life=os.getpid())
 
     async def stop(self) -> None:
         """Finish what is under way and have it acknowledged. Nothing depends on it: a kill is as good."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streams.runtime.kafka_process import KafkaNode, answers
 from tests.chaos.faults import fault
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.chaos.acts import Tormentor
@@ -64,6 +66,5 @@ async def _away(on: Tormentor, nodes: list[KafkaNode], span_s: float) -> None:
     await asyncio.sleep(span_s)
     for node in nodes:
         node.launch()
-    async with asyncio.timeout(RESTARTED_LIMIT_S):
-        while not all([await asyncio.to_thread(answers, node.port) for node in nodes]):
-            await asyncio.sleep(0.1)
+    for node in nodes:
+        await wait_until(partial(asyncio.to_thread, answers, node.port), RESTARTED_LIMIT_S, poll_s=0.1)

@@ -12,6 +12,7 @@ from streams.runtime.exits import DRAIN_SIGNAL
 from tests.chaos import seams
 from tests.chaos.faults import WORKERS, fault
 from tests.chaos.notes import last_pid
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.chaos.acts import Tormentor
@@ -127,6 +128,5 @@ async def _restart_as(on: Tormentor, name: str, version: int) -> None:
     (on.folder / f"{name}.{seams.ENGINE}").write_text(str(version))
     before = on.pid(name)
     on.signal(name, signal.SIGTERM)
-    async with asyncio.timeout(CAUGHT_UP_LIMIT_S):
-        while last_pid(on.folder / f"{name}.log", "caught_up") in (before, None):
-            await asyncio.sleep(0.1)
+    log = on.folder / f"{name}.log"
+    await wait_until(lambda: last_pid(log, "caught_up") not in (before, None), CAUGHT_UP_LIMIT_S, poll_s=0.1)

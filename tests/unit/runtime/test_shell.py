@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import os
+import threading
 
 import pytest
 from memory_log import PREFIX, Counter, CounterFactory, Fed, MemoryLogs
@@ -444,6 +446,29 @@ async def test_a_role_without_checkpoints_starts_where_its_own_source_says():
 async def test_a_replica_starts_at_the_beginning():
     shell = new_shell(MemoryLogs(), checkpoint_topic=None, positions_source=from_the_beginning)
     assert await shell.restore([("numbers", 3)]) == {("numbers", 3): 0}
+
+
+@pytest.mark.parametrize(("groups", "nice"), [(1, 0), (2, 10)])
+async def test_beside_a_standby_threads_give_way_until_the_worker_has_caught_up(groups, nice):
+    seen = []
+
+    class Watched(Counter):
+        def steps(self, *record):
+            seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) - usual)
+            yield from super().steps(*record)
+
+    class Factory(CounterFactory):
+        def empty(self, unit):
+            return Watched({})
+
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    shell = new_shell(MemoryLogs(), Factory(), settings=dataclasses.replace(SETTINGS, groups=groups))
+    await shell.restore([("numbers", 0)])
+    for place in range(2):
+        await shell.feed("numbers", 0, [Fed(place, b"001")])
+        await applied(shell, place + 1)
+        shell.caught_up()
+    assert seen == [nice, 0]
 
 
 async def test_a_stop_waits_for_the_restore_under_way():
