@@ -118,9 +118,9 @@ def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lot
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_traded_lots(
+def add_traded_lots(  # type: ignore[no-untyped-def]
     rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase
-):  # type: ignore[no-untyped-def]
+) -> None:
     """Add to the increases (int64[2,A], of ``sup_bounds`` with the present legs) of ``rows`` what their trades may add.
 
     Args:

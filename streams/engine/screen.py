@@ -13,6 +13,7 @@ while the market jumps (more than an eighth of the accounts not cleared), when e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -89,18 +90,16 @@ def screen(
     count = len(sums.nlv_usd6)
     keeps_bounds = 0 < p.bound_accounts_min <= count
     blocked = _why_not(sums, margins, touched.traded, before)
-    cleared = np.zeros(count, np.bool_)
+    cleared, bounds = np.zeros(count, np.bool_), np.empty((2, count), np.int64)
     plain, multiplier = plain_terms(sums), p.initial_margin_multiplier_e6
-    bounds = np.empty((2, count), np.int64)
     if before is not None:
-        _fill_increases(legs, before, now, spread, bounds)
-        may_clear = blocked == BOUND_REACHED
-        if keeps_bounds:
-            rows = touched.held.rows[blocked[touched.held.rows] == TRADED]
-            may_clear[rows] = True
-            _add_trades(rows, legs, touched.held, before, now, spread, bounds)
+        may_clear, held = blocked == BOUND_REACHED, touched.held
+        rows = held.rows[blocked[held.rows] == TRADED] if keeps_bounds else held.rows[:0]
+        may_clear[rows] = True
+        fill_increases = _increases(legs, held, rows, before, now)
 
         def clear(begin: int, end: int) -> None:
+            fill_increases(begin, end, bounds)
             clear_by_bounds(begin, end, may_clear, bounds, plain, multiplier, margins, cleared)
 
         for_all(count, clear, spread)
@@ -116,31 +115,24 @@ def screen(
     return Plan(~cleared, hinge & ~due, cleared & due, stage, block)
 
 
-def _fill_increases(legs: Legs, before: Tables, now: Tables, spread: Spread, out: np.ndarray) -> None:
-    """Sup bounds of the increases of expected shortfall and of stress, int64[2,A]."""
+def _increases(
+    legs: Legs, held: Holdings, traded: np.ndarray, before: Tables, now: Tables
+) -> Callable[[int, int, np.ndarray], None]:
+    """Fills the sup bounds of the increases of both terms (int64[2,A]) of the accounts from one to another, with what
+    the trades of the rows `traded` may add."""
     changes = change_bounds(
         pnl_change_bounds(now.pnl, before.pnl),
         stress_change_bounds(now.stress, before.stress, now.stress_weight_e6),
     )
+    one_lot = one_lot_bounds(before) if len(traded) else np.zeros((2, 2, 0), np.int64)
 
-    def run(begin: int, end: int) -> None:
+    def fill(begin: int, end: int, out: np.ndarray) -> None:
         sup_bounds(begin, end, *legs, changes, out)
+        rows = traded[slice(*np.searchsorted(traded, (begin, end)))]
+        if len(rows):
+            add_traded_lots(rows, *legs, held.keys, held.lots, one_lot, now.pnl.exponent, out)
 
-    for_all(out.shape[1], run, spread)
-
-
-def _add_trades(
-    rows: np.ndarray, legs: Legs, held: Holdings, before: Tables, now: Tables, spread: Spread, increase: np.ndarray
-) -> None:
-    """What the trades of `rows` since `before` may add to the increases."""
-    if not len(rows):
-        return
-    one_lot = one_lot_bounds(before)
-
-    def run(begin: int, end: int) -> None:
-        add_traded_lots(rows[begin:end], *legs, held.keys, held.lots, one_lot, now.pnl.exponent, increase)
-
-    for_all(len(rows), run, spread)
+    return fill
 
 
 def one_lot_bounds(tables: Tables) -> np.ndarray:

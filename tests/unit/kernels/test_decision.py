@@ -140,3 +140,17 @@ def test_only_the_chosen_rows_in_range_are_written() -> None:
     assert status[[1, 2, 3]].tolist() == [-7, FAST, WIDE]
     for column in into[:12]:
         assert (np.delete(column, 2) == (0 if column.dtype == np.bool_ else -77)).all()
+
+
+def test_plain_terms_are_sums_rounded_against_the_account() -> None:
+    rng = np.random.default_rng(4)
+    base = rng.integers(-(10**9), 10**9, ACCOUNTS)
+    sums = rng.integers(-(10**15), 10**15, (ACCOUNTS - 3, 4))
+    sums[:, 2:] = abs(sums[:, 2:])
+    out = d.PlainTerms(*np.full((4, ACCOUNTS), -77, np.int64))
+    d.fill_plain_terms(2, base, sums, 123_457, 1_001, out)
+    for n, (equity, haircut, gross, short) in enumerate(sums.tolist(), start=2):
+        assert (out.equity_usd6[n], out.nlv_usd6[n]) == (base[n] + equity // 1000, base[n] + haircut // 1000)
+        assert out.add_ons_usd9[n] == -(-gross * 1_001 // 10**6)
+        assert out.short_minimum_usd9[n] == -(-short * 123_457 // 10**6)
+    assert all((column[[0, 1, -1]] == -77).all() for column in out)
