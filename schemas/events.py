@@ -142,7 +142,8 @@ class Transfer(Event, frozen=True, tag="transfer"):
 class OpenOrders(Event, frozen=True, tag="open_orders"):
     """What an account has open in an instrument, restated whole: lots left to be bought and to be sold (0: none), and
     the worst price of each side, the highest bid and the lowest offer. They count where new risk is judged, never in a
-    margin. A fill does not take them down: say what is left in the same block.
+    margin. A fill does not take them down: say what is left in the same block. The fee of a side is what filling all of
+    it will cost.
     """
 
     id: Name
@@ -154,6 +155,8 @@ class OpenOrders(Event, frozen=True, tag="open_orders"):
     buy_price_usd9: PriceUsd9 | UnsetType = UNSET
     sell_lots: OrderLots = 0
     sell_price_usd9: PriceUsd9 | UnsetType = UNSET
+    buy_fee_usd6: CashUsd6 | UnsetType = UNSET
+    sell_fee_usd6: CashUsd6 | UnsetType = UNSET
     block_hash: BlockHash | UnsetType = UNSET
 
 

@@ -7,7 +7,8 @@ time: tails as fat as the donor's, no link but the stated correlation.
 
 **Fallbacks**, each reported by name. Reference: the first underlying; if it is bad itself, ``REFERENCE_VOLATILITY``.
 
-* ``short_history`` (under a year): at least the reference's volatility.
+* ``short_history`` (under a year): at least the reference's volatility; no selected model (GARCH) below the multi-speed
+  variance with its stress floor.
 * ``new_asset`` (under 30 days), ``constant_prices`` (a day without a move), ``stale`` (a day without a bar): at least
   the reference's volatility plus own noise of 100 % a year, beta 1 to the reference and nothing else shared.
 * ``no_volatility_history``: the largest known level's volatility, at least ``SurfaceParameters.level_volatility``.
@@ -132,18 +133,20 @@ def fallback_reason(state: RiskModelState, u: int) -> str:
     return "short_history" if known < bars_of(YEAR_HOURS, interval) else ""
 
 
-def _own_stddev(state: RiskModelState, u: int, bars: float) -> float:
-    """By the asset's own history, 0 where there is none; below a bar its share of a bar's variance."""
+def _own_stddev(state: RiskModelState, u: int, bars: float, is_young: bool) -> float:
+    """By the asset's own history, 0 where there is none; below a bar its share of a bar's variance. Where the history
+    is not enough, no selected model goes below the multi-speed variance with its floor."""
     if state.variances[u].bars[0] < 1:
         return 0.0
-    stddev = state.spot_stddev(u, int(state.time_ms[0]), max(int(bars), 1)) * math.sqrt(min(bars, 1.0))
-    return stddev if math.isfinite(stddev) else 0.0
+    models = (state.spot_stddev, state.floored_stddev) if is_young else (state.spot_stddev,)
+    found = [model(u, int(state.time_ms[0]), max(int(bars), 1)) for model in models]
+    return max((value for value in found if math.isfinite(value)), default=0.0) * math.sqrt(min(bars, 1.0))
 
 
 def _spot_volatilities(state: RiskModelState, bars: float, reasons: dict[str, str], horizon_seconds: int) -> FloatArray:
     root_years = math.sqrt(horizon_seconds / (YEAR_HOURS * 3_600))
     assets = state.spec.underlyings
-    out = np.array([_own_stddev(state, u, bars) for u in range(len(assets))])
+    out = np.array([_own_stddev(state, u, bars, asset in reasons) for u, asset in enumerate(assets)])
     if reasons.get(assets[0]):
         out[0] = max(out[0], REFERENCE_VOLATILITY * root_years)
     for u, asset in enumerate(assets[1:], 1):

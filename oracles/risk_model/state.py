@@ -269,22 +269,27 @@ class RiskModelState:
         self.open_interest[u] = usd, mean + self._open_gain * (usd - mean) if last else usd
 
     def spot_stddev(self, u: int, time_ms: int, horizon: int) -> float:
-        """Standard deviation of an asset's log return over ``horizon`` bars after the bar that starts at ``time_ms``.
-
-        By the selected model. Multi-speed: from six hours on an option market has its say, where its volatility is at
-        most six bars old; and the floor.
-        """
-        state, interval = self.variances[u], self.spec.interval_ms
-        season = season_of_horizon(state.factors, time_ms + interval, interval, horizon)
+        """Standard deviation of an asset's log return over ``horizon`` bars after the bar that starts at ``time_ms``,
+        by the selected model."""
         selected = self._selected_variance(u, horizon)
         if selected > 0.0:
-            return math.sqrt(selected * season)
+            return math.sqrt(selected * self._season(u, time_ms, horizon))
+        return self.floored_stddev(u, time_ms, horizon)
+
+    def floored_stddev(self, u: int, time_ms: int, horizon: int) -> float:
+        """The same by the multi-speed variance: from six hours on an option market has its say, where its volatility is
+        at most six bars old; and the stress floor."""
+        state, interval = self.variances[u], self.spec.interval_ms
         variance = mixed(state.speeds)
         factor = self._level_factor[u]
         if factor >= 0 and horizon * interval >= IMPLIED_FROM_MS and time_ms - self.value_ms[factor] <= 6 * interval:
             variance = with_implied(variance, exponential_of(self.value[factor]), interval)
         variance = with_floor(variance, state.floor[0], horizon * interval)
-        return math.sqrt(float(variance) * season)
+        return math.sqrt(float(variance) * self._season(u, time_ms, horizon))
+
+    def _season(self, u: int, time_ms: int, horizon: int) -> float:
+        interval = self.spec.interval_ms
+        return season_of_horizon(self.variances[u].factors, time_ms + interval, interval, horizon)
 
     def _selected_variance(self, u: int, horizon: int) -> float:
         """Mean variance per bar without season by another model than the multi-speed one; 0: it has nothing to say."""

@@ -117,7 +117,7 @@ def checked(asset: str, raw: RawBars, sources: tuple[str, ...], findings: tuple[
     if days < DAYS_MIN:
         raise BacktestError(
             f"{asset}: {days:.0f} days of history; a backtest needs {DAYS_MIN}. "
-            "Below a year margins take the GARCH-t floor (infra/docs/data.md)"
+            "Below a year margins take a conservative floor (infra/docs/risk_model.md)"
         )
     close = raw.ohlcv[:, 3]
     if (np.diff(close) == 0).mean() > CONSTANT_SHARE_MAX:

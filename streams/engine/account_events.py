@@ -37,7 +37,7 @@ def event_rows(event: dict, catalogue: Catalogue) -> list[tuple[str | None, Row]
         return [(event["account"], _side(event, index, -1)), (event["to"], _side(event, index, 1))]
     if kind == "open_orders":
         kinds = (("buy", records.BUY_ORDERS), ("sell", records.SELL_ORDERS))
-        return [(event["account"], (kind, index, *side_of(event, side), 0)) for side, kind in kinds]
+        return [(event["account"], (kind, index, *side_of(event, side), -fee_of(event, side))) for side, kind in kinds]
     if kind == "funding":
         return [(None, (records.FUNDING, index, 0, event["amount_usd9"], 0))]
     if kind == "cash_move":
@@ -63,6 +63,11 @@ def side_of(event: dict, side: str) -> tuple[int, int]:
     """Lots and worst price of one side of open orders."""
     lots = event.get(f"{side}_lots", 0)
     return lots, (event.get(f"{side}_price_usd9") or 0) if lots else 0
+
+
+def fee_of(event: dict, side: str) -> int:
+    """Fee of one side of open orders; nothing is open, nothing is paid."""
+    return (event.get(f"{side}_fee_usd6") or 0) if event.get(f"{side}_lots", 0) else 0
 
 
 def transfer_refusal(event: dict) -> Refusal | None:

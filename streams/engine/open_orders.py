@@ -6,15 +6,15 @@ nothing until it is filled, and nobody is called or liquidated for one.
 **Bound.** Orders d_o may each be filled by any part f_o in [0, 1], in any combination. NLV less IM at its worst:
 
 - Expected shortfall, stress, short-option minimum and add-ons are convex in the position, hence in f; NLV falls by at
-  most f_o of what an order pays above its mark. So NLV less IM is no lower than a concave function of f, whose minimum
-  over the box lies at a corner: some orders filled whole, the others not at all. Up to ORDERS_EXACT orders every corner
-  is margined exactly: orders that hedge each other or the account are seen as what they are.
+  most f_o of what an order pays above its mark and of its fee. So NLV less IM is no lower than a concave function of f,
+  whose minimum over the box lies at a corner: some orders filled whole, the others not at all. Up to ORDERS_EXACT
+  orders every corner is margined exactly: orders that hedge each other or the account are seen as what they are.
 - With more orders, or sums beyond the fast range: in scenario s the account loses L_s(q) + sum f_o L_s(d_o) <= L_s(q) +
   sum max(0, L_s(d_o)). Expected shortfall is monotone, so that of the right side, where every scenario has a worst set
   of its own, bounds that of every set chosen beforehand; so does each stress row. The net short position of an expiry
   is largest with every sale and no purchase filled, gross sizes with everything, and everything is paid for.
 
-All is rounded against the account. Fees are not known before a fill, and not in it.
+All is rounded against the account. A fee counts where the order states one; a rebate is not leant on.
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ Key = tuple[str, int, int]  # account, instrument, side
 
 
 class OpenOrder(NamedTuple):
-    """Signed lots of one instrument, and the worst price of them."""
+    """Signed lots of one instrument, the worst price of them, and the fee of filling them all."""
 
     instrument: int
     lots: int
     price_usd9: int
+    fee_usd6: int = 0
 
 
 class OpenOrders:
     """Orders by account, instrument and side; values are never changed in place."""
 
     def __init__(self) -> None:
-        self.orders: dict[Key, tuple[int, int]] = {}
+        self.orders: dict[Key, tuple[int, ...]] = {}  # lots, price, and the fee where there is one
         self._packed: bytes | None = b""
 
     def take(self, events: records.PackedEvents) -> records.PackedEvents:
@@ -67,7 +68,8 @@ class OpenOrders:
             key = (names[int(row["account"])], int(row["instrument"]), SIDES[int(row["kind"])])
             self.orders.pop(key, None)
             if row["lots"]:
-                self.orders[key] = (int(row["lots"]), int(row["price_usd9"]))
+                fee_usd6 = -int(row["cash_usd6"])
+                self.orders[key] = (int(row["lots"]), int(row["price_usd9"]), *([fee_usd6] if fee_usd6 else []))
         self._packed = None
         return events._replace(rows=events.rows[~is_order])
 
@@ -80,7 +82,7 @@ class OpenOrders:
     def of(self, account: str) -> list[OpenOrder]:
         """By instrument, sales first."""
         mine = sorted((key, value) for key, value in self.orders.items() if key[0] == account)
-        return [OpenOrder(i, side * lots, price_usd9) for (_, i, side), (lots, price_usd9) in mine]
+        return [OpenOrder(i, side * lots, *prices) for (_, i, side), (lots, *prices) in mine]
 
     def pack(self) -> bytes:
         """Equal for equal orders; empty for none."""
@@ -93,7 +95,7 @@ class OpenOrders:
     def unpack(cls, raw: bytes) -> OpenOrders:
         found = cls()
         if raw:
-            found.orders = {(a, i, side): (lots, price) for a, i, side, lots, price in msgspec.msgpack.decode(raw)}
+            found.orders = {(a, i, side): tuple(rest) for a, i, side, *rest in msgspec.msgpack.decode(raw)}
             found._packed = raw
         return found
 
@@ -123,7 +125,7 @@ def worst_excess_usd6(
     """
     legs = account.legs()
     nlv_usd6, _, _, _ = _values(account_sums(legs, account.cash(), account.entry_by_account(), tables, p))
-    paid = [_paid_above_mark_usd6(order, int(lot_exponents[order.instrument]), tables) for order in orders]
+    paid = [_paid_usd6(order, int(lot_exponents[order.instrument]), tables) for order in orders]
     nlv_usd6 -= FILL_ROUNDING_USD6 * len(orders)
     if len(orders) <= ORDERS_EXACT:
         needed = _needed_by_corner(legs, orders, paid, tables, p)
@@ -201,6 +203,6 @@ def _stress_usd9(legs: Legs, orders: list[OpenOrder], tables: Tables) -> int:
     return max(divide_up(max(loss, 0) * weight, ONE_E6) for loss, weight in rows)
 
 
-def _paid_above_mark_usd6(order: OpenOrder, lot_exponent: int, tables: Tables) -> int:
+def _paid_usd6(order: OpenOrder, lot_exponent: int, tables: Tables) -> int:
     worth = order.lots * int(tables.columns_usd9[0, order.instrument]) // USD9_PER_USD6
-    return max(0, notional_usd6(order.lots, order.price_usd9, lot_exponent) - worth)
+    return max(0, notional_usd6(order.lots, order.price_usd9, lot_exponent) - worth) + max(0, order.fee_usd6)

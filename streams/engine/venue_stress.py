@@ -13,7 +13,7 @@ and expected shortfall of the venue's uncovered loss over the scenario set.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,11 +88,11 @@ def venue_tables(tables: Tables, catalogue: Catalogue, parameters: RiskParameter
     changed = np.flatnonzero(tables.instruments.factor != 1.0)
     some = rows_of_instruments(instruments, changed)
     fresh, stress = priced(some, tables, tables.scenarios), tables.stress.copy()
-    pnl = PnlTable(*(column.copy() for column in tables.pnl))
-    for column, values in zip(pnl, fresh, strict=True):
+    columns: list[Any] = [column.copy() for column in tables.pnl]
+    for column, values in zip(columns, fresh, strict=True):
         column[changed] = values
     stress[changed] = stress_of(some, tables.market, shocks)
-    return VenueTables(instruments, pnl, as_pnl_table(stress))
+    return VenueTables(instruments, PnlTable(*columns), as_pnl_table(stress))
 
 
 def priced(instruments: InstrumentTable, tables: Tables, scenarios: ScenarioTable) -> PnlTable:

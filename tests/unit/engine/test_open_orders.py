@@ -57,13 +57,17 @@ def limit_usd9(index: int, share_e3: int) -> int:
 @settings(deadline=None, max_examples=60)
 @given(
     st.dictionaries(TRADED, SMALL, max_size=4),
-    st.lists(st.tuples(TRADED, SMALL.filter(bool), st.integers(500, 1_500)), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(TRADED, SMALL.filter(bool), st.integers(500, 1_500), st.integers(-3_000, 5_000_000)),
+        min_size=1,
+        max_size=4,
+    ),
     st.sampled_from([0, 300_000, 1_000_000]),
     st.sampled_from([10_000, 1_000_000]),  # the second makes the short-option minimum bind
     st.booleans(),
 )
 def test_the_bound_is_never_below_brute_force_over_every_set_of_fills(
-    lots: dict[int, int], wanted: list[tuple[int, int, int]], share_e6: int, minimum_e6: int, is_large: bool
+    lots: dict[int, int], wanted: list[tuple[int, int, int, int]], share_e6: int, minimum_e6: int, is_large: bool
 ) -> None:
     """Every order filled whole, by about half, or not at all, in every combination."""
     catalogue, tables, p = market_and_tables()
@@ -80,7 +84,7 @@ def test_the_bound_is_never_below_brute_force_over_every_set_of_fills(
         of = [rules.get(n, -1) if k != "spot" else -1 for n, k in zip(names, kinds, strict=True)]
         tables = type(tables)(**{**_fields(tables), "concentration_rule": np.array(of, np.int32)})
     account = account_of(catalogue, lots, 500_000_000, 3_000_000)
-    orders = [OpenOrder(i, n, limit_usd9(i, share_e3)) for i, n, share_e3 in wanted]
+    orders = [OpenOrder(i, n, limit_usd9(i, share_e3), fee) for i, n, share_e3, fee in wanted]
     exponents = catalogue.columns().lot_exponent
     exact = worst_excess_usd6(account, orders, exponents, tables, p)
     with monkeypatched(module, "ORDERS_EXACT", 0):
@@ -89,7 +93,8 @@ def test_the_bound_is_never_below_brute_force_over_every_set_of_fills(
     for parts in product((0, 1, 2), repeat=len(orders)):
         done = [(o, int(o.lots * part / 2)) for o, part in zip(orders, parts, strict=True)]
         trades = [Trade(catalogue.instruments[o.instrument].symbol, n, o.price_usd9) for o, n in done if n]
-        books.append(with_changes(account, trades, 0, catalogue, tables))
+        fees_usd6 = sum(o.fee_usd6 * part // 2 for o, part in zip(orders, parts, strict=True))
+        books.append(with_changes(account, trades, -fees_usd6, catalogue, tables))
     margins = margins_of_books(books, tables, p)
     excess = margins.nlv_usd6 - margins.initial_margin_usd6
     assert loose <= exact + CORNER_ROUNDING_USD6
@@ -246,5 +251,20 @@ def test_a_record_has_a_row_for_each_side() -> None:
     for raw in run.logs[ACCOUNT_LOG, 0]:
         header = records.read_header(raw)
         if header.kind == records.EVENTS and header.block == 1:
-            found += records.read_events(raw, header).rows[["kind", "lots", "price_usd9"]].tolist()
-    assert found == [(records.BUY_ORDERS, 7, 100 * USD), (records.SELL_ORDERS, 0, 0)]
+            found += records.read_events(raw, header).rows[["kind", "lots", "price_usd9", "cash_usd6"]].tolist()
+    assert found == [(records.BUY_ORDERS, 7, 100 * USD, 0), (records.SELL_ORDERS, 0, 0, 0)]
+
+
+def test_a_stated_fee_counts_and_is_kept_and_a_rebate_does_not_count() -> None:
+    free, *others = (told([bids("o1", 1, 7, **fees)]).run().risks[0] for fees in ({}, *FEES))
+    asked = [g.gate(state, g.CashWithdrawal("a", 1)).open_orders_usd6 for state in (free, *others)]
+    assert [more - asked[0] for more in asked[1:]] == [1_234, 0, 0]
+    assert [state.orders.of("a") for state in others] == [
+        [OpenOrder(0, 7, 100 * USD, fee)] for fee in (1_234, -5_000, 0)
+    ]
+    for state in (free, *others):
+        assert OpenOrders.unpack(state.orders.pack()).orders == state.orders.orders
+    assert others[2].orders.pack() == free.orders.pack() != others[0].orders.pack()
+
+
+FEES = ({"buy_fee_usd6": 1_234}, {"buy_fee_usd6": -5_000}, {"sell_fee_usd6": 9})  # nothing is open to be sold
