@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 
@@ -19,6 +20,8 @@ def _key_compiled_cache_by_sources() -> None:
     root = Path(os.environ.get("NUMBA_CACHE_DIR") or folder / "__pycache__")
     if root.name != digest.hexdigest():
         os.environ["NUMBA_CACHE_DIR"] = str(root / digest.hexdigest())
+        if "numba" in sys.modules:  # imported before us, it has read the environment already
+            sys.modules["numba"].config.reload_config()
 
 
 _key_compiled_cache_by_sources()

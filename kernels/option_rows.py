@@ -87,7 +87,8 @@ def _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, cur
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out) -> None:  # type: ignore[no-untyped-def]
+def fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out) -> None:  # type: ignore[no-untyped-def]
+    """Fill ``out`` [S] as ``out_of_the_money_row`` does, with the deviations given, each >= 1e-300."""
     for s in range(out.shape[0]):
         smaller = moved[s] if moved[s] < strike else strike
         out[s] = smaller * out_of_the_money_value_bounded(abs(log_strike_over_forward - log_return[s]), stddev[s])
@@ -117,7 +118,7 @@ def out_of_the_money_row(  # type: ignore[no-untyped-def]
     stddev = np.empty(out.shape[0])
     _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, curvature, stddev)
     if not has_jumps(market, underlying):
-        _fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out)
+        fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out)
         return
     intensity, mean, deviation = market.jumps[underlying]
     terms = jump_terms(intensity, mean, deviation, years)

@@ -5,7 +5,7 @@ from tests.bench import pricing
 
 def test_rows() -> None:
     rows = list(pricing.rows(small=True))
-    assert len({row.name for row in rows}) == len(rows) == 11
+    assert len({row.name for row in rows}) == len(rows) == 13
     for row in rows:
         assert (row.value is None) == row.goal.startswith("not run")
         if row.value is not None:
