@@ -15,9 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from kernels.borrowing import borrows
+from kernels.compiling import borrows, compiled
 from kernels.expected_shortfall import FAST, shortfall_of, take_losses, workspace
 from kernels.layout import BoolArray, Int8Array, Int32Array, Int64Array, PnlTable
 from kernels.tail_selection import tail_cost
@@ -151,7 +150,7 @@ def _decide_all(  # type: ignore[no-untyped-def]
         into.keyframe_block[a] = block
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _decisions(  # type: ignore[no-untyped-def]
     account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
     plain, multiplier_e6, may_bound, block, into, out_status,
@@ -194,7 +193,7 @@ def decisions(
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def clear_by_bounds(  # type: ignore[no-untyped-def]
     may_clear, es_increase_usd9, stress_increase_usd9, plain, multiplier_e6, margins,
     out_es_usd9, out_stress_usd9, out_cleared,
@@ -216,7 +215,7 @@ def clear_by_bounds(  # type: ignore[no-untyped-def]
         out_cleared[a] = decide(a, es_usd9, stress_usd9, plain, multiplier_e6)[3] == HEALTHY
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def keep_bounds(accounts, es_usd9, stress_usd9, plain, multiplier_e6, into) -> None:  # type: ignore[no-untyped-def]
     """Bounds that prove HEALTHY become the rows of these accounts; their ``keyframe_block`` stays."""
     for a in accounts:

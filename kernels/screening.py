@@ -33,9 +33,9 @@ A new scenario set, other weights or another list of stress rows needs a new key
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
+from kernels.compiling import compiled
 from kernels.layout import Int8Array, Int32Array, Int64Array
 
 SATURATED_USD9 = 2**62
@@ -48,7 +48,7 @@ _LOTS_LIMIT = 2**31  # of the fast path, shifted
 _NO_LEG = 2**31
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _sup_bounds(account_ptr, leg_instrument, leg_lots, low, high, out) -> None:  # type: ignore[no-untyped-def]
     for a in range(out.shape[0]):
         increase, gross = np.int64(0), 0.0
@@ -78,7 +78,7 @@ def sup_bound(
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent):  # type: ignore[no-untyped-def]
     """(sum over legs of |lots moved| * one lot, float sum of magnitudes); two ascending lists of legs are merged."""
     j, end = account_ptr[row], account_ptr[row + 1]
@@ -104,7 +104,7 @@ def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lot
         gross += abs(float(moved)) * abs(float(one))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _add_traded(rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase):  # type: ignore[no-untyped-def]
     for row in rows:
         rise, gross = _traded_rise(
