@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import FUTURE, PERPETUAL, BoolArray, FloatArray, Int8Array, Int32Array, Int64Array
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -79,13 +79,13 @@ class ListedColumns(NamedTuple):
     greeks_usd9: Int64Array
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _size(value: int) -> np.uint64:
     """Absolute value, also of -2**63."""
     return np.uint64(0) - np.uint64(value) if value < 0 else np.uint64(value)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """(high, low) limb of the 128-bit product."""
     half = np.uint64(32)
@@ -97,7 +97,7 @@ def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     return high, (other << half) | (low & _LOW_HALF)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _divided(high: np.uint64, low: np.uint64, unit: np.uint64) -> tuple[np.uint64, np.uint64]:
     """(quotient, rest) of high * 2**64 + low by unit, high < unit <= 10**15: long division in digits of 14 bits."""
     if high == 0:
@@ -111,7 +111,7 @@ def _divided(high: np.uint64, low: np.uint64, unit: np.uint64) -> tuple[np.uint6
     return quotient, rest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> tuple[np.int64, np.int64, bool]:
     """(micro-USD rounded half-even, what rounding added in 1e-21 USD, whether it is below NOTIONAL_LIMIT_USD6).
 
@@ -141,7 +141,7 @@ def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> tuple[np.int
     return whole, added, True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def place_of(keys: Int64Array, key: int, low: int = 0) -> int:
     """First place from `low` on whose key is not below `key`."""
     high = keys.shape[0]
@@ -154,13 +154,13 @@ def place_of(keys: Int64Array, key: int, low: int = 0) -> int:
     return low
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _exact_place(keys: Int64Array, key: int) -> int:
     at = place_of(keys, key)
     return at if at < keys.shape[0] and keys[at] == key else -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def locate(
     account: UInt32Array,
     named: Int64Array,
@@ -197,7 +197,7 @@ def locate(
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _add_residue(residue: Int64Array, added_usd21: np.int64) -> None:
     residue[0] += added_usd21
     carried = residue[0] >> RESIDUE_LIMB_BITS
@@ -205,7 +205,7 @@ def _add_residue(residue: Int64Array, added_usd21: np.int64) -> None:
     residue[0] -= carried << RESIDUE_LIMB_BITS
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _trade(events: EventColumns, n: int, book: BookColumns, listed: ListedColumns, residue: Int64Array) -> int:
     """One event that moves lots; its leg and its pair are there. Returns DONE or what left its range."""
     row, index, lots, at = events.row[n], events.instrument[n], events.lots[n], events.leg[n]
@@ -244,7 +244,7 @@ def _trade(events: EventColumns, n: int, book: BookColumns, listed: ListedColumn
     return DONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def apply_rows(
     events: EventColumns, begin: int, end: int, book: BookColumns, listed: ListedColumns, residue: Int64Array
 ) -> tuple[int, int]:
@@ -267,7 +267,7 @@ def apply_rows(
     return end, DONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _wanted_keys(events: EventColumns, second: Int64Array) -> Int64Array:
     """row << INSTRUMENT_BITS | second of the events that move lots, -1 of the others."""
     wanted = np.empty(events.row.shape[0], np.int64)
@@ -277,7 +277,7 @@ def _wanted_keys(events: EventColumns, second: Int64Array) -> Int64Array:
     return wanted
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _underlyings(wanted: Int64Array, instruments: Int64Array, underlying: Int32Array) -> Int64Array:
     """Of the instruments int64[N] where a key is wanted, else 0."""
     found = np.zeros(wanted.shape[0], np.int64)
@@ -287,7 +287,7 @@ def _underlyings(wanted: Int64Array, instruments: Int64Array, underlying: Int32A
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _absent_keys(wanted: Int64Array, places: Int64Array) -> Int64Array:
     """Distinct wanted keys without a place, ascending."""
     absent = np.sort(wanted[(wanted >= 0) & (places < 0)])
@@ -299,7 +299,7 @@ def _absent_keys(wanted: Int64Array, places: Int64Array) -> Int64Array:
     return absent[:count]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _merge_places(have: Int64Array, new: Int64Array) -> Int64Array:
     """Where each of ascending `new`, none of which is in `have`, stands in the two together."""
     places = np.empty(new.shape[0], np.int64)
@@ -310,7 +310,7 @@ def _merge_places(have: Int64Array, new: Int64Array) -> Int64Array:
     return places
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _widened(values: Int64Array, places: Int64Array) -> Int64Array:
     """Rows of int64[P,C] or [P] with zeros at `places` of the result (ascending), the others in their order."""
     out = np.zeros((values.shape[0] + places.shape[0], *values.shape[1:]), np.int64)
@@ -322,7 +322,7 @@ def _widened(values: Int64Array, places: Int64Array) -> Int64Array:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _move_places(wanted: Int64Array, places: Int64Array, new: Int64Array, new_at: Int64Array) -> None:
     """Places of the wanted keys after `new` were put at `new_at`."""
     for n in range(wanted.shape[0]):
@@ -331,7 +331,7 @@ def _move_places(wanted: Int64Array, places: Int64Array, new: Int64Array, new_at
             places[n] = places[n] + before if places[n] >= 0 else new_at[before]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def make_room(events: EventColumns, underlying: Int32Array, book: BookColumns) -> BookColumns:
     """The book with the legs and pairs that located events lack, empty; the events' places are in it then."""
     keys, lots, entry_usd6 = book.keys, book.lots, book.entry_usd6
@@ -376,7 +376,7 @@ class LotTerms(NamedTuple):
     loss_bound_usd9: FloatArray
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _net_value_usd6(row: int, begin: int, end: int, book: BookColumns, lot: LotTerms) -> float:
     """Cash, and leg by leg value less entry cost, in the order of the keys, so equal inputs give equal bits.
 
@@ -393,7 +393,7 @@ def _net_value_usd6(row: int, begin: int, end: int, book: BookColumns, lot: LotT
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def held_by(rows: Int64Array, book: BookColumns, lot: LotTerms) -> Held:
     """What some rows (int64[n], ascending) hold now."""
     begin, end, value_usd6 = np.empty_like(rows), np.empty_like(rows), np.empty(rows.shape[0])
@@ -414,7 +414,7 @@ def held_by(rows: Int64Array, book: BookColumns, lot: LotTerms) -> Held:
     return Held(rows, begin, end, lots, value_usd6)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def effects_usd6(held: Held, book: BookColumns, lot: LotTerms) -> tuple[FloatArray, FloatArray]:
     """Since `held`, in the same legs: (change of NLV, sum of |lots moved| x the bound of one lot), f64[n] each.
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import Int64Array
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -33,7 +33,7 @@ class NameTable(NamedTuple):
     text: UInt8Array
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _hash(text: UInt8Array, begin: int, end: int) -> np.uint64:
     found = _FNV_BASIS
     for at in range(begin, end):
@@ -41,7 +41,7 @@ def _hash(text: UInt8Array, begin: int, end: int) -> np.uint64:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _is_named(table: NameTable, row: int, hashed: np.uint64, text: UInt8Array, begin: int, end: int) -> bool:
     if table.hashes[row] != hashed or table.end[row] - table.begin[row] != end - begin:
         return False
@@ -51,7 +51,7 @@ def _is_named(table: NameTable, row: int, hashed: np.uint64, text: UInt8Array, b
     return at == end - begin
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def rows_of_names(table: NameTable, text: UInt8Array, begin: int, lengths: UInt16Array, rows: Int64Array) -> bool:
     """rows int64[n] of the names that stand one after the other in text from `begin` on; whether all have one."""
     mask = np.uint64(table.slots.shape[0] - 1)
@@ -67,7 +67,7 @@ def rows_of_names(table: NameTable, text: UInt8Array, begin: int, lengths: UInt1
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def take_in(table: NameTable, first: int, end: int, slots: Int64Array) -> None:
     """Hash the names of rows first..end-1, none of which is in slots yet, and put the rows there."""
     mask = np.uint64(slots.shape[0] - 1)

@@ -7,12 +7,12 @@ beside them, so that the caller can send an account out of range to the wide pat
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import FloatArray, Int32Array, Int64Array
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def portfolio_sums(
     account_ptr: Int64Array,
     leg_instrument: Int32Array,
@@ -59,7 +59,7 @@ def portfolio_sums(
         out_magnitude[account] = magnitude
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def greeks_by_pair(
     pair_of_leg: Int64Array, leg_instrument: Int32Array, leg_lots: Int64Array, greeks_usd9: Int64Array, out: Int64Array
 ) -> None:

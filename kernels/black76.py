@@ -15,9 +15,9 @@ value, so put-call parity holds to one rounding and calls and puts are symmetric
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiling import compiled, inlined
 from kernels.normal import (
     DENSITY_ARGUMENT_LIMIT,
     INVERSE_SQRT_TWO_PI,
@@ -35,14 +35,14 @@ _LARGEST_DISTANCE = 64.0
 FloatArray = NDArray[np.float64]
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _bounded_stddev(stddev: float) -> float:
     """``stddev`` moved into the range in which ln(F/K)/stddev is defined."""
     v = SMALLEST_STDDEV if stddev < SMALLEST_STDDEV else stddev
     return _LARGEST_STDDEV if v > _LARGEST_STDDEV else v
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def scaled_tails(absolute_log_moneyness: float, stddev: float) -> tuple[float, float, float, float]:
     """(a, +-R(|a|) with the sign of a, R(c), exp(-a*a/2)) of the module's docstring, 1e-300 <= stddev <= 1e25."""
     h = absolute_log_moneyness / stddev
@@ -57,7 +57,7 @@ def scaled_tails(absolute_log_moneyness: float, stddev: float) -> tuple[float, f
     return a, near, scaled_tail(h + half), density
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def out_of_the_money_value_bounded(absolute_log_moneyness: float, stddev: float) -> float:
     """``out_of_the_money_value`` for 1e-300 <= ``stddev`` <= 1e25 only; outside the result has no meaning."""
     a, near, far, density = scaled_tails(absolute_log_moneyness, stddev)
@@ -67,7 +67,7 @@ def out_of_the_money_value_bounded(absolute_log_moneyness: float, stddev: float)
     return 0.0 if b < 0.0 else b
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def out_of_the_money_value(absolute_log_moneyness: float, stddev: float) -> float:
     """Undiscounted out-of-the-money price per min(forward, strike), in [0, 1].
 
@@ -78,7 +78,7 @@ def out_of_the_money_value(absolute_log_moneyness: float, stddev: float) -> floa
     return out_of_the_money_value_bounded(absolute_log_moneyness, _bounded_stddev(stddev))
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def undiscounted_price(
     forward: float, strike: float, log_forward_over_strike: float, stddev: float, is_call: bool
 ) -> float:
@@ -95,19 +95,19 @@ def undiscounted_price(
     return intrinsic + smaller * out_of_the_money_value(abs(log_forward_over_strike), stddev)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def log_ratio(forward: float, strike: float) -> float:
     """ln(forward/strike) for non-negative arguments; 0 when both are 0 (an option on nothing at no price)."""
     return 0.0 if forward == strike else logarithm(forward / strike)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def stddev_to_expiry(vol: float, years: float) -> float:
     """vol*sqrt(years); 0 at expiry, whatever the vol."""
     return 0.0 if years == 0.0 else vol * np.sqrt(years)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def price(forward: float, strike: float, vol: float, years: float, rate: float, is_call: bool) -> float:
     """Discounted Black-76 price, exp(-rate*years) times the undiscounted one. ``years`` 0 gives the intrinsic value."""
     stddev = stddev_to_expiry(vol, years)
@@ -115,7 +115,7 @@ def price(forward: float, strike: float, vol: float, years: float, rate: float, 
     return exponential(-rate * years) * value
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def undiscounted_greeks(
     forward: float, strike: float, log_forward_over_strike: float, stddev: float, is_call: bool
 ) -> tuple[float, float, float, float]:
@@ -145,7 +145,7 @@ def undiscounted_greeks(
     return intrinsic + smaller * b, delta, slope * inverse / (divisor * _bounded_stddev(stddev)), slope
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def greeks(
     forward: float, strike: float, vol: float, years: float, rate: float, is_call: bool
 ) -> tuple[float, float, float, float, float, float]:
@@ -176,7 +176,7 @@ def greeks(
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def prices(
     forward: FloatArray,
     strike: FloatArray,
@@ -191,7 +191,7 @@ def prices(
         out[i] = price(forward[i], strike[i], vol[i], years[i], rate[i], is_call[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def greeks_table(
     forward: FloatArray,
     strike: FloatArray,

@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import FloatArray, Int64Array
+from kernels.loops import assign
 from kernels.normal import fma
 from kernels.variance import smoothed
 
@@ -46,7 +47,7 @@ def empty_dcc(factors: int) -> DccState:
     return DccState(np.eye(factors), np.eye(factors), np.eye(factors), np.zeros(1, np.int64))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def cholesky(matrix: FloatArray, out: FloatArray) -> bool:
     """Lower triangular ``out`` with out out^T = matrix; False where the matrix is not positive definite."""
     for i in range(matrix.shape[0]):
@@ -63,7 +64,7 @@ def cholesky(matrix: FloatArray, out: FloatArray) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def step(state: DccState, settings: DccSettings, z: FloatArray) -> None:
     """Move the state by one bar's residuals ``z`` [D]; a residual that is not a number counts as 0."""
     size = z.shape[0]
@@ -89,15 +90,16 @@ def step(state: DccState, settings: DccSettings, z: FloatArray) -> None:
     cholesky(correlation, state.root)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fold(state: DccState, settings: DccSettings, z: FloatArray, roots: FloatArray) -> None:
     """Step through the rows of ``z`` [n,D]; ``roots`` [n,D,D] is L after each."""
     for t in range(z.shape[0]):
         step(state, settings, z[t])
-        roots[t] = state.root
+        for i in range(state.root.shape[0]):
+            assign(roots[t, i], state.root[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def whiten(root: FloatArray, z: FloatArray, out: FloatArray) -> None:
     """out = root^-1 z by forward substitution."""
     for i in range(z.shape[0]):
@@ -107,7 +109,7 @@ def whiten(root: FloatArray, z: FloatArray, out: FloatArray) -> None:
         out[i] = total / root[i, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def colour(root: FloatArray, whitened: FloatArray, out: FloatArray) -> None:
     """out [D,N] = root @ whitened [D,N], row by row, the factor's sum ascending."""
     for i in range(root.shape[0]):
@@ -118,7 +120,7 @@ def colour(root: FloatArray, whitened: FloatArray, out: FloatArray) -> None:
                 out[i, n] = fma(loading, whitened[k, n], out[i, n])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def correlation_of(root: FloatArray) -> FloatArray:
     """root root^T with a unit diagonal."""
     size = root.shape[0]

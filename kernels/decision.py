@@ -15,9 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from kernels.borrowing import borrows
+from kernels.compiling import borrows, compiled
 from kernels.expected_shortfall import FAST, shortfall_of, take_losses, workspace
 from kernels.layout import BoolArray, Int8Array, Int32Array, Int64Array, PnlTable
 from kernels.tail_selection import tail_cost
@@ -77,7 +76,7 @@ def ratio_up(value, ratio_e6):  # type: ignore[no-untyped-def]
     return millions * ratio_e6 - (-(rest * ratio_e6) // _MILLION)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fill_plain_terms(begin, base_usd6, sums_usd9, short_e6, gross_e6, out) -> None:  # type: ignore[no-untyped-def]
     """Plain terms of the accounts from ``begin`` on into ``out``, from int64[n,4] of ``account_sums.portfolio_sums``.
 
@@ -165,7 +164,7 @@ def _decide_all(  # type: ignore[no-untyped-def]
         into.keyframe_block[a] = block
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _decisions(  # type: ignore[no-untyped-def]
     account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
     plain, multiplier_e6, may_bound, block, into, out_status,
@@ -208,7 +207,7 @@ def decisions(
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def clear_by_bounds(  # type: ignore[no-untyped-def]
     begin, end, may_clear, bounds_usd9, plain, multiplier_e6, margins, out_cleared
 ) -> None:
@@ -230,7 +229,7 @@ def clear_by_bounds(  # type: ignore[no-untyped-def]
         out_cleared[a] = decide(a, es_usd9, stress_usd9, plain, multiplier_e6)[3] == HEALTHY
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def keep_bounds(begin, end, kept, bounds_usd9, plain, multiplier_e6, into) -> None:  # type: ignore[no-untyped-def]
     """Bounds that prove HEALTHY become the rows of the accounts ``kept`` (bool[A]); their ``keyframe_block`` stays."""
     for a in range(begin, end):

@@ -9,8 +9,8 @@ Source: Golub and Van Loan, "Matrix Computations", section 8.5.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled, inlined
 from kernels.layout import FloatArray
 from kernels.normal import fma
 
@@ -19,7 +19,7 @@ SWEEPS_MAX = 64
 _NEGLIGIBLE = 2.0**-60
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _rotate(x: FloatArray, y: FloatArray, cosine: float, sine: float) -> None:
     """(x, y) <- (c x - s y, s x + c y), element by element."""
     for k in range(x.shape[0]):
@@ -28,7 +28,7 @@ def _rotate(x: FloatArray, y: FloatArray, cosine: float, sine: float) -> None:
         y[k] = fma(sine, old_x, cosine * old_y)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _annihilate(a: FloatArray, vectors: FloatArray, p: int, q: int) -> None:
     """One rotation in the plane (p, q) that makes a[p, q] zero; both triangles of ``a`` are kept."""
     theta = (a[q, q] - a[p, p]) / (2.0 * a[p, q])
@@ -45,7 +45,7 @@ def _annihilate(a: FloatArray, vectors: FloatArray, p: int, q: int) -> None:
             a[k, p], a[k, q] = a[p, k], a[q, k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _jacobi(a: FloatArray, vectors: FloatArray) -> bool:
     """Diagonalise ``a`` in place, rows of ``vectors`` become its eigenvectors; False if it does not converge."""
     size = a.shape[0]
@@ -61,7 +61,7 @@ def _jacobi(a: FloatArray, vectors: FloatArray) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _outer_sum(rows: FloatArray, factor: FloatArray, out: FloatArray) -> None:
     """out = sum over k of factor[k] rows[k] rows[k]^T, k ascending."""
     out[:] = 0.0
@@ -72,7 +72,7 @@ def _outer_sum(rows: FloatArray, factor: FloatArray, out: FloatArray) -> None:
                 out[i, j] = fma(scaled, rows[k, j], out[i, j])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _point_up(vectors: FloatArray) -> None:
     """An eigenvector has no sign of its own: the sum of its components becomes non-negative."""
     for k in range(vectors.shape[0]):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
+from kernels.compiling import compiled
 from kernels.layout import BoolArray, FloatArray, Int64Array
 
 _USD9_PER_USD6 = 1_000.0
@@ -27,21 +27,21 @@ class Moves(NamedTuple):
     days: float
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _relative_move(now_usd9: int, before_usd9: int) -> float:
     if now_usd9 <= 0 or before_usd9 <= 0:
         return 0.0
     return np.float64(now_usd9) / np.float64(before_usd9) - 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _absolute_move(now_e9: int, before_e9: int) -> float:
     if now_e9 <= 0 or before_e9 <= 0:
         return 0.0
     return np.float64(now_e9 - before_e9) / _ONE_E9
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def estimates(
     rows: Int64Array,
     pair_keys: Int64Array,
@@ -74,7 +74,7 @@ def estimates(
         out_usd6[n] = base_usd6[row] + change_usd9 / _USD9_PER_USD6
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def look(
     rows: Int64Array,
     pair_keys: Int64Array,
@@ -104,7 +104,7 @@ def look(
         unsettled[row] = False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def move_lines(
     rows: Int64Array, change_usd6: FloatArray, rise_usd6: FloatArray, base_usd6: FloatArray, line_usd6: FloatArray
 ) -> None:

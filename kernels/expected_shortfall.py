@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from kernels.borrowing import borrows
+from kernels.compiling import borrows, compiled
 from kernels.layout import FloatArray, Int8Array, Int32Array, Int64Array, PnlTable
 from kernels.scenario_losses import accumulate, address_room, in_loss_order
 from kernels.tail_selection import expected_shortfall
@@ -59,7 +58,7 @@ def account_status(instruments, lots, pnl, stress_maximum, shifted) -> int:  # t
     return FAST if in_range and not wide else WIDE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def stress_maxima(stress):  # type: ignore[no-untyped-def]
     """Largest magnitude of each instrument's stress rows, float64[I]: once a block, not once a leg."""
     out = np.zeros(stress.shape[0])
@@ -81,10 +80,10 @@ class Workspace(NamedTuple):
     addresses: npt.NDArray[np.uint64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def workspace(account_ptr, accounts, weights, stress):  # type: ignore[no-untyped-def]
     """Scratch for these accounts."""
-    size, most = weights.shape[0], 0
+    size, most = weights.shape[0], np.int64(0)
     for a in accounts:
         most = max(most, account_ptr[a + 1] - account_ptr[a])
     return Workspace(
@@ -126,7 +125,7 @@ def _shortfalls(  # type: ignore[no-untyped-def]
             out_stress_usd9[a], out_stress_row[a] = stress_usd9[n], stress_row[n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _account_terms(  # type: ignore[no-untyped-def]
     account_ptr, leg_instrument, leg_lots, accounts, pnl, weights, tail_mass, stress, stress_weight_e6,
     out_es_usd9, out_stress_usd9, out_stress_row, out_tail_threshold, out_status,

@@ -17,9 +17,9 @@ estimation" (1994), eqs. 10-13; Berndt, Hall, Hall, Hausman (1974); Fiorentini, 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiling import compiled, inlined
 from kernels.layout import FloatArray
 from kernels.normal import exponential, logarithm
 
@@ -43,7 +43,7 @@ _COORDINATE_MAX = np.array([10.0, 2.0, 3.0, 6.0, 4.0, 5.0, 4.0])
 _COORDINATE_MIN = np.array([-10.0, -9.2, -18.0, -9.0, -4.0, -4.0, -4.0])  # -9.2: persistence 0.9999
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def log_gamma(x: float) -> float:
     """ln Gamma(x) for x > 0: shifted up to 12 and beyond, then Stirling's series; relative error near 1e-15."""
     product = 1.0
@@ -55,7 +55,7 @@ def log_gamma(x: float) -> float:
     return (x - 0.5) * logarithm(x) - x + _HALF_LOG_TWO_PI + series - logarithm(product)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _hansen(degrees: float, skew: float) -> tuple[float, float, float]:
     """(a, b, ln(b c)) of the skewed t: f(z) = b c (1 + y**2 / (d**2 (degrees - 2)))**(-(degrees + 1) / 2), y = b z + a,
     d = 1 - skew left of y = 0 and 1 + skew right of it."""
@@ -66,7 +66,7 @@ def _hansen(degrees: float, skew: float) -> tuple[float, float, float]:
     return a, b, logarithm(b) + log_c
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _shape(degrees: float, skew: float, out: FloatArray) -> None:
     """out[0:3] = (a, b, ln(b c)), [3:6] slopes by degrees, [6:9] slopes by skew (central differences)."""
     out[0], out[1], out[2] = _hansen(degrees, skew)
@@ -79,7 +79,7 @@ def _shape(degrees: float, skew: float, out: FloatArray) -> None:
         out[6 + k] = (up[k] - down[k]) / 2e-5
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _density(kind: int, z: float, degrees: float, skew: float, shape: FloatArray) -> tuple[float, float, float, float]:
     """(ln f, d ln f / dz, d ln f / d degrees, d ln f / d skew)."""
     if kind == KIND_NORMAL:
@@ -96,7 +96,16 @@ def _density(kind: int, z: float, degrees: float, skew: float, shape: FloatArray
     return shape[2] - 0.5 * (degrees + 1.0) * log_q, outer * 2.0 * per_y * shape[1], by_degrees, by_skew
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def mean(x: FloatArray) -> float:
+    """Summed in the order of time, which no library's mean promises."""
+    total = 0.0
+    for t in range(x.shape[0]):
+        total += x[t]
+    return total / x.shape[0]
+
+
+@compiled
 def mean_square(x: FloatArray, mu: float) -> float:
     """Mean of (x - mu)**2, the pre-sample variance."""
     total = 0.0
@@ -105,13 +114,13 @@ def mean_square(x: FloatArray, mu: float) -> float:
     return total / x.shape[0]
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def next_variance(e: float, h: float, omega: float, alpha: float, gamma: float, beta: float) -> float:
     """The recursion, one step."""
     return omega + (alpha + (gamma if e < 0.0 else 0.0)) * (e * e) + beta * h
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def variance_path(x: FloatArray, theta: FloatArray, start: float) -> FloatArray:
     """Forecasts float64[T]: out[t] is the variance of x[t + 1] by x[0..t]; ``start`` is the variance of x[0]."""
     out = np.empty(x.shape[0])
@@ -122,7 +131,7 @@ def variance_path(x: FloatArray, theta: FloatArray, start: float) -> FloatArray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def log_likelihood(x: FloatArray, theta: FloatArray, kind: int) -> float:
     """Sum of ln f(x_t) given the past; ``theta`` float64[7] in the order of this module's names."""
     shape = np.zeros(_SHAPE)
@@ -139,7 +148,7 @@ def log_likelihood(x: FloatArray, theta: FloatArray, kind: int) -> float:
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _add_scores(
     x: FloatArray, theta: FloatArray, kind: int, with_outer: bool, gradient: FloatArray, outer: FloatArray
 ) -> float:
@@ -151,7 +160,7 @@ def _add_scores(
     before = mean_square(x, theta[MU])
     through = alpha + 0.5 * gamma + beta
     h = theta[OMEGA] + through * before
-    dh[MU] = through * -2.0 * (np.mean(x) - theta[MU])
+    dh[MU] = through * -2.0 * (mean(x) - theta[MU])
     dh[OMEGA], dh[ALPHA], dh[GAMMA], dh[BETA] = 1.0, before, 0.5 * before, before
     total = 0.0
     for t in range(x.shape[0]):
@@ -182,7 +191,7 @@ def _add_scores(
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _parameters(q: FloatArray, scale: float, out: FloatArray) -> None:
     """Coordinates -> parameters. q: mu / s, ln -ln persistence, ln omega / s**2, logit of the share of the last square
     in persistence, atanh of the asymmetry, ln(degrees - min), atanh skew; s**2 = ``scale``."""
@@ -197,19 +206,19 @@ def _parameters(q: FloatArray, scale: float, out: FloatArray) -> None:
     out[SKEW] = _tanh(q[6])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _tanh(x: float) -> float:
     return 1.0 - 2.0 / (1.0 + exponential(2.0 * x))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _likelihood_at(q: FloatArray, x: FloatArray, kind: int, scale: float) -> float:
     theta = np.empty(PARAMETERS)
     _parameters(q, scale, theta)
     return log_likelihood(x, theta, kind)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _jacobian(q: FloatArray, free: IndexArray, scale: float) -> FloatArray:
     """[F,7]: parameters by the free coordinates, central differences."""
     up, down, out = np.empty(PARAMETERS), np.empty(PARAMETERS), np.empty((free.shape[0], PARAMETERS))
@@ -224,7 +233,7 @@ def _jacobian(q: FloatArray, free: IndexArray, scale: float) -> FloatArray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _scores_at(
     q: FloatArray, free: IndexArray, x: FloatArray, kind: int, scale: float, gradient: FloatArray, outer: FloatArray
 ) -> float:
@@ -247,7 +256,7 @@ def _scores_at(
     return value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _invert(matrix: FloatArray, out: FloatArray) -> None:
     """Inverse of a symmetric positive matrix by Gauss-Jordan; its diagonal is raised a little first."""
     size = matrix.shape[0]
@@ -269,7 +278,7 @@ def _invert(matrix: FloatArray, out: FloatArray) -> None:
                     out[i, j] -= factor * out[p, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _direction(q: FloatArray, free: IndexArray, gradient: FloatArray, inverse: FloatArray, step: FloatArray) -> float:
     """step = inverse @ gradient over coordinates not held at a bound (their gradient becomes 0); -> step . gradient."""
     for i in range(step.shape[0]):
@@ -291,7 +300,7 @@ def _direction(q: FloatArray, free: IndexArray, gradient: FloatArray, inverse: F
     return slope
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _moved(q: FloatArray, free: IndexArray, step: FloatArray, length: float) -> FloatArray:
     out = q.copy()
     for f in range(free.shape[0]):
@@ -300,7 +309,7 @@ def _moved(q: FloatArray, free: IndexArray, step: FloatArray, length: float) -> 
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _update_inverse(inverse: FloatArray, step: FloatArray, change: FloatArray) -> None:
     """BFGS: the inverse of the negative Hessian after ``step`` changed the gradient by ``-change``."""
     size = step.shape[0]
@@ -322,7 +331,6 @@ def _update_inverse(inverse: FloatArray, step: FloatArray, change: FloatArray) -
             inverse[i, j] -= (product[i] * step[j] + step[i] * product[j]) / curvature
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def _climb(q: FloatArray, free: IndexArray, x: FloatArray, kind: int, scale: float) -> tuple[FloatArray, float, int]:
     """-> (coordinates of the maximum, likelihood, iterations)."""
     size = free.shape[0]
@@ -352,21 +360,19 @@ def _climb(q: FloatArray, free: IndexArray, x: FloatArray, kind: int, scale: flo
     return q, value, ITERATIONS_MAX
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def _best_start(x: FloatArray, kind: int, scale: float) -> FloatArray:
     """The best of a coarse grid of persistence (0.6, 0.95, 0.993) and share of the last square."""
-    mean = np.mean(x) / np.sqrt(scale)
+    centre = mean(x) / np.sqrt(scale)
     best, at = -np.inf, np.zeros(PARAMETERS)
     for persistence in (-0.67, -2.97, -5.0):
         for share in (-3.0, -1.9):
-            q = np.array([mean, persistence, persistence, share, 0.0, 1.1, 0.0])
+            q = np.array([centre, persistence, persistence, share, 0.0, 1.1, 0.0])
             found = _likelihood_at(q, x, kind, scale)
             if found > best:
                 best, at = found, q
     return at
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def fit(x: FloatArray, kind: int, with_mean: bool, with_asymmetry: bool) -> tuple[FloatArray, float, int]:
     """Maximum likelihood -> (theta float64[7], log-likelihood, iterations).
 
@@ -375,7 +381,7 @@ def fit(x: FloatArray, kind: int, with_mean: bool, with_asymmetry: bool) -> tupl
     """
     use = np.array([with_mean, True, True, True, with_asymmetry, kind >= KIND_T, kind == KIND_SKEW_T])
     free = np.nonzero(use)[0]
-    scale = mean_square(x, float(np.mean(x)) if with_mean else 0.0)
+    scale = mean_square(x, mean(x) if with_mean else 0.0)
     start = _best_start(x, kind, scale)
     if not with_mean:
         start[0] = 0.0

@@ -13,11 +13,11 @@ bracket is replaced by its midpoint, so the iteration cannot diverge. Following 
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kernels.black76 import SMALLEST_STDDEV, log_ratio, scaled_tails
 from kernels.black76 import undiscounted_greeks as black76_greeks
+from kernels.compiling import compiled, inlined
 from kernels.merton import jump_terms
 from kernels.normal import INVERSE_SQRT_TWO_PI, exponential, logarithm
 
@@ -34,7 +34,7 @@ _RESOLUTION = 4e-16  # a smaller move of v cannot be seen in b, whose absolute r
 FloatArray = NDArray[np.float64]
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _candidate_below(v: float, b: float, slope: float, bend: float, log_target: float) -> float:
     """Next stddev by Halley's step for ln b in u = 1/v**2; ``bend`` = b''/b'. May be NaN or outside the bracket.
 
@@ -47,7 +47,7 @@ def _candidate_below(v: float, b: float, slope: float, bend: float, log_target: 
     return 1.0 / np.sqrt(1.0 / (v * v) + step / (1.0 + 0.5 * step * second / first))
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _candidate_above(v: float, rest: float, slope: float, bend: float, log_target: float) -> float:
     """Next stddev by Halley's step for ln(1-b), ``rest`` = 1-b.
 
@@ -58,7 +58,7 @@ def _candidate_above(v: float, rest: float, slope: float, bend: float, log_targe
     return v + step / (1.0 + 0.5 * step * (bend + r))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def implied_stddev(target: float, absolute_log_moneyness: float) -> tuple[float, int]:
     """(v, status) with ``out_of_the_money_value(absolute_log_moneyness, v)`` = ``target``, 0 < target < 1."""
     inflection = np.sqrt(2.0 * absolute_log_moneyness)
@@ -94,7 +94,7 @@ def implied_stddev(target: float, absolute_log_moneyness: float) -> tuple[float,
     return np.nan, NOT_CONVERGED
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _out_of_the_money_target(
     price: float, forward: float, strike: float, years: float, is_call: bool
 ) -> tuple[float, int]:
@@ -112,7 +112,7 @@ def _out_of_the_money_target(
     return target, CONVERGED
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def implied_vol(price: float, forward: float, strike: float, years: float, is_call: bool) -> tuple[float, int]:
     """(vol, status) of an undiscounted price; vol is NaN unless status is ``CONVERGED``.
 
@@ -129,7 +129,7 @@ def implied_vol(price: float, forward: float, strike: float, years: float, is_ca
     return stddev / np.sqrt(years), status
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def implied_vols(
     price: FloatArray,
     forward: FloatArray,
@@ -144,7 +144,7 @@ def implied_vols(
         vol[i], status[i] = implied_vol(price[i], forward[i], strike[i], years[i], is_call[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def merton_implied_vol(
     price: float, forward: float, strike: float, years: float, is_call: bool,
     intensity: float, mean: float, stddev: float,
@@ -179,7 +179,7 @@ def merton_implied_vol(
     return np.nan, NOT_CONVERGED
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _jump_time_value(log_moneyness: float, stddev: float, terms: FloatArray) -> tuple[float, float]:
     """(undiscounted out-of-the-money price per min(F, K), its derivative by the diffusion's ``stddev``)."""
     is_call = log_moneyness <= 0.0

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from kernels.black76 import greeks as black76_greeks
+from kernels.compiling import compiled
 from kernels.layout import CALL, NANO, SPOT, FloatArray, InstrumentTable, Int64Array, MarketTable
 from kernels.merton import greeks as merton_greeks
 from kernels.normal import logarithm
@@ -36,7 +36,7 @@ class InstrumentGreeks(NamedTuple):
     rho_usd9: Int64Array
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _option_greeks(instruments, market, i):  # type: ignore[no-untyped-def]
     """(delta, gamma, vega, theta, rho) per unit of underlying, in the units of the module."""
     e, strike, is_call = instruments.expiry[i], instruments.strike[i], instruments.kind[i] == CALL
@@ -56,7 +56,7 @@ def _option_greeks(instruments, market, i):  # type: ignore[no-untyped-def]
     return forward * delta, forward * forward * gamma, vega, theta / DAYS_PER_YEAR, rho
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_greeks(instruments, market, rows, price, out) -> None:  # type: ignore[no-untyped-def]
     for j in range(rows.shape[0]):
         i = rows[j]

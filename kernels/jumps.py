@@ -10,8 +10,8 @@ Source: Merton (1976); Glasserman, "Monte Carlo Methods in Financial Engineering
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import NANO, FloatArray, Int32Array
 from kernels.normal import exponential
 from kernels.quantiles import inverse_normal
@@ -21,7 +21,7 @@ COMMON_MAX = 3
 _TO_UNIFORM = 2.0**-32
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def state_probabilities(common: float, own: FloatArray) -> FloatArray:
     """[COMMON_MAX + 1, D + 1]: joint probability of the common count and of no own jump (column 0) or factor f's.
 
@@ -44,15 +44,18 @@ def state_probabilities(common: float, own: FloatArray) -> FloatArray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_jumps(
     points: UInt32Array, probabilities: FloatArray, mean: FloatArray, stddev: FloatArray, out: FloatArray,
     weight: FloatArray,
 ) -> None:  # fmt: skip
     flat = probabilities.ravel()
-    proposal = np.sqrt(np.maximum(flat, 0.0))
-    cumulative = np.cumsum(proposal)
-    total, columns = cumulative[-1], probabilities.shape[1]
+    proposal, cumulative = np.empty(flat.shape[0]), np.empty(flat.shape[0])
+    total, columns = 0.0, probabilities.shape[1]
+    for state in range(flat.shape[0]):
+        proposal[state] = np.sqrt(max(flat[state], 0.0))
+        total += proposal[state]
+        cumulative[state] = total
     for s in range(points.shape[1]):
         u = (float(points[0, s]) + 0.5) * _TO_UNIFORM * total
         state = 0
@@ -68,7 +71,7 @@ def _fill_jumps(
             out[single, s] += mean[1, single] + own * stddev[1, single]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def add_jumps(moves: Int32Array, jumps: FloatArray, limit: FloatArray) -> None:
     """moves <- clip(moves + jumps) in 1e-9, in place; ``limit`` [D] as a fraction."""
     for f in range(moves.shape[0]):

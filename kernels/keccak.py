@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from kernels.compiling import compiled, inlined
 
 UInt8Array = npt.NDArray[np.uint8]
 UInt64Array = npt.NDArray[np.uint64]
@@ -35,13 +36,13 @@ _ROUND_CONSTANTS = np.array(
 )  # fmt: skip
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _turn(word: np.uint64, bits: int) -> np.uint64:
     """Rotation to the left, 0 < bits < 64."""
     return (word << np.uint64(bits)) | (word >> np.uint64(64 - bits))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _round(state: UInt64Array, constant: np.uint64) -> None:
     """theta, rho, pi, chi, iota of one round, on eight states side by side; a, b, c, d as in the reference."""
     for n in range(_LANES):
@@ -114,7 +115,7 @@ def _round(state: UInt64Array, constant: np.uint64) -> None:
         state[192 + n] = b4 ^ (~b0 & b1)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _absorb(words: UInt64Array, first: int, width: int, offset: int, state: UInt64Array) -> None:
     """Xor up to 17 words of each of ``width`` messages into their states."""
     for i in range(min(_RATE_WORDS, words.shape[1] - offset)):
@@ -122,7 +123,7 @@ def _absorb(words: UInt64Array, first: int, width: int, offset: int, state: UInt
             state[_LANES * i + n] ^= words[first + n, offset + i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _hash_rows(words: UInt64Array, out: UInt64Array) -> None:
     """Each row of ``words`` is a message with its first padding byte; the last bit of the padding is set here."""
     state = np.empty(_STATE_WORDS * _LANES, np.uint64)
@@ -142,7 +143,7 @@ def _hash_rows(words: UInt64Array, out: UInt64Array) -> None:
                 out[first + n, i] = state[_LANES * i + n]
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _bytes_reversed(word: np.uint64) -> np.uint64:
     pairs, quads = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
     word = ((word & pairs) << np.uint64(8)) | ((word >> np.uint64(8)) & pairs)
@@ -150,7 +151,7 @@ def _bytes_reversed(word: np.uint64) -> np.uint64:
     return _turn(word, 32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_ordered_pairs(left: UInt64Array, right: UInt64Array, out: UInt64Array) -> None:
     """out[n] = the smaller hash as bytes, the larger, the first padding byte."""
     for n in range(left.shape[0]):

@@ -14,10 +14,10 @@ fused multiply-add.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from kernels.black76 import log_ratio, out_of_the_money_value, stddev_to_expiry, undiscounted_greeks
+from kernels.compiling import compiled, inlined
 from kernels.normal import exponential, logarithm
 
 MAXIMUM_TERMS = 64
@@ -28,7 +28,7 @@ MASS_LEFT_OUT = 1e-14
 FloatArray = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def jump_terms(intensity: float, mean: float, stddev: float, years: float) -> FloatArray:
     """Terms of the series, float64[N,4]: p_n, f_n, ln f_n, n * stddev**2; 1 <= N <= ``MAXIMUM_TERMS``.
 
@@ -58,7 +58,7 @@ def jump_terms(intensity: float, mean: float, stddev: float, years: float) -> Fl
         value_left -= g
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _carry_the_rest(terms: FloatArray, mass: float, value: float) -> None:
     """Give the last term the remaining probability and share of the forward; a mass of rounding only is left."""
     last = terms[terms.shape[0] - 1]
@@ -66,7 +66,7 @@ def _carry_the_rest(terms: FloatArray, mass: float, value: float) -> None:
         last[0], last[1], last[2] = mass, value / mass, logarithm(value / mass)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def value_after_jumps(
     forward: float, strike: float, log_forward_over_strike: float, variance: float,
     factor: float, log_factor: float, jump_variance: float,
@@ -83,7 +83,7 @@ def value_after_jumps(
     return intrinsic + smaller * out_of_the_money_value(abs(log_forward_over_strike + log_factor), stddev)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def undiscounted_price(
     forward: float, strike: float, log_forward_over_strike: float, stddev: float, is_call: bool, terms: FloatArray
 ) -> float:
@@ -98,7 +98,7 @@ def undiscounted_price(
     return (0.0 if difference < 0.0 else difference) + value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def price(
     forward: float, strike: float, vol: float, years: float, rate: float, is_call: bool,
     intensity: float, mean: float, stddev: float,
@@ -110,7 +110,7 @@ def price(
     return exponential(-rate * years) * value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def greeks(
     forward: float, strike: float, vol: float, years: float, rate: float, is_call: bool,
     intensity: float, mean: float, stddev: float,

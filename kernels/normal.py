@@ -20,9 +20,11 @@ Origin of the coefficients (all computed with 60-digit arithmetic, then rounded 
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from kernels.compiling import inlined
 
 DENSITY_ARGUMENT_LIMIT = 37.5
 """|x| beyond which density and tail are taken as zero (n(37.5) = 4e-306, just above the smallest normal number)."""
@@ -81,7 +83,7 @@ def _float_of_bits(typing_context: Any, bits: Any) -> Any:
 float_of_bits: Any = intrinsic(_float_of_bits)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def exponential_bounded(x: float) -> float:
     """exp(x) for -708.39 <= x <= 709.78 only; outside the result has no meaning. Error below 1 unit in the last place.
 
@@ -104,7 +106,7 @@ def exponential_bounded(x: float) -> float:
     return float_of_bits(bits_of_float(y) + (bits_of_float(shifted) << 52))
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def exponential(x: float) -> float:
     """exp(x) for every x: 0 below ln(smallest normal number), infinity above ln(largest number), NaN for NaN."""
     y = exponential_bounded(x)
@@ -113,7 +115,7 @@ def exponential(x: float) -> float:
     return x if x != x else y
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def logarithm(x: float) -> float:
     """Natural logarithm: -infinity at 0, infinity at infinity, NaN for negative x or NaN. Error below 1 ulp.
 
@@ -142,7 +144,7 @@ def logarithm(x: float) -> float:
     return x if x != x else y
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def half_square_exponential(x: float) -> float:
     """exp(-x*x/2); 0 where |x| > ``DENSITY_ARGUMENT_LIMIT``.
 
@@ -158,13 +160,13 @@ def half_square_exponential(x: float) -> float:
     return x if x != x else y
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def normal_density(x: float) -> float:
     """Standard normal density n(x) = exp(-x*x/2) / sqrt(2 pi); 0 where |x| > ``DENSITY_ARGUMENT_LIMIT``."""
     return INVERSE_SQRT_TWO_PI * half_square_exponential(x)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def scaled_tail(x: float) -> float:
     """exp(x*x/2) * (1 - N(x)), the Mills ratio over sqrt(2 pi), for 0 <= x <= 1e27; NaN gives NaN."""
     p = fma(0.3989422804014311, x, 10.366103882350199)
@@ -189,7 +191,7 @@ def scaled_tail(x: float) -> float:
     return p / q
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def normal_cdf(x: float) -> float:
     """Standard normal distribution function N(x), full relative accuracy in the left tail down to x = -37.5.
 

@@ -12,10 +12,10 @@ of the formula without it. Under Merton's model w is the diffusion's total varia
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from kernels.black76 import out_of_the_money_value_bounded
 from kernels.black76 import undiscounted_price as black76_price
+from kernels.compiling import compiled, inlined
 from kernels.layout import MarketTable
 from kernels.merton import jump_terms, value_after_jumps
 from kernels.merton import undiscounted_price as merton_price
@@ -33,7 +33,7 @@ ROOT_RATIO_LIMIT = 3.0
 _STDDEV_MINIMUM = 1e-300  # stands for zero: a shock that takes all volatility away
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def expiry_loadings(years: float) -> tuple[float, float]:
     """(term, smile) loadings of an expiry, ``years`` > 0: what its volatility has of factors stated at 30 days.
 
@@ -46,7 +46,7 @@ def expiry_loadings(years: float) -> tuple[float, float]:
     return 1.0 - root, root if root > 1.0 else root * root
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def shocked_stddev(total_variance_value, log_moneyness, skew, curvature, multiplier):  # type: ignore[no-untyped-def]
     """sqrt(w) * multiplier * max(0.1, 1 + (skew + curvature * k) * k), k = clip(log_moneyness, -1, 1), scalars."""
     limit = SKEW_LOG_MONEYNESS_LIMIT
@@ -57,13 +57,13 @@ def shocked_stddev(total_variance_value, log_moneyness, skew, curvature, multipl
     return np.sqrt(total_variance_value) * (multiplier * smile)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def has_jumps(market: MarketTable, underlying: int) -> bool:
     """Whether the options of the underlying are priced by Merton's model."""
     return underlying < market.jumps.shape[0] and market.jumps[underlying, 0] > 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def undiscounted_price_now(forward, strike, is_call, svi, years, market, underlying):  # type: ignore[no-untyped-def]
     """Price of an option without any shock, by the model of its underlying; intrinsic value at ``years`` 0."""
     log_forward_over_strike = logarithm(forward / strike)
@@ -76,7 +76,7 @@ def undiscounted_price_now(forward, strike, is_call, svi, years, market, underly
     return merton_price(forward, strike, log_forward_over_strike, stddev, is_call, terms)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, curvature, out) -> None:  # type: ignore[no-untyped-def]
     """v_s. A pass of its own: its square roots beside the polynomials of the value are slower than both apart."""
     a, b, rho, m, sigma = svi[0], svi[1], svi[2], svi[3], svi[4]
@@ -86,7 +86,7 @@ def _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, cur
         out[s] = _STDDEV_MINIMUM if v < _STDDEV_MINIMUM else v
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out) -> None:  # type: ignore[no-untyped-def]
     """Fill ``out`` [S] as ``out_of_the_money_row`` does, with the deviations given, each >= 1e-300."""
     for s in range(out.shape[0]):
@@ -94,7 +94,7 @@ def fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out
         out[s] = smaller * out_of_the_money_value_bounded(abs(log_strike_over_forward - log_return[s]), stddev[s])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _add_term(log_strike_over_forward, strike, log_return, moved, stddev, term, out) -> None:  # type: ignore[no-untyped-def]
     p, factor, log_factor, jump_variance = term[0], term[1], term[2], term[3]
     for s in range(out.shape[0]):
@@ -102,7 +102,7 @@ def _add_term(log_strike_over_forward, strike, log_return, moved, stddev, term, 
         out[s] += p * value_after_jumps(moved[s], strike, x, variance, factor, log_factor, jump_variance)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def out_of_the_money_row(  # type: ignore[no-untyped-def]
     forward, strike, svi, years, market, underlying, log_return, moved, multiplier, skew, curvature, out
 ) -> None:

@@ -12,12 +12,11 @@ rounded to float64; all are positive, so that the evaluation loses no digits.
 
 from __future__ import annotations
 
-from numba import njit
-
+from kernels.compiling import inlined
 from kernels.normal import fma, logarithm
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _normal_numerator(w: float) -> float:
     """P(w) of N^-1(u) / q, degree 11."""
     y = fma(2.4121122772941168e-12, w, 3.871963046484848e-10)
@@ -33,7 +32,7 @@ def _normal_numerator(w: float) -> float:
     return fma(y, w, 1.2533141373155003)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _normal_denominator(w: float) -> float:
     """Q(w) of N^-1(u) / q, degree 11."""
     y = fma(4.450582945166265e-14, w, 2.8575178307389914e-11)
@@ -49,7 +48,7 @@ def _normal_denominator(w: float) -> float:
     return fma(y, w, 1.0)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _chi_square_numerator(w: float) -> float:
     """P(w) of the half quantile over v, degree 13."""
     y = fma(1.9549074343539478e-13, w, 4.030124616173698e-12)
@@ -67,7 +66,7 @@ def _chi_square_numerator(w: float) -> float:
     return fma(y, w, 1.6167038902915642)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _chi_square_denominator(w: float) -> float:
     """Q(w) of the half quantile over v, degree 13."""
     y = fma(4.775811469467757e-18, w, 1.9307383171962934e-13)
@@ -85,7 +84,7 @@ def _chi_square_denominator(w: float) -> float:
     return fma(y, w, 1.0)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def inverse_normal(u: float) -> float:
     """Standard normal quantile N^-1(u) for u in [2**-33, 1 - 2**-33]; outside the result has no meaning."""
     q = 2.0 * u - 1.0
@@ -93,7 +92,7 @@ def inverse_normal(u: float) -> float:
     return q * (_normal_numerator(w) / _normal_denominator(w))
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def half_chi_square_5(v: float) -> float:
     """Half the chi-square quantile (5 degrees of freedom) at probability v**2.5, for v in [2**-33, 1 - 2**-33]."""
     w = -logarithm(1.0 - v)

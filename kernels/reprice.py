@@ -24,8 +24,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import (
     CALL,
     FUTURE,
@@ -65,7 +65,7 @@ class _Shared(NamedTuple):
     out_of_the_money: FloatArray
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _price_now(instruments: InstrumentTable, market: MarketTable, i: int) -> float:
     """Unquantised price of instrument i per unit of underlying, USD; SPOT rows without their collateral factor."""
     if not instruments.alive[i]:
@@ -82,7 +82,7 @@ def _price_now(instruments: InstrumentTable, market: MarketTable, i: int) -> flo
     return exponential(-market.rate[e] * market.years[e]) * value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_prices(instruments: InstrumentTable, market: MarketTable, out: FloatArray) -> None:
     for i in range(out.shape[0]):
         out[i] = _price_now(instruments, market, i)
@@ -114,19 +114,19 @@ def _to_usd9(value: FloatArray) -> Int64Array:
     return np.where(usable, rounded, np.int64(INVALID_USD9))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _exponentials(x: FloatArray, out: FloatArray) -> None:
     for s in range(out.shape[0]):
         out[s] = exponential(x[s])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _linear_pnl(price: float, spot_multiplier: FloatArray, scale: float, out: FloatArray) -> None:
     for s in range(out.shape[0]):
         out[s] = (price * spot_multiplier[s] - price) * scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _option_pnl(strike, is_call, price, scale, moved, discount, out_of_the_money, out) -> None:  # type: ignore[no-untyped-def]
     """out[s] = (price_s - price) * scale."""
     for s in range(out.shape[0]):
@@ -135,17 +135,17 @@ def _option_pnl(strike, is_call, price, scale, moved, discount, out_of_the_money
         out[s] = (discount[s] * (intrinsic + out_of_the_money[s]) - price) * scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _largest_magnitude(x: FloatArray) -> float:
     """max |x|; NaN or infinity if there is one (compared as integers: their order is that of the magnitudes)."""
     largest = np.int64(0)
     for s in range(x.shape[0]):
         bits = bits_of_float(abs(x[s]))
         largest = bits if bits > largest else largest
-    return np.array([largest]).view(np.float64)[0]
+    return float_of_bits(largest)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _quantise(pnl: FloatArray, out: PnlTable, i: int) -> None:
     """Round one row of nano-USD floats into the table with the smallest exponent that fits."""
     largest = _largest_magnitude(pnl)
@@ -154,7 +154,7 @@ def _quantise(pnl: FloatArray, out: PnlTable, i: int) -> None:
         exponent += 1
         unit *= 0.5
     if not largest < np.inf or exponent > MAXIMUM_EXPONENT:
-        _clear_row(out, i, INVALID_EXPONENT)
+        _clear_row(out, i, np.int64(INVALID_EXPONENT))
         return
     values = out.values[i]
     lowest, highest = np.int32(2147483647), np.int32(-2147483647)
@@ -169,8 +169,8 @@ def _quantise(pnl: FloatArray, out: PnlTable, i: int) -> None:
     out.absolute_maximum[i] = max(-np.int64(lowest), np.int64(highest), np.int64(0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _clear_row(out: PnlTable, i: int, exponent: int) -> None:
+@compiled
+def _clear_row(out: PnlTable, i: int, exponent: np.int64) -> None:
     out.values[i, :] = 0
     out.exponent[i] = exponent
     out.minimum_usd9[i] = 0
@@ -178,7 +178,7 @@ def _clear_row(out: PnlTable, i: int, exponent: int) -> None:
     out.absolute_maximum[i] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _share_underlying(scenarios: ScenarioTable, u: int, shared: _Shared) -> None:
     _exponentials(scenarios.spot_log_return[u], shared.spot_multiplier)
     o = scenarios.option_row[u]
@@ -188,7 +188,7 @@ def _share_underlying(scenarios: ScenarioTable, u: int, shared: _Shared) -> None
         shared.level_multiplier[:] = 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _share_surface(scenarios: ScenarioTable, o: int, years: float, ratio: float, shared: _Shared) -> None:
     """What the factors of a surface do to an expiry; factors of zero give the bits of a table without them."""
     shared.curvature[:] = 0.0
@@ -206,7 +206,7 @@ def _share_surface(scenarios: ScenarioTable, o: int, years: float, ratio: float,
             shared.curvature[s] = scenarios.curvature[o, s] * (smile * smile)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _share_expiry(market: MarketTable, scenarios: ScenarioTable, u: int, e: int, shared: _Shared) -> None:
     """An option that expires within the horizon has remaining time 0: discount 1 and no time value."""
     years, o = market.years[e], scenarios.option_row[u]
@@ -218,14 +218,14 @@ def _share_expiry(market: MarketTable, scenarios: ScenarioTable, u: int, e: int,
     if remaining > 0.0:
         _share_surface(scenarios, o, years, ratio, shared)
     if o >= 0:
-        shared.discount[:] = scenarios.rate_shift[o]
+        assign(shared.discount, scenarios.rate_shift[o])
     else:
         shared.discount[:] = 0.0
     for s in range(shared.moved.shape[0]):
         shared.discount[s] = exponential(-(market.rate[e] + shared.discount[s]) * remaining)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _share_strike(instruments, market, scenarios, i, shared) -> None:  # type: ignore[no-untyped-def]
     u, e = instruments.underlying[i], instruments.expiry[i]
     remaining = market.years[e] - scenarios.horizon_years
@@ -239,13 +239,13 @@ def _share_strike(instruments, market, scenarios, i, shared) -> None:  # type: i
         shared.out_of_the_money[:] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_rows(instruments, market, scenarios, rows, shared, out) -> int:  # type: ignore[no-untyped-def]
     pnl = np.empty(scenarios.weights.shape[0])
     last_u, last_e, last_strike, invalid = -1, -1, -1.0, 0
     for i in rows:
         if not instruments.alive[i]:
-            _clear_row(out, i, 0)
+            _clear_row(out, i, np.int64(0))
             continue
         kind, u, e, strike = (
             instruments.kind[i],
@@ -296,7 +296,7 @@ def pnl_table(
     return int(_fill_rows(instruments, market, scenarios, chosen[order], shared, out))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _row_change(new, old, new_exponent, old_exponent):  # type: ignore[no-untyped-def]
     low, high = np.int64(2**62), np.int64(-(2**62))
     for s in range(new.shape[0]):
@@ -306,7 +306,7 @@ def _row_change(new, old, new_exponent, old_exponent):  # type: ignore[no-untype
     return low, high
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_change_bounds(new: PnlTable, old: PnlTable, rows, low, high) -> None:  # type: ignore[no-untyped-def]
     for j in range(rows.shape[0]):
         i = rows[j]

@@ -7,12 +7,12 @@ probability p, value-at-risk is the k-th worst and expected shortfall the mean o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled, inlined
 from kernels.layout import FloatArray
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _insert(window: FloatArray, size: int, x: float) -> None:
     at = np.searchsorted(window[:size], x)
     for k in range(size, at, -1):
@@ -20,13 +20,13 @@ def _insert(window: FloatArray, size: int, x: float) -> None:
     window[at] = x
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _remove(window: FloatArray, size: int, x: float) -> None:
     for k in range(np.searchsorted(window[:size], x), size - 1):
         window[k] = window[k + 1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def tails_of_sorted(window: FloatArray, size: int, tails: FloatArray, out: FloatArray) -> None:
     """out[a] = (VaR, ES) of the low end and (VaR, ES) of the high end, in the unit of the observations.
 
@@ -42,7 +42,7 @@ def tails_of_sorted(window: FloatArray, size: int, tails: FloatArray, out: Float
         out[a, 2], out[a, 3] = window[size - k], high / k
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def rolling_tails(x: FloatArray, lag: int, window: int, least: int, tails: FloatArray) -> FloatArray:
     """Tails float64[n,A,4] at each t of x[t - lag - window + 1 .. t - lag], as in ``tails_of_sorted``.
 
@@ -65,7 +65,7 @@ def rolling_tails(x: FloatArray, lag: int, window: int, least: int, tails: Float
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def projected_tails(vectors: FloatArray, loadings: FloatArray, tails: FloatArray) -> FloatArray:
     """Tails [B,A,4] of the projections of ``vectors`` [N,D], N >= 1, on each row of ``loadings`` [B,D]."""
     out = np.empty((loadings.shape[0], tails.shape[0], 4))

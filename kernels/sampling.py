@@ -9,8 +9,8 @@ share of the scenarios.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled, inlined
 from kernels.layout import NANO, FloatArray, Int32Array
 from kernels.normal import fma
 from kernels.quantiles import half_chi_square_5, inverse_normal
@@ -22,7 +22,7 @@ _NANO = float(NANO)
 _TILE = 256  # scenarios a block: the shocks of a tile stay in the second cache, the sums in the first
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_radius(points: UInt32Array, radius: FloatArray, weight: FloatArray) -> None:
     for s in range(points.shape[0]):
         v = (float(points[s]) + 0.5) * _TO_UNIFORM
@@ -30,7 +30,7 @@ def _fill_radius(points: UInt32Array, radius: FloatArray, weight: FloatArray) ->
         weight[s] = RADIUS_EXPONENT * v * np.sqrt(v)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_normals(points: UInt32Array, radius: FloatArray, out: FloatArray) -> None:
     """out[k, s] = radius[s] N^-1(points[k, s])."""
     for k in range(points.shape[0]):
@@ -38,7 +38,7 @@ def _fill_normals(points: UInt32Array, radius: FloatArray, out: FloatArray) -> N
             out[k, s] = radius[s] * inverse_normal((float(points[k, s]) + 0.5) * _TO_UNIFORM)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _add_four(x: FloatArray, y: FloatArray, k: int, shocks: FloatArray, start: int, x_sums, y_sums) -> None:  # type: ignore[no-untyped-def]
     """sums += factors[k] shocks[k], then k + 1, k + 2, k + 3, for two factors: four steps while a sum is loaded."""
     end = start + x_sums.shape[0]
@@ -50,7 +50,7 @@ def _add_four(x: FloatArray, y: FloatArray, k: int, shocks: FloatArray, start: i
         y_sums[s] = fma(y3, d[s], fma(y2, c[s], fma(y1, b[s], fma(y0, a[s], y_sums[s]))))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _sum_two(x: FloatArray, y: FloatArray, shocks: FloatArray, start: int, x_sums, y_sums) -> None:  # type: ignore[no-untyped-def]
     """Rows x and y of the product with shocks[:, start : start + size], k ascending, a fused multiply-add a step."""
     x_sums[:] = 0.0
@@ -59,7 +59,7 @@ def _sum_two(x: FloatArray, y: FloatArray, shocks: FloatArray, start: int, x_sum
         _add_four(x, y, k, shocks, start, x_sums, y_sums)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_moves(loadings: FloatArray, shocks: FloatArray, limit: FloatArray, out: Int32Array) -> None:
     """out = round(clip(loadings @ shocks)) in 1e-9."""
     buffer = np.empty((2, _TILE))

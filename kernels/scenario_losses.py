@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types, uint64
+from numba import types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.borrowing import borrows
+from kernels.compiling import borrows, compiled
 
 _BLOCK, _LANES, _ROWS = 16, 8, 4
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -145,7 +145,7 @@ def accumulate(values, instruments, shifted, addresses, losses) -> None:  # type
             losses[s] -= np.int64(shifted[j]) * np.int64(values[instruments[j], s])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def in_loss_order(weights):  # type: ignore[no-untyped-def]
     """A copy of the weights [S] in the order of the losses of ``accumulate``: once a call, not once an account."""
     out, size = weights.copy(), weights.shape[0]
@@ -156,7 +156,7 @@ def in_loss_order(weights):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def address_room(legs):  # type: ignore[no-untyped-def]
     """Scratch of ``accumulate`` for accounts of at most so many legs."""
     return np.empty(legs + _ROWS, np.uint64)

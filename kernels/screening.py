@@ -35,9 +35,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
+from kernels.compiling import compiled
 from kernels.layout import FloatArray, Int64Array
 
 SATURATED_USD9 = 2**62
@@ -65,7 +65,7 @@ def change_bounds(shortfall: tuple[Int64Array, Int64Array], stress: tuple[Int64A
     return ChangeBounds(extremes, np.abs(extremes).max(axis=1).astype(np.float64))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def sup_bounds(begin, end, account_ptr, leg_instrument, leg_lots, changes, out) -> None:  # type: ignore[no-untyped-def]
     """Most by which each account's terms can have grown, into out int64[2,A] nano-USD (negative: must have shrunk).
 
@@ -88,7 +88,7 @@ def sup_bounds(begin, end, account_ptr, leg_instrument, leg_lots, changes, out) 
         out[1, a] = stress if fits else SATURATED_USD9
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent):  # type: ignore[no-untyped-def]
     """(sums over legs of |lots moved| * one lot, of both terms; float sum of magnitudes); two ascending lists merge."""
     j, end = account_ptr[row], account_ptr[row + 1]
@@ -117,7 +117,7 @@ def _traded_rise(row, account_ptr, leg_instrument, leg_lots, held_keys, held_lot
         gross += abs(float(moved)) * largest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def add_traded_lots(  # type: ignore[no-untyped-def]
     rows, account_ptr, leg_instrument, leg_lots, held_keys, held_lots, one_lot_usd9, exponent, increase
 ) -> None:
@@ -143,7 +143,7 @@ def add_traded_lots(  # type: ignore[no-untyped-def]
             increase[0, row], increase[1, row] = SATURATED_USD9, SATURATED_USD9
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _extremes_weighted(new, old, stress_weight_e6, low, high) -> None:  # type: ignore[no-untyped-def]
     for i in range(new.shape[0]):
         least, most = np.int64(2**62), np.int64(-(2**62))

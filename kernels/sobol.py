@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from kernels.compiling import compiled
 
 UInt32Array = npt.NDArray[np.uint32]
 
@@ -28,7 +29,7 @@ _TABLE = np.load(Path(__file__).with_name("joe_kuo_direction_numbers.npy")).asty
 DIMENSIONS_MAX = int(_TABLE.shape[0])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_directions(table: UInt32Array, out: UInt32Array) -> None:
     """m_j = m_(j-s) ^ 2**s m_(j-s) ^ xor over k of 2**k a_k m_(j-k), shifted to the top bits (Bratley, Fox, 1988)."""
     one = np.uint32(1)
@@ -49,7 +50,7 @@ def _fill_directions(table: UInt32Array, out: UInt32Array) -> None:
                 out[d, j] = found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _scrambled(direction: np.uint32, random: UInt32Array) -> np.uint32:
     """Matrix times direction: the xor of the columns at its set bits; column c is a one at bit c, random bits below."""
     found = np.uint32(0)
@@ -60,7 +61,7 @@ def _scrambled(direction: np.uint32, random: UInt32Array) -> np.uint32:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_points(directions: UInt32Array, random: UInt32Array, out: UInt32Array) -> None:
     """Point n is the xor of the directions at the set bits of n: every power of two doubles what is there."""
     for d in range(out.shape[0]):

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import (
     CALL,
     NANO,
@@ -45,7 +45,7 @@ class StressShocks(NamedTuple):
     funding: FloatArray
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _stressed_prices(  # type: ignore[no-untyped-def]
     instruments, market, i, multiplier, log_multiplier, vol_multiplier, rate_shift, skew, moved
 ) -> None:
@@ -65,7 +65,7 @@ def _stressed_prices(  # type: ignore[no-untyped-def]
         moved[r] = exponential(-(market.rate[e] + rate_shift[r]) * years) * (intrinsic + value[r])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _fill_stress(  # type: ignore[no-untyped-def]
     instruments, market, price, multiplier, vol_multiplier, rate_shift, skew, funding, out
 ) -> int:
@@ -86,9 +86,9 @@ def _fill_stress(  # type: ignore[no-untyped-def]
                 instruments, market, i, multiplier[u], log_multiplier[u], vol_multiplier, rate_shift, skew, moved
             )
         else:
-            moved[:] = price[i] * multiplier[u]
-            if kind == PERPETUAL:
-                moved -= price[i] * funding
+            for r in range(moved.shape[0]):
+                moved[r] = price[i] * multiplier[u, r]
+                moved[r] -= price[i] * funding[r] if kind == PERPETUAL else 0.0
         for r in range(out.shape[1]):
             pnl = np.rint((moved[r] - price[i]) * scale)
             if abs(pnl) < _VALUE_LIMIT:
@@ -98,7 +98,7 @@ def _fill_stress(  # type: ignore[no-untyped-def]
     return invalid
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def weighted_products(multiplier, weight):  # type: ignore[no-untyped-def]
     """prod_k multiplier[r, k] ** weight[k], float64[R]: how the share of a pool moves with its coins, exact bits.
 

@@ -9,9 +9,10 @@ touches zero cannot give a negative variance by rounding; inside these limits it
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiling import compiled, inlined
+from kernels.loops import sort
 from kernels.normal import fma
 
 LOG_MONEYNESS_LIMIT = 8.0
@@ -28,14 +29,14 @@ _NEAR_ZERO = 0.1  # a local minimum of g above it cannot hide an arbitrage betwe
 FloatArray = NDArray[np.float64]
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def raw_total_variance(a: float, b: float, rho: float, m: float, sigma: float, log_moneyness: float) -> float:
     """The SVI formula without any limit, at k = ``log_moneyness`` = ln(strike/forward)."""
     x = log_moneyness - m
     return fma(b, fma(rho, x, np.sqrt(fma(x, x, sigma * sigma))), a)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def total_variance(a: float, b: float, rho: float, m: float, sigma: float, log_moneyness: float) -> float:
     """Total implied variance w(k) >= ``TOTAL_VARIANCE_MINIMUM``, with k = ln(strike/forward) clipped to +-8.
 
@@ -47,7 +48,7 @@ def total_variance(a: float, b: float, rho: float, m: float, sigma: float, log_m
     return TOTAL_VARIANCE_MINIMUM if w < TOTAL_VARIANCE_MINIMUM else w
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def total_variances(parameters: FloatArray, log_moneyness: FloatArray, out: FloatArray) -> None:
     """``out[i] = total_variance(*parameters, log_moneyness[i])``; ``parameters`` = (a, b, rho, m, sigma)."""
     a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
@@ -55,7 +56,7 @@ def total_variances(parameters: FloatArray, log_moneyness: FloatArray, out: Floa
         out[i] = total_variance(a, b, rho, m, sigma, log_moneyness[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def durrleman_g(a: float, b: float, rho: float, m: float, sigma: float, log_moneyness: float) -> float:
     """g(k) = (1 - k w'/(2w))**2 - w'**2/4 * (1/w + 1/4) + w''/2; no butterfly arbitrage where g >= 0 everywhere.
 
@@ -70,7 +71,7 @@ def durrleman_g(a: float, b: float, rho: float, m: float, sigma: float, log_mone
     return distance * distance - 0.25 * slope * slope * (1.0 / w + 0.25) + 0.5 * curvature
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def durrleman_minimum(parameters: FloatArray, lowest: float, highest: float, points: int) -> tuple[float, float]:
     """(smallest g, its log-moneyness) on ``points`` >= 2 equidistant points from ``lowest`` to ``highest``."""
     a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
@@ -84,7 +85,7 @@ def durrleman_minimum(parameters: FloatArray, lowest: float, highest: float, poi
     return best, best_k
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
     """``BUTTERFLY_POINTS`` log-moneynesses, in no order, at which g of this slice can be smallest.
 
@@ -104,7 +105,7 @@ def butterfly_points(parameters: FloatArray, out: FloatArray) -> None:
     out[0], out[half - 1] = -LOG_MONEYNESS_LIMIT, LOG_MONEYNESS_LIMIT
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _refined_minimum(parameters: FloatArray, low: float, high: float) -> tuple[float, float]:
     """(g, its log-moneyness) at the end of a golden-section search between two log-moneynesses."""
     a, b, rho, m, sigma = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
@@ -118,7 +119,7 @@ def _refined_minimum(parameters: FloatArray, low: float, high: float) -> tuple[f
     return durrleman_g(a, b, rho, m, sigma, k), k
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
     """(smallest g, its log-moneyness) over |k| <= 8; the slice is free of butterfly arbitrage where it is >= 0.
 
@@ -130,10 +131,11 @@ def butterfly_minimum(parameters: FloatArray) -> tuple[float, float]:
         return -np.inf, m
     points, values = np.empty(BUTTERFLY_POINTS), np.empty(BUTTERFLY_POINTS)
     butterfly_points(parameters, points)
-    points.sort()
+    sort(points)
+    place = 0
     for i in range(BUTTERFLY_POINTS):
         values[i] = durrleman_g(a, b, rho, m, sigma, points[i])
-    place = values.argmin()
+        place = i if values[i] < values[place] else place
     best, best_k = values[place], points[place]
     for i in range(BUTTERFLY_POINTS):
         below, above = max(i - 1, 0), min(i + 1, BUTTERFLY_POINTS - 1)

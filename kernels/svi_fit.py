@@ -18,9 +18,10 @@ equal bits.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from kernels.compiling import compiled, inlined
+from kernels.loops import assign
 from kernels.normal import exponential
 from kernels.svi import BUTTERFLY_POINTS, butterfly_minimum, butterfly_points, durrleman_g, raw_total_variance
 
@@ -51,7 +52,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _minimum_and_slope(
     weight_sum: float, mean_shape: float, mean_w: float, variance: float, covariance: float, b_maximum: float
 ) -> tuple[float, float]:
@@ -75,7 +76,7 @@ def _minimum_and_slope(
     return minimum, b
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fit_minimum_and_slope(
     k: FloatArray, w: FloatArray, weight: FloatArray, m: float, sigma: float, rho: float, shape: FloatArray
 ) -> tuple[float, float, float]:
@@ -104,10 +105,20 @@ def fit_minimum_and_slope(
     return error, minimum, b
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def _range(k: FloatArray, count: int) -> tuple[float, float]:
+    """(smallest, largest) of the first ``count``."""
+    low, high = k[0], k[0]
+    for i in range(count):
+        low, high = min(low, k[i]), max(high, k[i])
+    return low, high
+
+
+@compiled
 def _grid_start(k: FloatArray, w: FloatArray, weight: FloatArray, point: FloatArray) -> None:
     """Best of 3 centres x 3 widths x 3 slopes, the first two in units of the quotes' range, into ``point``."""
-    low, width, shape, best = k.min(), k.max() - k.min(), np.empty(k.shape[0]), np.inf
+    low, high = _range(k, k.shape[0])
+    width, shape, best = high - low, np.empty(k.shape[0]), np.inf
     for relative_m in (0.25, 0.5, 0.75):
         for relative_sigma in (0.05, 0.2, 0.8):
             for rho in (-0.5, 0.0, 0.5):
@@ -115,15 +126,15 @@ def _grid_start(k: FloatArray, w: FloatArray, weight: FloatArray, point: FloatAr
                 error, minimum, b = fit_minimum_and_slope(k, w, weight, m, sigma, rho, shape)
                 if error < best:
                     best = error
-                    point[:] = (minimum, b, rho, m, sigma)
+                    point[0], point[1], point[2], point[3], point[4] = minimum, b, rho, m, sigma
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _sigma_maximum(width: float) -> float:
     return min(max(SIGMA_PER_WIDTH * width, SIGMA_MINIMUM), SIGMA_MAXIMUM)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _constrain(point: FloatArray, k_low: float, k_high: float, least: float) -> None:
     """Move (minimum, b, rho, m, sigma) into the bounds; ``least`` is the lowest minimum allowed."""
     width = k_high - k_low
@@ -134,7 +145,7 @@ def _constrain(point: FloatArray, k_low: float, k_high: float, least: float) -> 
     point[4] = min(max(point[4], SIGMA_MINIMUM), _sigma_maximum(width))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _free_parameters(
     point: FloatArray, slope: FloatArray, k_low: float, k_high: float, least: float, free: BoolArray
 ) -> None:
@@ -150,7 +161,7 @@ def _free_parameters(
         free[n] = not ((point[n] <= low and slope[n] > 0.0) or (point[n] >= high and slope[n] < 0.0))
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def _add_square(weight: float, residual: float, row: FloatArray, matrix: FloatArray, slope: FloatArray) -> None:
     """One squared residual into the lower half of the normal matrix and half the gradient."""
     for n in range(5):
@@ -160,28 +171,28 @@ def _add_square(weight: float, residual: float, row: FloatArray, matrix: FloatAr
             matrix[n, other] += scaled * row[other]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _raw(point: FloatArray) -> tuple[float, float, float, float, float]:
     """(a, b, rho, m, sigma) of (minimum, b, rho, m, sigma)."""
     b, rho, sigma = point[1], point[2], point[4]
     return point[0] - b * sigma * np.sqrt(1.0 - rho * rho), b, rho, point[3], sigma
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _butterfly_squares(
     point: FloatArray, penalty: float, row: FloatArray, matrix: FloatArray, slope: FloatArray
 ) -> float:
     """Penalised squares of what g lacks to ``BUTTERFLY_MARGIN``, added to the normal equations; their sum."""
     a, b, rho, m, sigma = _raw(point)
     where, moved, loss = np.empty(BUTTERFLY_POINTS), np.empty(5), 0.0
-    raw = np.array([a, b, rho, m, sigma])
-    butterfly_points(raw, where)
+    moved[0], moved[1], moved[2], moved[3], moved[4] = a, b, rho, m, sigma
+    butterfly_points(moved, where)
     for i in range(BUTTERFLY_POINTS):
         lack = BUTTERFLY_MARGIN - durrleman_g(a, b, rho, m, sigma, where[i])
         if not lack > 0.0:
             continue
         for n in range(5):
-            moved[:] = point
+            assign(moved, point)
             step = _DIFFERENCE * (1.0 if n in (2, 3) else point[n] + 1e-12)
             moved[n] += step
             p, q, r, s, t = _raw(moved)
@@ -192,7 +203,7 @@ def _butterfly_squares(
     return loss
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _normal_equations(
     point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, quotes: int, penalty: float,
     matrix: FloatArray, slope: FloatArray,
@@ -226,7 +237,7 @@ def _normal_equations(
     return loss
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _solve(
     matrix: FloatArray, slope: FloatArray, free: BoolArray, damping: float, root: FloatArray, step: FloatArray
 ) -> bool:
@@ -260,13 +271,13 @@ def _solve(
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _descend(
     point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, quotes: int, penalty: float, least: float,
     steps: int,
 ) -> float:  # fmt: skip
     """Levenberg-Marquardt from ``point`` (moved in place), at most so many ``steps``; the sum of squares there."""
-    k_low, k_high = k[:quotes].min(), k[:quotes].max()
+    k_low, k_high = _range(k, quotes)
     matrix, new_matrix, slope, new_slope = np.empty((5, 5)), np.empty((5, 5)), np.empty(5), np.empty(5)
     root, step, trial, free = np.zeros((5, 5)), np.zeros(5), np.empty(5), np.empty(5, np.bool_)
     _constrain(point, k_low, k_high, least)
@@ -275,13 +286,15 @@ def _descend(
     for _ in range(steps):
         _free_parameters(point, slope, k_low, k_high, least, free)
         if _solve(matrix, slope, free, damping, root, step):
-            trial[:4] = point[:4] + step[:4]
+            for n in range(4):
+                trial[n] = point[n] + step[n]
             trial[4] = point[4] * exponential(min(max(step[4], -1.0), 1.0))
             _constrain(trial, k_low, k_high, least)
             new_loss = _normal_equations(trial, k, w, weight, quotes, penalty, new_matrix, new_slope)
             if new_loss < loss:
                 small = small + 1 if loss - new_loss <= _RELATIVE_TOLERANCE * loss else 0
-                point[:], matrix[:], slope[:], loss = trial, new_matrix, new_slope, new_loss
+                assign(point, trial)
+                matrix, new_matrix, slope, new_slope, loss = new_matrix, matrix, new_slope, slope, new_loss
                 damping = max(0.1 * damping, _DAMPING_LEAST)
                 if small >= 2:
                     break
@@ -294,7 +307,7 @@ def _descend(
     return loss
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _input_status(k: FloatArray, w: FloatArray, weight: FloatArray) -> int:
     """Whether the quotes are finite, not negative, and at least ``MINIMUM_POINTS`` distinct k with positive weight."""
     if not (k.shape[0] == w.shape[0] == weight.shape[0]):
@@ -310,7 +323,7 @@ def _input_status(k: FloatArray, w: FloatArray, weight: FloatArray) -> int:
     return FITTED if distinct >= MINIMUM_POINTS else TOO_FEW_POINTS
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _error(parameters: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray) -> float:
     """Weighted root mean square of w(k) - w."""
     total, weight_sum = 0.0, 0.0
@@ -321,7 +334,6 @@ def _error(parameters: FloatArray, k: FloatArray, w: FloatArray, weight: FloatAr
     return np.sqrt(total / weight_sum)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def fit_slice(
     log_moneyness: FloatArray, total_variance: FloatArray, weight: FloatArray
 ) -> tuple[FloatArray, float, int]:
@@ -347,7 +359,7 @@ def fit_slice(
     return parameters, _error(parameters, k, w, q), FITTED
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def lowest_above(parameters: FloatArray, floor_k: FloatArray, floor_w: FloatArray) -> float:
     """Smallest w(k) - floor over the floor's points; infinite without any."""
     lowest = np.inf
@@ -359,7 +371,7 @@ def lowest_above(parameters: FloatArray, floor_k: FloatArray, floor_w: FloatArra
     return lowest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def flatten(parameters: FloatArray) -> bool:
     """Shrink b, the variance at the forward held, until g >= ``BUTTERFLY_MARGIN``/2 everywhere; False: no variance.
 
@@ -382,13 +394,12 @@ def flatten(parameters: FloatArray) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def is_free(parameters: FloatArray, floor_k: FloatArray, floor_w: FloatArray) -> bool:
     """No butterfly arbitrage, and never below the floor."""
     return butterfly_minimum(parameters)[0] >= 0.0 and lowest_above(parameters, floor_k, floor_w) >= 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def _penalised(
     point: FloatArray, k: FloatArray, w: FloatArray, weight: FloatArray, floor_k: FloatArray, floor_w: FloatArray
 ) -> FloatArray:
@@ -410,7 +421,6 @@ def _penalised(
     return parameters
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def fit_free_slice(
     log_moneyness: FloatArray, total_variance: FloatArray, weight: FloatArray, floor_k: FloatArray, floor_w: FloatArray
 ) -> tuple[FloatArray, float, int, bool]:

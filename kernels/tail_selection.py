@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types, uint64
 from numba.extending import intrinsic
 
-from kernels.borrowing import borrows
+from kernels.compiling import borrows
 
 _LANES, _WORD = 8, 64
 _LIMB_MASK = 0xFFFFFFFF

@@ -16,9 +16,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled, inlined
 from kernels.layout import FloatArray, Int64Array
+from kernels.loops import assign, sort
 from kernels.normal import logarithm
 
 CELLS = 48
@@ -34,7 +35,7 @@ _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def garman_klass(previous_close: float, high: float, low: float, close: float) -> float:
     """Variance of one bar from its range, with the previous close in the range."""
     top, bottom = max(high, previous_close), min(low, previous_close)
@@ -42,21 +43,21 @@ def garman_klass(previous_close: float, high: float, low: float, close: float) -
     return 0.5 * spread * spread - _GARMAN_KLASS * move * move
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def seasonal_cell(time_ms: int) -> int:
     """Cell of the bar that starts at ``time_ms``; day 0 of the epoch was a Thursday."""
     weekday = (time_ms // _DAY_MS + 3) % 7
     return (time_ms // _HOUR_MS) % 24 + (24 if weekday >= 5 else 0)
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def smoothed(value: float, x: float, decay: float, count: int) -> float:
     """Exponentially weighted mean after x, the ``count``-th observation (from 1)."""
     gain = max(1.0 - decay, 1.0 / count)
     return value + gain * (x - value)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def ewma_path(x: FloatArray, decay: float) -> FloatArray:
     """out[t]: exponentially weighted mean of x[0..t]."""
     out = np.empty(x.shape[0])
@@ -67,7 +68,7 @@ def ewma_path(x: FloatArray, decay: float) -> FloatArray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def step_seasons(
     sums: FloatArray, counts: FloatArray, factors: FloatArray, cell: int, relative: float, bars_seen: int,
     bucket_bars: int, bars_min: int,
@@ -83,13 +84,13 @@ def step_seasons(
     if bars_seen >= bars_min:
         fill_factors(sums, counts, factors)
     for bucket in range(BUCKETS - 1, 0, -1):
-        sums[bucket] = sums[bucket - 1]
-        counts[bucket] = counts[bucket - 1]
+        assign(sums[bucket], sums[bucket - 1])
+        assign(counts[bucket], counts[bucket - 1])
     sums[0] = 0.0
     counts[0] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fill_factors(sums: FloatArray, counts: FloatArray, factors: FloatArray) -> None:
     """Mean relative innovation of each cell; cells without any stay at the mean of all."""
     total, number = 0.0, 0.0
@@ -152,7 +153,7 @@ def empty_state(days: int) -> VarianceState:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def step(
     state: VarianceState, settings: VarianceSettings, cell: int, span: int, move: float, range_variance: float
 ) -> None:
@@ -179,19 +180,21 @@ def step(
         _end_day(state, settings, seen // settings.day_bars)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _end_day(state: VarianceState, settings: VarianceSettings, day: int) -> None:
     """Remember the day's variances and compute the floor from all days remembered."""
     size = state.days.shape[1]
     state.days[0, (day - 1) % size] = state.speeds[TEN_DAYS]
     state.days[1, (day - 1) % size] = state.speeds[SPEEDS - 1]
     known = min(day, size)
-    ten_days, slow = np.sort(state.days[0, :known]), np.sort(state.days[1, :known])
+    ten_days, slow = state.days[0, :known].copy(), state.days[1, :known].copy()
+    sort(ten_days)
+    sort(slow)
     high = ten_days[max(int(np.ceil(settings.floor_quantile * known)) - 1, 0)]
     state.floor[0] = min(high, settings.floor_multiple * slow[(known - 1) // 2])
 
 
-@njit(inline="always", cache=True, nogil=True, error_model="numpy")
+@inlined
 def season_of_horizon(factors: FloatArray, next_start_ms: int, interval_ms: int, bars: int) -> float:
     """Sum of the factors of the next ``bars`` bars, the first of which starts at ``next_start_ms``."""
     total = 0.0
@@ -200,7 +203,7 @@ def season_of_horizon(factors: FloatArray, next_start_ms: int, interval_ms: int,
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def fold(
     state: VarianceState, settings: VarianceSettings, time_ms: Int64Array, interval_ms: int, high: FloatArray,
     low: FloatArray, close: FloatArray, horizons: Int64Array, speeds: FloatArray, floor: FloatArray,
@@ -215,7 +218,7 @@ def fold(
         span = max((time_ms[t] - time_ms[t - 1]) // interval_ms, 1)
         move = logarithm(close[t] / close[t - 1])
         step(state, settings, cell, span, move, garman_klass(close[t - 1], high[t], low[t], close[t]))
-        speeds[t] = state.speeds
+        assign(speeds[t], state.speeds)
         floor[t] = state.floor[0]
         for k in range(horizons.shape[0]):
             season[t, k] = season_of_horizon(state.factors, time_ms[t] + interval_ms, interval_ms, horizons[k])

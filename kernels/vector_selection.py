@@ -16,8 +16,8 @@ defensive mixture distributions" (1995).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.layout import FloatArray, Int64Array
 
 TAIL_BEGINS = 1.5
@@ -25,7 +25,7 @@ TAIL_BEGINS = 1.5
 _SOLVE_STEPS = 60
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _add_scores(moves: FloatArray, score: FloatArray) -> None:
     for i in range(moves.shape[0]):
         for n in range(moves.shape[1]):
@@ -33,14 +33,14 @@ def _add_scores(moves: FloatArray, score: FloatArray) -> None:
             score[n] += beyond * beyond
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _add_rows(moves: FloatArray, out: FloatArray) -> None:
     for i in range(moves.shape[0]):
         for n in range(moves.shape[1]):
             out[n] += moves[i, n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _mass(score: FloatArray, plain: float, factor: float) -> float:
     total = 0.0
     for n in range(score.shape[0]):
@@ -48,7 +48,7 @@ def _mass(score: FloatArray, plain: float, factor: float) -> float:
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _probabilities(score: FloatArray, size: int) -> FloatArray:
     """p [N] by bisection of c, scaled so that they sum to ``size`` but for rounding."""
     number = score.shape[0]
@@ -68,7 +68,7 @@ def _probabilities(score: FloatArray, size: int) -> FloatArray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _systematic(order: Int64Array, probability: FloatArray, size: int) -> Int64Array:
     """The vectors at which the running sum of probabilities passes 1/2, 3/2, ... of its ``size``-th parts."""
     total = 0.0

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.expected_shortfall import FAST, account_losses, account_status
 from kernels.layout import Int8Array, Int32Array, Int64Array, PnlTable
 
@@ -39,7 +39,7 @@ def no_losses(size: int) -> VenueLosses:
     return VenueLosses(zeros[0], zeros[1], nobody[0], zeros[2], nobody[1])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _take(a, uncovered_usd6, out) -> None:  # type: ignore[no-untyped-def]
     """Add what account ``a`` leaves uncovered, [S]; the first account wins a tie."""
     for s in range(uncovered_usd6.shape[0]):
@@ -54,7 +54,7 @@ def _take(a, uncovered_usd6, out) -> None:  # type: ignore[no-untyped-def]
             out.second_usd6[s], out.second_account[s] = value, a
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _venue_losses(account_ptr, leg_instrument, leg_lots, pnl, resources_usd6, no_stress, out, status) -> None:  # type: ignore[no-untyped-def]
     losses, shifted = np.empty(out.total_usd6.shape[0], np.int64), np.empty(pnl.exponent.shape[0], np.int32)
     for a in range(resources_usd6.shape[0]):

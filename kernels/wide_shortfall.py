@@ -12,8 +12,8 @@ The twin is ``expected_shortfall.account_terms_wide``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.expected_shortfall import AccountTerms
 from kernels.layout import Int32Array, Int64Array, PnlTable
 from kernels.scenario_losses import accumulate, address_room, in_loss_order
@@ -27,7 +27,7 @@ _LIMB_MASK = 0xFFFFFFFF
 _MILLION = 1_000_000
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _shift_of(lots, magnitude, lots_limit):  # type: ignore[no-untyped-def]
     """Smallest shift at which both limbs of sum lots * x, abs(x[j]) <= magnitude[j], stay below 2**60; -1 if none."""
     for shift in range(_SHIFT_MAX + 1):
@@ -45,32 +45,26 @@ def _shift_of(lots, magnitude, lots_limit):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _scenario_losses(values, instruments, quantity, shift, high, low) -> None:  # type: ignore[no-untyped-def]
-    """Losses in two limbs, in loss order, from quantities (lots << exponent, int64)."""
-    mask, addresses = (np.int64(1) << shift) - 1, address_room(instruments.shape[0])
-    accumulate(values, instruments, (quantity >> shift).astype(np.int32), addresses, high)
-    accumulate(values, instruments, (quantity & mask).astype(np.int32), addresses, low)
-    for s in range(high.shape[0]):
-        high[s] += low[s] >> shift
-        low[s] &= mask
+def _scenario_losses(
+    pnl_values: Int32Array, instruments: Int32Array, quantity: Int64Array, shift: int, scenarios: int
+) -> tuple[Int64Array, Int64Array]:
+    """Losses in two limbs (high, low), in loss order, from quantities (lots << exponent, int64)."""
+    mask, addresses = (1 << shift) - 1, address_room(len(instruments))
+    high, low = np.empty(scenarios, np.int64), np.empty(scenarios, np.int64)
+    accumulate(pnl_values, instruments, (quantity >> shift).astype(np.int32), addresses, high)
+    accumulate(pnl_values, instruments, (quantity & mask).astype(np.int32), addresses, low)
+    return high + (low >> shift), low & mask
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _threshold(high, low, weights, tail_mass):  # type: ignore[no-untyped-def]
+def _threshold(high: Int64Array, low: Int64Array, weights: Int32Array, tail_mass: np.int64) -> tuple[int, int]:
     """(high, low) limb of t*."""
-    size = high.shape[0]
-    top = tail_threshold(high, weights, size, tail_mass)
-    above, _, _ = weight_above(high, weights, size, top)
-    tied, tied_weights, count = np.empty(size, np.int64), np.empty(size, np.int32), 0
-    for s in range(size):
-        if high[s] == top:
-            tied[count], tied_weights[count] = low[s], weights[s]
-            count += 1
-    return top, tail_threshold(tied, tied_weights, count, tail_mass - above)
+    top = tail_threshold(high, weights, len(high), tail_mass)
+    above, _, _ = weight_above(high, weights, len(high), top)
+    tied = high == top
+    return top, tail_threshold(low[tied], weights[tied], np.count_nonzero(tied), tail_mass - above)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _tail_cost(high, low, weights, top, bottom, tail_mass, shift):  # type: ignore[no-untyped-def]
     """(high, low) limb of t* + ceil(sum w (L - t*)+ / P), low not normalised; long division limb by limb."""
     upper, middle, lower = np.int64(0), np.int64(0), np.int64(0)
@@ -88,28 +82,21 @@ def _tail_cost(high, low, weights, top, bottom, tail_mass, shift):  # type: igno
     return top + (first << 32) + second, bottom - (-third // tail_mass)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _shortfall(values, instruments, quantity, shift, weights, tail_mass):  # type: ignore[no-untyped-def]
+def _shortfall(
+    pnl: PnlTable, instruments: Int32Array, quantity: Int64Array, shift: int, weights: Int32Array, tail_mass: np.int64
+) -> tuple[int, int, int, int]:
     """Limbs of (ES, t*)."""
-    high, low = np.empty(weights.shape[0], np.int64), np.empty(weights.shape[0], np.int64)
-    _scenario_losses(values, instruments, quantity, shift, high, low)
+    high, low = _scenario_losses(pnl.values, instruments, quantity, shift, len(weights))
     ordered = in_loss_order(weights)
     top, bottom = _threshold(high, low, ordered, tail_mass)
     cost_high, cost_low = _tail_cost(high, low, ordered, top, bottom, tail_mass, shift)
     return cost_high, cost_low, top, bottom
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _row_losses(stress, instruments, lots, shift):  # type: ignore[no-untyped-def]
+def _row_losses(stress: Int64Array, instruments: Int32Array, lots: Int64Array, shift: int) -> Int64Array:
     """Limbs of the loss in every stress row, low not normalised: int64[2,R]."""
-    mask = (np.int64(1) << shift) - 1
-    out = np.zeros((2, stress.shape[1]), np.int64)
-    for j in range(instruments.shape[0]):
-        row = stress[instruments[j]]
-        for r in range(stress.shape[1]):
-            out[0, r] -= (lots[j] >> shift) * row[r]
-            out[1, r] -= (lots[j] & mask) * row[r]
-    return out
+    limbs = np.stack((lots >> shift, lots & ((1 << shift) - 1)))
+    return -(limbs[:, :, None] * stress[instruments][None]).sum(axis=1)
 
 
 def account_terms_two_limb(
@@ -137,7 +124,7 @@ def account_terms_two_limb(
     stress_shift = _shift_of(leg_lots, stress_maximum, _LOTS_LIMIT)
     if shift < 0 or stress_shift < 0:
         return None
-    limbs = _shortfall(pnl.values, leg_instrument, quantity, shift, weights, np.int64(tail_mass))
+    limbs = _shortfall(pnl, leg_instrument, quantity, shift, weights, np.int64(tail_mass))
     es_high, es_low, top, bottom = (int(limb) for limb in limbs)
     worst, worst_row = _worst(
         _row_losses(stress, leg_instrument, leg_lots, stress_shift), stress_shift, stress_weight_e6

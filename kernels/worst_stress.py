@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import int64, njit, types, uint64
+from numba import int64, types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels.borrowing import borrows
+from kernels.compiling import borrows, compiled
 from kernels.tail_selection import above_mask, lowest_bit
 
 _LANES, _VECTORS = 8, 4
 _MILLION = 1_000_000
+_NO_LOSS = -(2**63)
 _COARSE_BITS, _COARSE_SLACK = 20, 1_000_002  # one weight of at most a million, and ceilings that may be equal
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _VECTOR = ir.VectorType(_I64, _LANES)
@@ -120,7 +121,7 @@ def _fill(  # type: ignore[no-untyped-def]
         worst_usd9[n], worst_row[n] = _worst(row_losses, weight_e6, coarse)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def worst_stresses(account_ptr, leg_instrument, leg_lots, accounts, stress, weight_e6):  # type: ignore[no-untyped-def]
     """(worst weighted loss in nano-USD int64[N], its row or -1 int32[N]) of each of ``accounts`` [N], in their order.
 
@@ -129,7 +130,8 @@ def worst_stresses(account_ptr, leg_instrument, leg_lots, accounts, stress, weig
     """
     rows = stress.shape[1]
     worst_usd9, worst_row = np.empty(accounts.shape[0], np.int64), np.empty(accounts.shape[0], np.int32)
-    coarse = np.full(-(-rows // _LANES) * _LANES, np.iinfo(np.int64).min)
+    coarse = np.empty(-(-rows // _LANES) * _LANES, np.int64)
+    coarse[:] = _NO_LOSS
     _fill(
         account_ptr, leg_instrument, leg_lots, accounts, stress, weight_e6, np.empty(rows, np.int64), coarse,
         worst_usd9, worst_row,

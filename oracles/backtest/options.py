@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from kernels.compiling import compiled
 
 FloatArray = npt.NDArray[np.float64]
 MONEYNESS = np.array([-2, -1.5, -1, -0.67, -0.33, 0, 0.33, 0.67, 1, 1.5, 2])
@@ -41,14 +42,14 @@ def instruments() -> Instruments:
     return Instruments(np.tile(MONEYNESS, len(TENORS_DAYS)), expiry, term)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def smile(level: float, moneyness: float) -> float:
     """Volatility at a standardised moneyness: level (1 - 0.1 x + 0.08 x²), flat beyond 2.5 deviations."""
     x = min(max(moneyness, -2.5), 2.5)
     return level * (1.0 - 0.1 * x + 0.08 * x * x)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def call(forward: float, strike: float, expiry: float, volatility: float) -> float:
     """Undiscounted Black (1976) call."""
     total = volatility * math.sqrt(expiry)
@@ -56,7 +57,7 @@ def call(forward: float, strike: float, expiry: float, volatility: float) -> flo
     return 0.5 * (forward * math.erfc(-d * _HALF_ROOT) - strike * math.erfc((total - d) * _HALF_ROOT))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _revalue(level, moneyness, expiry, term, move, vol_move, elapsed, out):  # type: ignore[no-untyped-def]
     for i in range(len(expiry)):
         log_strike = moneyness[i] * level * math.sqrt(expiry[i])
@@ -75,7 +76,7 @@ def revalue(level: float, table: Instruments, move: FloatArray, vol_move: FloatA
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _reprice(level, moneyness, expiry, multiplier, volatility, out):  # type: ignore[no-untyped-def]
     for i in range(len(expiry)):
         strike = math.exp(moneyness[i] * level * math.sqrt(expiry[i]))

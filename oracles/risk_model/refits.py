@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.garch import ALPHA, BETA, GAMMA, OMEGA, PARAMETERS, fit, mean_square, variance_path
 from oracles.risk_model.garch_model import GarchKind
 
@@ -72,7 +72,7 @@ def variance_since(parameters: GarchParameters, returns: FloatArray, fitted_retu
     return float(variance_path(returns, parameters.theta(), start)[-1])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def mean_forecast(variance: float, omega: float, persistence: float, horizon: int) -> float:
     """Mean of the forecasts for the next ``horizon`` bars, of which the first is ``variance``."""
     total, h = 0.0, variance

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from kernels.compiling import compiled
 from kernels.dcc import DccSettings, DccState, empty_dcc, whiten
 from kernels.dcc import step as step_dcc
 from kernels.normal import exponential, logarithm
@@ -406,19 +406,19 @@ def volatility_finding(volatility: float | None) -> str:
     return "" if 0.01 < volatility < 5.0 else "boundary_value"
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def logarithm_of(x: float) -> float:
     """The kernels' logarithm, callable from Python."""
     return logarithm(x)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def exponential_of(x: float) -> float:
     """The kernels' exponential, callable from Python."""
     return exponential(x)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def range_variance(previous_close: float, high: float, low: float, close: float) -> float:
     """The kernels' Garman-Klass variance, callable from Python."""
     return garman_klass(previous_close, high, low, close)

@@ -92,7 +92,7 @@ def check_numba() -> Finding:
     folder = Path(os.environ.get("NUMBA_CACHE_DIR", Path(__file__).parents[2] / "kernels"))
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
         return Finding("numba", OPTIONAL, f"{numba.__version__}, cache not writable: {folder}",
-                       "set NUMBA_CACHE_DIR to a writable folder, or every start compiles for a minute")  # fmt: skip
+                       "set NUMBA_CACHE_DIR to a writable folder, or every start compiles half a minute")  # fmt: skip
     return Finding("numba", OK, numba.__version__)
 
 

@@ -53,6 +53,14 @@ def rows(small: bool) -> Iterator[Row]:
     goals = (COLD_GOAL_S, WARM_GOAL_S, None)
     for name, run, goal in zip(NAMES, runs, goals, strict=True):
         yield Row(
+            name=f"{name}, on the wall",
+            value=round(run.wall_s, 2),
+            unit="s",
+            goal="what a newcomer waits, on this machine as it is now",
+            size=f"{os.cpu_count()} processors",
+            checksum=run.found[0][:16],
+        )
+        yield Row(
             name=name,
             value=round(run.processor_s, 2),
             unit="s of processor time",
@@ -60,7 +68,7 @@ def rows(small: bool) -> Iterator[Row]:
             ratio=round(runs[0].processor_s / run.processor_s, 1),
             goal=f"<= {goal:g} s" if goal else "nothing compiled again",
             ok=None if small else goal is None or run.processor_s <= goal,
-            size=f"{len(compiled)} cache files, {run.wall_s:.1f} s on the wall",
+            size=f"{len(compiled)} cache files",
             checksum=run.found[0][:16],
         )
 
