@@ -40,7 +40,8 @@ from kernels.layout import (
     PnlTable,
     ScenarioTable,
 )
-from kernels.normal import bits_of_float, exponential, fma
+from kernels.loops import assign
+from kernels.normal import bits_of_float, exponential, float_of_bits, fma
 from kernels.option_rows import expiry_loadings, out_of_the_money_row, undiscounted_price_now
 
 MAXIMUM_EXPONENT = 30
@@ -195,7 +196,7 @@ def _share_surface(scenarios: ScenarioTable, o: int, years: float, ratio: float,
     if o < 0:
         shared.skew[:] = 0.0
     elif scenarios.curvature.shape[0] == 0:
-        shared.skew[:] = scenarios.skew[o]
+        assign(shared.skew, scenarios.skew[o])
     else:
         term, smile = expiry_loadings(years)
         for s in range(shared.skew.shape[0]):
