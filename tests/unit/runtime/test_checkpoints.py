@@ -1,6 +1,5 @@
 """Checkpoints: what is whole, which one is taken, what is removed."""
 
-import asyncio
 
 import pytest
 from memory_log import MemoryLogs
@@ -8,6 +7,7 @@ from memory_log import MemoryLogs
 from streams.runtime import checkpoint_writer, checkpoints
 from streams.runtime.checkpoint_writer import CheckpointSchedule, CheckpointWriter
 from streams.runtime.checkpoints import Checkpoint, CheckpointReader, encode, newest_whole
+from tests.waiting import wait_until
 
 TOPIC = "checkpoints"
 
@@ -182,8 +182,8 @@ async def test_the_manifest_is_the_last_record_and_waits_for_the_acknowledgement
     world = World()
     world.logs.held = {TOPIC}
     world.writer.begin(0, checkpoint(50), [])
-    while len(world.logs.logs[TOPIC, 0]) < len(encode(checkpoint(50), 40)[1]) - 1:
-        await asyncio.sleep(0)
+    chunks = len(encode(checkpoint(50), 40)[1]) - 1
+    await wait_until(lambda: len(world.logs.logs[TOPIC, 0]) >= chunks)
     assert await world.reader.newest(0) is None
     world.logs.held = set()
     world.logs.release()

@@ -11,6 +11,7 @@ from aiokafka import errors
 from aiokafka.protocol.group import HeartbeatRequest_v1, JoinGroupRequest_v5, SyncGroupRequest_v3
 
 from streams.runtime.development_broker.groups import Group
+from tests.waiting import wait_until
 
 
 def join(group: Group, member_id: str = "", instance: str | None = None) -> Any:
@@ -42,8 +43,7 @@ async def test_an_open_round_begins_anew_after_a_restart() -> None:
     group = Group()
     first = await assigned(group)
     second = asyncio.create_task(join(group))
-    await asyncio.sleep(0)
-    assert group.state == "joining"
+    await wait_until(lambda: group.state == "joining")
     again = restarted(group)
     second.cancel()
     assert again.heartbeat(HeartbeatRequest_v1("g", 1, first)) == (0, errors.RebalanceInProgressError.errno)

@@ -293,8 +293,8 @@ async def test_the_manifest_waits_for_the_acknowledgement_of_every_output():
     logs.held = {PREFIX + "sums"}
     await feed(shell, range(1, 7))
     await applied(shell, 6)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await wait_until(lambda: shell._writer.busy(0))
+    await asyncio.sleep(0)  # the write runs up to where it waits
     assert logs.values("checkpoints") == []
     logs.held = set()
     logs.release()
