@@ -89,7 +89,7 @@ def show_explanation(console: Console, view: dict[str, Any], tail: int) -> None:
     console.print(_holdings(view, console.width >= WIDE))
     if tail and view["tail"]:
         console.print()
-        console.print(_tail(view, tail, 4 if console.width >= WIDE else 2))
+        console.print(_tail(view, tail, console.width >= WIDE))
         _tail_note(console, view, tail)
     if view["one_more_lot"]:
         console.print()
@@ -153,21 +153,27 @@ def _holdings(view: dict[str, Any], is_wide: bool) -> Table:
     return table
 
 
-def _tail(view: dict[str, Any], count: int, underlyings: int) -> Table:
-    """Those that weigh most in the shortfall: the very largest losses may be far too rare to matter."""
+def _tail(view: dict[str, Any], count: int, is_wide: bool) -> Table:
+    """Those that weigh most in the shortfall: the very largest losses may be far too rare to matter.
+
+    Where there is room, with every factor of the surface that moves most.
+    """
     tail = view["tail"]
     shown = _heaviest(tail, count)
-    names = _main_underlyings(tail, underlyings)
+    names = _main_underlyings(tail, 4 if is_wide else 2)
     surfaces = [name for name in names if name in tail[0]["volatility_log"]]
+    shaped = surfaces[: int(is_wide)]
     title = f"The tail: {plural(len(tail), 'scenario')}, the {len(shown)} that weigh most"
     table = _table(title, ("Scenario", "right"), ("Weight", "right"), ("Loss, USD", "right"), ("Of ES", "right"),
                    ("", "left"), *((f"{name}\nspot", "right") for name in names),
-                   *((f"{name}\n{kind}", "right") for name in surfaces for kind in ("vol", *_SHAPES)))  # fmt: skip
+                   *((f"{name}\nvol", "right") for name in surfaces),
+                   *((f"{name}\n{kind}", "right") for name in shaped for kind in _SHAPES))  # fmt: skip
     whole = _weighted(tail)
     largest = abs(_weighted(shown[:1])) or 1
     for row in shown:
         moves = [percent(math.expm1(row["spot_log_return"][name])) for name in names]
-        vols = [text for name in surfaces for text in _of_surface(row, name)]
+        vols = [percent(math.expm1(row["volatility_log"][name]), 0) for name in surfaces]
+        vols += [text for name in shaped for text in _shape(row, name)]
         weight = f"{row['weight'] / view['tail_mass'] * 100:.2f} %"
         share = f"{_weighted([row]) / whole * 100:.1f} %" if whole > 0 else ""
         strength = bar(_weighted([row]) / largest, BAR // 2)
@@ -178,11 +184,10 @@ def _tail(view: dict[str, Any], count: int, underlyings: int) -> Table:
 _SHAPES = ("skew", "curv", "term")
 
 
-def _of_surface(row: dict[str, Any], name: str) -> list[str]:
-    """Volatility, skew, curvature and term as the set states them, at 30 days; nothing where it has no such factor."""
+def _shape(row: dict[str, Any], name: str) -> list[str]:
+    """Skew, curvature and term as the set states them, at 30 days; nothing where it has no such factor."""
     moves = row["surface"][name]
-    shapes = [f"{moves[kind]:+.2f}" if kind in moves else "" for kind in ("skew", "curvature", "term")]
-    return [percent(math.expm1(row["volatility_log"][name]), 0), *shapes]
+    return [f"{moves[kind]:+.2f}" if kind in moves else "" for kind in ("skew", "curvature", "term")]
 
 
 def _weighted(tail: list[dict[str, Any]]) -> int:
