@@ -35,8 +35,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
 from kernels.layout import Int8Array, Int32Array, Int64Array
+from kernels.open_book import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
 
 SATURATED_USD9 = 2**62
 """Stands for "no bound": returned where the exact sum might not fit, and by sums that touch invalid rows."""

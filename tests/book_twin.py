@@ -31,7 +31,7 @@ class SlowBook(Book):
         for event in events.rows.tolist():
             kind, _, account, instrument, _, lots, price_usd9, cash_usd6 = event
             if kind == records.FUNDING:
-                touched |= set((self.keys[self.holders(instrument)] >> INSTRUMENT_BITS).tolist())
+                touched |= set(self._holders(instrument))
                 self._fund(instrument, price_usd9, catalogue)
                 continue
             touched.add(rows[account])
@@ -51,6 +51,10 @@ class SlowBook(Book):
             at = int(np.searchsorted(self.pair_keys, pair))
             self.pair_keys = np.insert(self.pair_keys, at, pair)
             self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
+
+    def _holders(self, instrument: int) -> list[int]:
+        held = zip(self.keys.tolist(), self.lots.tolist(), strict=True)
+        return [key >> INSTRUMENT_BITS for key, lots in held if key & INSTRUMENT_MASK == instrument and lots]
 
     def _trade(
         self, row: int, index: int, kind: int, lots: int, price_usd9: int, catalogue: Catalogue, greeks_usd9: np.ndarray

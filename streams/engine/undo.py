@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from kernels.account_sums import leg_changes
 from schemas.risk_parameters import RiskParameters, parameters_digest, parameters_document, parse_parameters
 from streams.engine.held import Held
 from streams.engine.lines import IM, MM, Lines
@@ -274,23 +275,9 @@ def _difference(old: Point, rows: Arrays, keys: np.ndarray, legs: Arrays) -> Dif
     for name, values in old.rows.items():
         index = np.flatnonzero(values != rows[name][: len(values)])
         found[name] = (index, values[index])
-    if np.array_equal(keys, old.keys):  # most blocks open and close nothing
-        place: Any = slice(None)
-        same, dropped = np.ones(len(keys), np.bool_), keys[:0]
-    else:
-        place, same = _places(old.keys, keys)
-        dropped = keys[~_places(keys, old.keys)[1]]
-    for name in LEG_ARRAYS:
-        same &= legs[name][place] == old.legs[name]
-    return Difference(old.context, found, dropped, old.keys[~same], {n: old.legs[n][~same] for n in LEG_ARRAYS})
-
-
-def _places(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of `wanted` stands in sorted `keys`, and whether it does (any place where not)."""
-    if not len(keys):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return place, keys[place] == wanted
+    before, after = ([of[name] for name in LEG_ARRAYS] for of in (old.legs, legs))
+    gone, other = leg_changes(old.keys, *before, keys, *after)
+    return Difference(old.context, found, keys[gone], old.keys[other], {n: old.legs[n][other] for n in LEG_ARRAYS})
 
 
 def _before(later: Point, step: Difference) -> Point:
