@@ -15,7 +15,18 @@ from numba import njit
 from kernels.borrowing import borrows
 from kernels.layout import FUTURE, PERPETUAL, BoolArray, FloatArray, Int8Array, Int32Array, Int64Array
 from kernels.open_book import (
-    ENTRY, FIRST_GREEK, INSTRUMENT, LEGS, LEGS_END, LOTS, PAIRS, PAIRS_END, OpenBook, entry_place, put_leg, put_pair,
+    ENTRY,
+    FIRST_GREEK,
+    INSTRUMENT,
+    LEGS,
+    LEGS_END,
+    LOTS,
+    PAIRS,
+    PAIRS_END,
+    OpenBook,
+    entry_place,
+    put_leg,
+    put_pair,
 )  # fmt: skip
 
 FILL, CASH, COLLATERAL_SET, FUNDING = 1, 2, 4, 5
@@ -131,18 +142,18 @@ _ACCOUNT_SHIFT, _KIND_MASK = 32, 0xFF
 
 
 @borrows
-def kind_of(events: Int64Array, n: int) -> int:
+def kind_of(events: Int64Array, n: int) -> np.int64:
     return events[n, KIND] & _KIND_MASK
 
 
 @borrows
-def account_of(events: Int64Array, n: int) -> int:
+def account_of(events: Int64Array, n: int) -> np.int64:
     """Place in the names of the record, or EVERY_ACCOUNT."""
     return (events[n, KIND] >> _ACCOUNT_SHIFT) & EVERY_ACCOUNT
 
 
 @borrows
-def instrument_of(events: Int64Array, n: int) -> int:
+def instrument_of(events: Int64Array, n: int) -> np.int64:
     return np.int64(np.int32(events[n, INSTRUMENT_WORD] & EVERY_ACCOUNT))
 
 
@@ -156,9 +167,7 @@ def _checked(events: Int64Array, named: Int64Array, instruments: int) -> int:
             if kind != FUNDING:
                 return UNFIT
             found = FUNDED
-        elif account >= named.shape[0]:
-            return UNFIT
-        elif kind != CASH and not 0 <= instrument_of(events, n) < instruments:
+        elif account >= named.shape[0] or (kind != CASH and not 0 <= instrument_of(events, n) < instruments):
             return UNFIT
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from schemas.topics import ACCOUNT_LOG, CHECKPOINTS
 from streams.engine.risk import Risk
@@ -37,7 +38,8 @@ def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     scenario_sets = ScenarioSets(config.settings())
     scenario_sets.fetch()  # before the first block asks for one
     scenario_sets.say_if_empty()
-    cache = TableCache(scenario_sets, threading.Lock())
+    digests = ThreadPoolExecutor(1, thread_name_prefix="digest")
+    cache = TableCache(scenario_sets, threading.Lock(), aside=digests.submit)
     app = make_app(
         "risk",
         [ACCOUNT_LOG],

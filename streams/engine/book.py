@@ -80,11 +80,11 @@ class Taken(NamedTuple):
     words: np.ndarray
     named: np.ndarray
     touched: np.ndarray
-    fundings: np.ndarray
+    fundings: list[int]
 
 
 def _packed_column(name: str) -> property:
-    """A column of the packed positions; whoever asks for one may change it in place."""
+    """A column of the packed positions: replaced, never changed in place, as barriers and checkpoints share it."""
 
     def read(book: Book) -> np.ndarray:
         return getattr(book.packed(), name)
@@ -176,8 +176,10 @@ class Book:
             room = np.bincount(named[of_one], minlength=len(self.accounts) + SPARE_ACCOUNTS) + SPARE_LEGS
             self._open_with(room)
             found = admit(words, named, underlying, self.open(), touched)
-        fundings = np.flatnonzero(events.rows["kind"] == records.FUNDING) if found == FUNDED else _NOTHING
-        for index in np.unique(events.rows["instrument"][fundings]).tolist():
+        if found != FUNDED:
+            return Taken(words, named, touched, [])
+        fundings = np.flatnonzero(events.rows["kind"] == records.FUNDING).tolist()
+        for index in {int(events.rows["instrument"][at]) for at in fundings}:
             touched[holders_of(index, self.open(), len(self.accounts))[0]] = True
         return Taken(words, named, touched, fundings)
 
@@ -186,7 +188,7 @@ class Book:
         listed = catalogue.columns()
         columns = ListedColumns(listed.kind, listed.lot_exponent, listed.underlying, greeks_usd9)
         begin = 0
-        for at in taken.fundings.tolist():
+        for at in taken.fundings:
             self._apply(taken, begin, at, columns)
             event = taken.words[at : at + 1].view(records.EVENT_ROW)[0, 0]
             self._fund(int(event["instrument"]), int(event["price_usd9"]), catalogue)
@@ -291,17 +293,15 @@ class Book:
         over = catalogue.columns().expiry == expiry
         due = np.flatnonzero(over[self.keys & INSTRUMENT_MASK])
         rows = np.unique(self.keys[due] >> INSTRUMENT_BITS)
-        self.lots, self.entry_usd6 = (
-            self.lots.copy(),
-            self.entry_usd6.copy(),
-        )  # others may hold the columns of a barrier
+        lots, entry_usd6 = self.lots.copy(), self.entry_usd6.copy()
+        self.lots, self.entry_usd6 = lots, entry_usd6
         for at in due:
             row, index = int(self.keys[at]) >> INSTRUMENT_BITS, int(self.keys[at]) & INSTRUMENT_MASK
             instrument = catalogue.instruments[index]
             payoff = payoff_usd9(instrument.kind, instrument.strike_usd9, price_usd9)
-            self._add_cash(row, -self._paid_usd6(-int(self.lots[at]), payoff, instrument.lot_exponent))
-            self._add_cash(row, -int(self.entry_usd6[at]))
-            self.lots[at] = self.entry_usd6[at] = 0
+            self._add_cash(row, -self._paid_usd6(-int(lots[at]), payoff, instrument.lot_exponent))
+            self._add_cash(row, -int(entry_usd6[at]))
+            lots[at] = entry_usd6[at] = 0
         self.drop_closed()
         return rows
 
@@ -323,9 +323,8 @@ class Book:
     def entry_by_account(self) -> np.ndarray:
         """Sum of entry notionals, int64[A] micro-USD."""
         ends = np.searchsorted(self.keys, np.arange(len(self.accounts) + 1) << INSTRUMENT_BITS)
-        return np.diff(
-            np.concatenate((np.zeros(1, np.int64), np.cumsum(self.entry_usd6)))[ends]
-        )  # wraps as its sums do
+        sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.entry_usd6)))
+        return np.diff(sums[ends])  # sums may wrap: their differences do not care
 
     def rebuild_greeks(self, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
         """Greeks of every account and underlying from its lots and the Greeks of one lot, int64[I,4]."""
@@ -367,13 +366,12 @@ class Book:
     # -- checkpoint
 
     def to_plain(self) -> dict:
-        arrays = ("keys", "lots", "entry_usd6", "pair_keys", "pair_greeks_usd9")
-        plain = {name: getattr(self, name).tobytes() for name in arrays}
+        """Positions as views, not copied: packed columns are replaced, never changed in place."""
         return {
             "accounts": self.accounts,
             "cash_usd6": self.cash().tobytes(),
             "residue_usd21": str(self.residue_usd21),
-            **plain,
+            **{name: column.reshape(-1).data for name, column in self.packed()._asdict().items()},
         }
 
     @classmethod

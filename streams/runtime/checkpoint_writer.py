@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Collection
 from aiokafka.errors import KafkaError
 
 from streams.runtime import checkpoints
-from streams.runtime.checkpoints import Checkpoint, CheckpointReader, Manifest, Record
+from streams.runtime.checkpoints import Checkpoint, CheckpointReader, Manifest, Record, Value
 from streams.runtime.exits import die
 from streams.runtime.notes import note
 
 # (unit, key, value) -> a future of the acknowledgement
-SendRecord = Callable[[int, bytes, bytes | None], Awaitable["asyncio.Future[object]"]]
+SendRecord = Callable[[int, bytes, Value], Awaitable["asyncio.Future[object]"]]
 
 
 class CheckpointSchedule:
@@ -80,7 +80,7 @@ class CheckpointWriter:
 
     async def _write(self, unit: int, checkpoint: Checkpoint, outputs: list[asyncio.Future[object]]) -> None:
         try:
-            manifest, records = checkpoints.encode(checkpoint, self._chunk_bytes)
+            manifest, records = await asyncio.to_thread(checkpoints.encode, checkpoint, self._chunk_bytes)
             await self.acknowledged(outputs)
             if self._laggards_silent and await self._passed(unit, checkpoint.progress):
                 self.count["checkpoints_passed"] += 1

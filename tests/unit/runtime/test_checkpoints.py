@@ -37,7 +37,7 @@ def damages():
     for number, (key, value) in enumerate(records):
         kind = "manifest" if number == len(records) - 1 else f"chunk {number}"
         yield pytest.param(key, None, id=f"{kind} removed")
-        yield pytest.param(key, value[:-1] + b"?", id=f"{kind} altered")
+        yield pytest.param(key, bytes(value)[:-1] + b"?", id=f"{kind} altered")
 
 
 @pytest.mark.parametrize(("key", "value"), damages())
