@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from streams.runtime import checkpoints
 from streams.runtime.checkpoints import Checkpoint, CheckpointReader, Manifest, Record, Value
 from streams.runtime.exits import die
+from streams.runtime.freed_memory import FreedMemory
 from streams.runtime.notes import note
 
 # (unit, key, value) -> a future of the acknowledgement
@@ -59,6 +60,7 @@ class CheckpointWriter:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._written: dict[int, list[Manifest]] = {}
         self._swept: set[int] = set()
+        self._freed = FreedMemory()
         self.written_s: float | None = None  # monotonic time of the newest whole one
         self.count = {"checkpoints_written": 0, "checkpoints_passed": 0, "checkpoint_bytes": 0}
 
@@ -92,6 +94,8 @@ class CheckpointWriter:
             self.count["checkpoints_written"] += 1
             self.written_s = time.monotonic()
             self.count["checkpoint_bytes"] += manifest.size_bytes
+            del checkpoint, records
+            await asyncio.to_thread(self._freed.give_back)
         except asyncio.CancelledError:
             raise
         except Exception as exception:
