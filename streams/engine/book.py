@@ -133,11 +133,11 @@ class Book:
 
     def _pack(self, keeps_closed: bool) -> None:
         assert self._open is not None
-        count = len(self.accounts)
+        count = min(len(self.accounts), len(self._open.spans))  # who has just come has nothing yet
         legs, pairs = packed_legs(self._open, count, keeps_closed), packed_pairs(self._open, count)
         self._packed, self._open = Positions(*legs, *pairs), None
 
-    def open(self) -> OpenBook:
+    def with_room(self) -> OpenBook:
         """Positions with room for more, and cash; for all accounts that there are."""
         if self._open is None or len(self._open.spans) < len(self.accounts):
             self._open_with(np.full(len(self.accounts) + SPARE_ACCOUNTS, SPARE_LEGS))
@@ -168,19 +168,19 @@ class Book:
         named, underlying = self._rows_of(events), catalogue.columns().underlying
         words = events.rows.copy().view(np.int64).reshape(-1, EVENT_WORDS)
         touched = np.zeros(len(self.accounts), np.bool_)
-        found = admit(words, named, underlying, self.open(), touched)
+        found = admit(words, named, underlying, self.with_room(), touched)
         if found == UNFIT:
             _refuse(events.rows, named, underlying)
         if found == FULL:
             of_one = events.rows["account"][events.rows["account"] != records.EVERY_ACCOUNT]
             room = np.bincount(named[of_one], minlength=len(self.accounts) + SPARE_ACCOUNTS) + SPARE_LEGS
             self._open_with(room)
-            found = admit(words, named, underlying, self.open(), touched)
+            found = admit(words, named, underlying, self.with_room(), touched)
         if found != FUNDED:
             return Taken(words, named, touched, [])
         fundings = np.flatnonzero(events.rows["kind"] == records.FUNDING).tolist()
         for index in {int(events.rows["instrument"][at]) for at in fundings}:
-            touched[holders_of(index, self.open(), len(self.accounts))[0]] = True
+            touched[holders_of(index, self.with_room(), len(self.accounts))[0]] = True
         return Taken(words, named, touched, fundings)
 
     def carry_out(self, taken: Taken, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
@@ -198,7 +198,7 @@ class Book:
     def _apply(self, taken: Taken, begin: int, end: int, listed: ListedColumns) -> None:
         """Events begin to end - 1, none of them a funding. Raises Fault where a number leaves its range."""
         residue = np.zeros(2, np.int64)
-        at, found = apply_rows(taken.words, taken.named, begin, end, self.open(), listed, residue)
+        at, found = apply_rows(taken.words, taken.named, begin, end, self.with_room(), listed, residue)
         self.residue_usd21 += int(residue[0]) + (int(residue[1]) << RESIDUE_LIMB_BITS)
         if found != DONE:
             self._say_what_is_out(taken, at, found, listed)
@@ -224,7 +224,7 @@ class Book:
 
     def _fund(self, index: int, amount_usd9: int, catalogue: Catalogue) -> None:
         """Every holder of a perpetual pays `amount_usd9` a unit (who is short receives it)."""
-        rows, lots = holders_of(index, self.open(), len(self.accounts))
+        rows, lots = holders_of(index, self.with_room(), len(self.accounts))
         paid = self._paid_each_usd6(lots, amount_usd9, catalogue.instruments[index].lot_exponent)
         cash = self.cash_usd6[rows] - paid
         for beyond in np.flatnonzero(np.abs(cash) > CASH_LIMIT_USD6).tolist():
@@ -341,11 +341,11 @@ class Book:
     def legs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Legs of some accounts: pointer int64[n+1] by account; instruments int32, lots and entry costs int64, account
         after account."""
-        return legs_of_rows(rows, self.open())
+        return legs_of_rows(rows, self.with_room())
 
     def pairs_of(self, row: int) -> np.ndarray:
         """An account's Greeks: underlying, delta, gamma, vega, theta, int64[n,5]."""
-        book = self.open()
+        book = self.with_room()
         return book.pairs[book.spans[row, PAIRS] : book.spans[row, PAIRS_END]]
 
     def copy_of(self, account: str) -> Book:

@@ -77,15 +77,15 @@ class Lines:
         """
         estimate_usd6, below = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
         look(
-            rows, book.open(), _moves(now, then), self.base_usd6, self.line_usd6, float(p.rearm_ratio_e6), self.armed,
-            self.unsettled, estimate_usd6, below,
+            rows, book.with_room(), _moves(now, then), self.base_usd6, self.line_usd6, float(p.rearm_ratio_e6),
+            self.armed, self.unsettled, estimate_usd6, below,
         )  # fmt: skip
         return np.flatnonzero(below), estimate_usd6
 
     def estimate(self, row: int, book: Book, now: RecordedMarket, then: RecordedMarket) -> float:
         """NLV of one account by its Greeks at `now`; nothing is armed or looked at by it."""
         rows, found = np.array([row]), np.zeros(1)
-        estimates(rows, book.open(), _moves(now, then), self.base_usd6, found)
+        estimates(rows, book.with_room(), _moves(now, then), self.base_usd6, found)
         return float(found[0])
 
     def to_plain(self) -> dict:
