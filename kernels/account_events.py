@@ -1,8 +1,8 @@
 """Account events applied to a book: cash, lots, entry costs and Greeks moved row by row, in the order of the log.
 
 Everything is an exact integer. A notional is a product of two int64, taken in 128 bits and rounded half-even to
-micro-USD; what the rounding takes is summed beside it in units of 1e-21 USD, in two limbs. Positions are sorted keys
-``row << INSTRUMENT_BITS | instrument``; pairs of account and underlying are keyed alike.
+micro-USD; what the rounding takes is summed beside it in units of 1e-21 USD, in two limbs. The book is an open one
+(kernels.open_book): the legs of an account stand together, with room for those that come.
 """
 
 from __future__ import annotations
@@ -10,20 +10,28 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from kernels.compiling import compiled
+from kernels.compiling import borrows, compiled
 from kernels.layout import FUTURE, PERPETUAL, BoolArray, FloatArray, Int8Array, Int32Array, Int64Array
-
-UInt8Array = npt.NDArray[np.uint8]
-UInt32Array = npt.NDArray[np.uint32]
+from kernels.open_book import (
+    ENTRY,
+    FIRST_GREEK,
+    INSTRUMENT,
+    LEGS,
+    LEGS_END,
+    LOTS,
+    PAIRS,
+    PAIRS_END,
+    OpenBook,
+    entry_place,
+    put_leg,
+    put_pair,
+)  # fmt: skip
 
 FILL, CASH, COLLATERAL_SET, FUNDING = 1, 2, 4, 5
 """Kinds of events as the log has them (schemas.log_records); any other moves lots as they are."""
 EVERY_ACCOUNT = 0xFFFFFFFF
 
-INSTRUMENT_BITS = 24
-INSTRUMENT_MASK = (1 << INSTRUMENT_BITS) - 1
 CASH_LIMIT_USD6 = 2**60
 ENTRY_LIMIT_USD6 = 2**59
 LOTS_LIMIT = 2**60
@@ -31,8 +39,9 @@ NOTIONAL_LIMIT_USD6 = 2**61
 """A notional of this size leaves every limit, whatever it is added to."""
 RESIDUE_LIMB_BITS = 60
 
-PLACED, SOME_ABSENT, UNFIT = range(3)
-"""How `locate` ended: every leg and pair is there, some are not yet, or an event is none that a log has."""
+PLACED, FUNDED, FULL, UNFIT = range(4)
+"""How `admit` ended: every leg and pair is there; the same, and some events are fundings; there is no room for another
+one; an event is none that a log has."""
 
 DONE, CASH_OUT, ENTRY_OUT, PAID_OUT, LOTS_OUT, CLOSED_OUT = range(6)
 """How an application ended: all done, or at an event whose cash, entry cost, payment, lots or profit is too large."""
@@ -45,47 +54,32 @@ _DIGIT_BITS = np.array([14, 14, 14, 14, 8], np.uint64)  # of a low limb, from ab
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 
 
-class EventColumns(NamedTuple):
-    """Events in their order, [N]: kind, instrument, lots, price a unit, cash; by `locate` the row of the account (-1:
-    every one), the places of leg and pair in the book (-1: not there, or the event moves no lots).
-    """
-
-    row: Int64Array
-    leg: Int64Array
-    pair: Int64Array
-    kind: UInt8Array
-    instrument: Int32Array
-    lots: Int64Array
-    price_usd9: Int64Array
-    cash_usd6: Int64Array
-
-
-class BookColumns(NamedTuple):
-    """A book: cash by row [A]; keys [L] with lots and entry costs; pair keys [P] with Greeks int64[P,4]."""
-
-    cash_usd6: Int64Array
-    keys: Int64Array
-    lots: Int64Array
-    entry_usd6: Int64Array
-    pair_keys: Int64Array
-    pair_greeks_usd9: Int64Array
-
-
 class ListedColumns(NamedTuple):
-    """What is listed, [I]: kind, lot exponent. Greeks of one lot, int64[J,4], J <= I: the first of them."""
+    """What is listed, [I]: kind, lot exponent, underlying. Greeks of one lot, int64[J,4], J <= I: the first of them."""
 
     kind: Int8Array
     lot_exponent: Int64Array
+    underlying: Int32Array
     greeks_usd9: Int64Array
 
 
-@compiled
+class LotTerms(NamedTuple):
+    """What one lot of each instrument is worth, owed and held (after the collateral factor), and the most that it can
+    add to IM: float64[I] nano-USD.
+    """
+
+    mark_usd9: FloatArray
+    haircut_mark_usd9: FloatArray
+    loss_bound_usd9: FloatArray
+
+
+@borrows
 def _size(value: int) -> np.uint64:
     """Absolute value, also of -2**63."""
     return np.uint64(0) - np.uint64(value) if value < 0 else np.uint64(value)
 
 
-@compiled
+@borrows
 def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     """(high, low) limb of the 128-bit product."""
     half = np.uint64(32)
@@ -97,7 +91,7 @@ def _product(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
     return high, (other << half) | (low & _LOW_HALF)
 
 
-@compiled
+@borrows
 def _divided(high: np.uint64, low: np.uint64, unit: np.uint64) -> tuple[np.uint64, np.uint64]:
     """(quotient, rest) of high * 2**64 + low by unit, high < unit <= 10**15: long division in digits of 14 bits."""
     if high == 0:
@@ -141,63 +135,67 @@ def notional_usd6(lots: int, price_usd9: int, lot_exponent: int) -> tuple[np.int
     return whole, added, True
 
 
-@compiled
-def place_of(keys: Int64Array, key: int, low: int = 0) -> int:
-    """First place from `low` on whose key is not below `key`."""
-    high = keys.shape[0]
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+KIND, INSTRUMENT_WORD, LOTS_WORD, PRICE, CASH_WORD, EVENT_WORDS = 0, 1, 2, 3, 4, 5
+"""Words of an event as the log has it, int64[N,5]: kind and account, instrument, lots, nano-USD a unit, micro-USD."""
+_ACCOUNT_SHIFT, _KIND_MASK = 32, 0xFF
 
 
-@compiled
-def _exact_place(keys: Int64Array, key: int) -> int:
-    at = place_of(keys, key)
-    return at if at < keys.shape[0] and keys[at] == key else -1
+@borrows
+def kind_of(events: Int64Array, n: int) -> np.int64:
+    return events[n, KIND] & _KIND_MASK
 
 
-@compiled
-def locate(
-    account: UInt32Array,
-    named: Int64Array,
-    events: EventColumns,
-    underlying: Int32Array,
-    book: BookColumns,
-    touched: BoolArray,
-) -> int:
-    """Fill rows, legs and pairs of the events, and mark touched bool[A]. Returns PLACED, SOME_ABSENT or UNFIT.
+@borrows
+def account_of(events: Int64Array, n: int) -> np.int64:
+    """Place in the names of the record, or EVERY_ACCOUNT."""
+    return (events[n, KIND] >> _ACCOUNT_SHIFT) & EVERY_ACCOUNT
 
-    account uint32[N]: place in named int64[M], rows of accounts, or EVERY_ACCOUNT; underlying int32[I] of what is
-    listed.
-    """
+
+@borrows
+def instrument_of(events: Int64Array, n: int) -> np.int64:
+    return np.int64(np.int32(events[n, INSTRUMENT_WORD] & EVERY_ACCOUNT))
+
+
+@borrows
+def _checked(events: Int64Array, named: Int64Array, instruments: int) -> int:
+    """PLACED, FUNDED or UNFIT."""
     found = PLACED
-    for n in range(account.shape[0]):
-        events.row[n] = events.leg[n] = events.pair[n] = -1
-        if account[n] == EVERY_ACCOUNT:
-            if events.kind[n] != FUNDING:
+    for n in range(events.shape[0]):
+        kind, account = kind_of(events, n), account_of(events, n)
+        if account == EVERY_ACCOUNT:
+            if kind != FUNDING:
                 return UNFIT
-            continue
-        if account[n] >= named.shape[0]:
+            found = FUNDED
+        elif account >= named.shape[0] or (kind != CASH and not 0 <= instrument_of(events, n) < instruments):
             return UNFIT
-        row = named[account[n]]
-        events.row[n], touched[row] = row, True
-        if events.kind[n] == CASH:
-            continue
-        index = np.int64(events.instrument[n])
-        if index < 0 or index >= underlying.shape[0]:
-            return UNFIT
-        events.leg[n] = _exact_place(book.keys, row << INSTRUMENT_BITS | index)
-        events.pair[n] = _exact_place(book.pair_keys, row << INSTRUMENT_BITS | np.int64(underlying[index]))
-        if events.leg[n] < 0 or events.pair[n] < 0:
-            found = SOME_ABSENT
     return found
 
 
 @compiled
+def admit(events: Int64Array, named: Int64Array, underlying: Int32Array, book: OpenBook, touched: BoolArray) -> int:
+    """Put legs and pairs that the events need and that are not there into the book, empty; mark touched bool[A].
+
+    named int64[M]: rows of the accounts that the record names; underlying int32[I] of what is listed. Returns PLACED,
+    FUNDED, FULL (room is to be made, and everything to be admitted again) or UNFIT (the book is as it was).
+    """
+    found = _checked(events, named, underlying.shape[0])
+    if found == UNFIT:
+        return found
+    for n in range(events.shape[0]):
+        account = account_of(events, n)
+        if account == EVERY_ACCOUNT:
+            continue
+        row = named[account]
+        touched[row] = True
+        if kind_of(events, n) == CASH:
+            continue
+        index = instrument_of(events, n)
+        if not put_leg(book, row, index) or not put_pair(book, row, np.int64(underlying[index])):
+            return FULL
+    return found
+
+
+@borrows
 def _add_residue(residue: Int64Array, added_usd21: np.int64) -> None:
     residue[0] += added_usd21
     carried = residue[0] >> RESIDUE_LIMB_BITS
@@ -205,232 +203,138 @@ def _add_residue(residue: Int64Array, added_usd21: np.int64) -> None:
     residue[0] -= carried << RESIDUE_LIMB_BITS
 
 
-@compiled
-def _trade(events: EventColumns, n: int, book: BookColumns, listed: ListedColumns, residue: Int64Array) -> int:
+@borrows
+def _pay(
+    events: Int64Array, n: int, row: int, at: int, book: OpenBook, listed: ListedColumns, residue: Int64Array
+) -> int:
+    """Cash or entry cost of a fill. Returns DONE or what left its range."""
+    index = book.legs[at, INSTRUMENT]
+    paid, added_usd21, fits = notional_usd6(events[n, LOTS_WORD], events[n, PRICE], listed.lot_exponent[index])
+    is_linear = listed.kind[index] == PERPETUAL or listed.kind[index] == FUTURE
+    if not fits:
+        return ENTRY_OUT if is_linear else PAID_OUT
+    if is_linear:
+        if abs(book.legs[at, ENTRY] + paid) > ENTRY_LIMIT_USD6:
+            return ENTRY_OUT
+        book.legs[at, ENTRY] += paid
+    else:
+        if abs(book.cash_usd6[row] - paid) > CASH_LIMIT_USD6:
+            return PAID_OUT
+        book.cash_usd6[row] -= paid
+    _add_residue(residue, added_usd21)
+    return DONE
+
+
+@borrows
+def _trade(events: Int64Array, n: int, row: int, book: OpenBook, listed: ListedColumns, residue: Int64Array) -> int:
     """One event that moves lots; its leg and its pair are there. Returns DONE or what left its range."""
-    row, index, lots, at = events.row[n], events.instrument[n], events.lots[n], events.leg[n]
-    if events.kind[n] == FILL:
-        paid, added_usd21, fits = notional_usd6(lots, events.price_usd9[n], listed.lot_exponent[index])
-        is_linear = listed.kind[index] == PERPETUAL or listed.kind[index] == FUTURE
-        if not fits:
-            return ENTRY_OUT if is_linear else PAID_OUT
-        if is_linear:
-            if abs(book.entry_usd6[at] + paid) > ENTRY_LIMIT_USD6:
-                return ENTRY_OUT
-            book.entry_usd6[at] += paid
-        else:
-            if abs(book.cash_usd6[row] - paid) > CASH_LIMIT_USD6:
-                return PAID_OUT
-            book.cash_usd6[row] -= paid
-        _add_residue(residue, added_usd21)
-    if events.kind[n] == COLLATERAL_SET:
+    kind, index, lots = kind_of(events, n), instrument_of(events, n), events[n, LOTS_WORD]
+    at = entry_place(book.legs, book.spans[row, LEGS], book.spans[row, LEGS_END], index)
+    if kind == FILL:
+        found = _pay(events, n, row, at, book, listed, residue)
+        if found != DONE:
+            return found
+    held = book.legs[at, LOTS]
+    if kind == COLLATERAL_SET:
         if lots > LOTS_LIMIT or lots < -LOTS_LIMIT:
             return LOTS_OUT
-        change = lots - book.lots[at]
+        change = lots - held
     else:
-        if lots > LOTS_LIMIT - book.lots[at] or lots < -LOTS_LIMIT - book.lots[at]:
+        if lots > LOTS_LIMIT - held or lots < -LOTS_LIMIT - held:
             return LOTS_OUT
         change = lots
-    book.lots[at] += change
+    book.legs[at, LOTS] = held + change
     if index < listed.greeks_usd9.shape[0]:
-        pair = events.pair[n]
+        wanted = np.int64(listed.underlying[index])
+        pair = entry_place(book.pairs, book.spans[row, PAIRS], book.spans[row, PAIRS_END], wanted)
         for column in range(4):
-            book.pair_greeks_usd9[pair, column] += change * listed.greeks_usd9[index, column]
-    if book.lots[at] == 0 and book.entry_usd6[at] != 0:  # closed: the profit since entry becomes cash
-        if abs(book.cash_usd6[row] - book.entry_usd6[at]) > CASH_LIMIT_USD6:
+            book.pairs[pair, FIRST_GREEK + column] += change * listed.greeks_usd9[index, column]
+    entry_usd6 = book.legs[at, ENTRY]
+    if held + change == 0 and entry_usd6 != 0:  # closed: the profit since entry becomes cash
+        if abs(book.cash_usd6[row] - entry_usd6) > CASH_LIMIT_USD6:
             return CLOSED_OUT
-        book.cash_usd6[row] -= book.entry_usd6[at]
-        book.entry_usd6[at] = 0
+        book.cash_usd6[row] -= entry_usd6
+        book.legs[at, ENTRY] = 0
     return DONE
 
 
 @compiled
 def apply_rows(
-    events: EventColumns, begin: int, end: int, book: BookColumns, listed: ListedColumns, residue: Int64Array
-) -> tuple[int, int]:
-    """Apply events begin..end-1 in place; every leg and pair that they trade has been located.
+    events: Int64Array, named: Int64Array, begin: int, end: int, book: OpenBook, listed: ListedColumns,
+    residue: Int64Array,
+) -> tuple[int, int]:  # fmt: skip
+    """Apply events begin..end-1 in place; they have been admitted, and none of them is a funding.
 
     residue int64[2] += what rounding added, in 1e-21 USD: residue[0] + residue[1] * 2**RESIDUE_LIMB_BITS. Returns
     (end, DONE), or the event that leaves a range and which: what of it comes before that is applied, but not the
     residue of a notional that leaves a range.
     """
     for n in range(begin, end):
-        row, cash_usd6 = events.row[n], events.cash_usd6[n]
+        row, cash_usd6 = named[account_of(events, n)], events[n, CASH_WORD]
         held = book.cash_usd6[row]
         if cash_usd6 > CASH_LIMIT_USD6 - held or cash_usd6 < -CASH_LIMIT_USD6 - held:
             return n, CASH_OUT
         book.cash_usd6[row] = held + cash_usd6
-        if events.kind[n] != CASH:
-            found = _trade(events, n, book, listed, residue)
+        if kind_of(events, n) != CASH:
+            found = _trade(events, n, row, book, listed, residue)
             if found != DONE:
                 return n, found
     return end, DONE
 
 
-@compiled
-def _wanted_keys(events: EventColumns, second: Int64Array) -> Int64Array:
-    """row << INSTRUMENT_BITS | second of the events that move lots, -1 of the others."""
-    wanted = np.empty(events.row.shape[0], np.int64)
-    for n in range(wanted.shape[0]):
-        moves_lots = events.row[n] >= 0 and events.kind[n] != CASH
-        wanted[n] = events.row[n] << INSTRUMENT_BITS | second[n] if moves_lots else -1
-    return wanted
-
-
-@compiled
-def _underlyings(wanted: Int64Array, instruments: Int64Array, underlying: Int32Array) -> Int64Array:
-    """Of the instruments int64[N] where a key is wanted, else 0."""
-    found = np.zeros(wanted.shape[0], np.int64)
-    for n in range(wanted.shape[0]):
-        if wanted[n] >= 0:
-            found[n] = underlying[instruments[n]]
-    return found
-
-
-@compiled
-def _absent_keys(wanted: Int64Array, places: Int64Array) -> Int64Array:
-    """Distinct wanted keys without a place, ascending."""
-    absent = np.sort(wanted[(wanted >= 0) & (places < 0)])
-    count = 0
-    for n in range(absent.shape[0]):
-        if n == 0 or absent[n] != absent[n - 1]:
-            absent[count] = absent[n]
-            count += 1
-    return absent[:count]
-
-
-@compiled
-def _merge_places(have: Int64Array, new: Int64Array) -> Int64Array:
-    """Where each of ascending `new`, none of which is in `have`, stands in the two together."""
-    places = np.empty(new.shape[0], np.int64)
-    at = 0
-    for n in range(new.shape[0]):
-        at = place_of(have, new[n], at)
-        places[n] = at + n
-    return places
-
-
-@compiled
-def _widened(values: Int64Array, places: Int64Array) -> Int64Array:
-    """Rows of int64[P,C] or [P] with zeros at `places` of the result (ascending), the others in their order."""
-    out = np.zeros((values.shape[0] + places.shape[0], *values.shape[1:]), np.int64)
-    at = 0
-    for n in range(places.shape[0]):
-        out[at + n : places[n]] = values[at : places[n] - n]
-        at = places[n] - n
-    out[at + places.shape[0] :] = values[at:]
-    return out
-
-
-@compiled
-def _move_places(wanted: Int64Array, places: Int64Array, new: Int64Array, new_at: Int64Array) -> None:
-    """Places of the wanted keys after `new` were put at `new_at`."""
-    for n in range(wanted.shape[0]):
-        if wanted[n] >= 0:
-            before = place_of(new, wanted[n])
-            places[n] = places[n] + before if places[n] >= 0 else new_at[before]
-
-
-@compiled
-def make_room(events: EventColumns, underlying: Int32Array, book: BookColumns) -> BookColumns:
-    """The book with the legs and pairs that located events lack, empty; the events' places are in it then."""
-    keys, lots, entry_usd6 = book.keys, book.lots, book.entry_usd6
-    pair_keys, greeks_usd9 = book.pair_keys, book.pair_greeks_usd9
-    instruments = events.instrument.astype(np.int64)
-    wanted = _wanted_keys(events, instruments)
-    new = _absent_keys(wanted, events.leg)
-    if new.shape[0] > 0:
-        at = _merge_places(keys, new)
-        _move_places(wanted, events.leg, new, at)
-        keys, lots, entry_usd6 = _widened(keys, at), _widened(lots, at), _widened(entry_usd6, at)
-        keys[at] = new
-    wanted = _wanted_keys(events, _underlyings(wanted, instruments, underlying))
-    new = _absent_keys(wanted, events.pair)
-    if new.shape[0] > 0:
-        at = _merge_places(pair_keys, new)
-        _move_places(wanted, events.pair, new, at)
-        pair_keys, greeks_usd9 = _widened(pair_keys, at), _widened(greeks_usd9, at)
-        pair_keys[at] = new
-    return BookColumns(book.cash_usd6, keys, lots, entry_usd6, pair_keys, greeks_usd9)
-
-
-class Held(NamedTuple):
-    """Legs of some rows before a record of events: rows int64[n] ascending, their legs begin..end-1 int64[n] in the
-    book, lots of these row after row, and NLV f64[n] micro-USD.
-    """
-
-    rows: Int64Array
-    begin: Int64Array
-    end: Int64Array
-    lots: Int64Array
-    value_usd6: FloatArray
-
-
-class LotTerms(NamedTuple):
-    """What one lot of each instrument is worth, owed and held (after the collateral factor), and the most that it can
-    add to IM: float64[I] nano-USD.
-    """
-
-    mark_usd9: FloatArray
-    haircut_mark_usd9: FloatArray
-    loss_bound_usd9: FloatArray
-
-
-@compiled
-def _net_value_usd6(row: int, begin: int, end: int, book: BookColumns, lot: LotTerms) -> float:
-    """Cash, and leg by leg value less entry cost, in the order of the keys, so equal inputs give equal bits.
+@borrows
+def _net_value_usd6(row: int, book: OpenBook, lot: LotTerms) -> float:
+    """Cash, and leg by leg value less entry cost, in the order of the instruments, so equal inputs give equal bits.
 
     Lots held count at the mark after the collateral factor, owed ones at the mark; instruments beyond the terms count
     nothing.
     """
     total = np.float64(book.cash_usd6[row])
-    for at in range(begin, end):
-        index, lots, value = book.keys[at] & INSTRUMENT_MASK, book.lots[at], 0.0
+    for at in range(book.spans[row, LEGS], book.spans[row, LEGS_END]):
+        index, lots, value = book.legs[at, INSTRUMENT], book.legs[at, LOTS], 0.0
         if index < lot.mark_usd9.shape[0]:
             price = lot.haircut_mark_usd9[index] if lots > 0 else lot.mark_usd9[index]
             value = np.float64(lots) * price / _USD9_PER_USD6
-        total += value - np.float64(book.entry_usd6[at])
+        total += value - np.float64(book.legs[at, ENTRY])
     return total
 
 
 @compiled
-def held_by(rows: Int64Array, book: BookColumns, lot: LotTerms) -> Held:
-    """What some rows (int64[n], ascending) hold now."""
-    begin, end, value_usd6 = np.empty_like(rows), np.empty_like(rows), np.empty(rows.shape[0])
-    at = count = 0
+def held_by(touched: BoolArray, book: OpenBook, lot: LotTerms) -> tuple[Int64Array, Int64Array, FloatArray]:
+    """What those touched (bool[A]) hold now: rows int64[n] ascending, lots of their legs row after row, NLV f64[n]."""
+    rows = np.flatnonzero(touched)
+    value_usd6, count = np.empty(rows.shape[0]), 0
     for n in range(rows.shape[0]):
-        at = begin[n] = place_of(book.keys, rows[n] << INSTRUMENT_BITS, at)
-        while at < book.keys.shape[0] and book.keys[at] >> INSTRUMENT_BITS == rows[n]:
-            at += 1
-        end[n] = at
-        count += at - begin[n]
-        value_usd6[n] = _net_value_usd6(rows[n], begin[n], at, book, lot)
+        count += book.spans[rows[n], LEGS_END] - book.spans[rows[n], LEGS]
+        value_usd6[n] = _net_value_usd6(rows[n], book, lot)
     lots = np.empty(count, np.int64)
     count = 0
     for n in range(rows.shape[0]):
-        for at in range(begin[n], end[n]):
-            lots[count] = book.lots[at]
+        for at in range(book.spans[rows[n], LEGS], book.spans[rows[n], LEGS_END]):
+            lots[count] = book.legs[at, LOTS]
             count += 1
-    return Held(rows, begin, end, lots, value_usd6)
+    return rows, lots, value_usd6
 
 
 @compiled
-def effects_usd6(held: Held, book: BookColumns, lot: LotTerms) -> tuple[FloatArray, FloatArray]:
-    """Since `held`, in the same legs: (change of NLV, sum of |lots moved| x the bound of one lot), f64[n] each.
+def effects_usd6(
+    rows: Int64Array, lots_before: Int64Array, value_before_usd6: FloatArray, book: OpenBook, lot: LotTerms
+) -> tuple[FloatArray, FloatArray]:
+    """Since `held_by` said the rest: (change of NLV, sum of |lots moved| x the bound of one lot), f64[n] each.
 
     A lot of an instrument beyond the bounds can do anything.
     """
-    change_usd6, rise_usd6 = np.empty(held.rows.shape[0]), np.empty(held.rows.shape[0])
+    change_usd6, rise_usd6 = np.empty(rows.shape[0]), np.empty(rows.shape[0])
     count = 0
-    for n in range(held.rows.shape[0]):
+    for n in range(rows.shape[0]):
         total = 0.0
-        for at in range(held.begin[n], held.end[n]):
-            moved = np.float64(abs(book.lots[at] - held.lots[count]))
+        for at in range(book.spans[rows[n], LEGS], book.spans[rows[n], LEGS_END]):
+            moved = np.float64(abs(book.legs[at, LOTS] - lots_before[count]))
             if moved != 0.0:
-                index = book.keys[at] & INSTRUMENT_MASK
+                index = book.legs[at, INSTRUMENT]
                 bound = lot.loss_bound_usd9[index] if index < lot.loss_bound_usd9.shape[0] else np.inf
                 total += moved * bound / _USD9_PER_USD6
             count += 1
-        after_usd6 = _net_value_usd6(held.rows[n], held.begin[n], held.end[n], book, lot)
-        change_usd6[n], rise_usd6[n] = after_usd6 - held.value_usd6[n], total
+        after_usd6 = _net_value_usd6(rows[n], book, lot)
+        change_usd6[n], rise_usd6[n] = after_usd6 - value_before_usd6[n], total
     return change_usd6, rise_usd6

@@ -1,4 +1,4 @@
-"""Exact integer sums over the legs of accounts: marks, notional, short options, Greeks.
+"""Exact integer sums over the legs of accounts: marks, notional, short options, Greeks; and how legs changed.
 
 Sums wrap in int64 and are exact while the true value fits; each kernel therefore keeps the float magnitude of its sums
 beside them, so that the caller can send an account out of range to the wide path instead of trusting a wrapped number.
@@ -10,6 +10,7 @@ import numpy as np
 
 from kernels.compiling import compiled
 from kernels.layout import FloatArray, Int32Array, Int64Array
+from kernels.open_book import INSTRUMENT_BITS, INSTRUMENT_MASK
 
 
 @compiled
@@ -60,10 +61,49 @@ def portfolio_sums(
 
 
 @compiled
-def greeks_by_pair(
-    pair_of_leg: Int64Array, leg_instrument: Int32Array, leg_lots: Int64Array, greeks_usd9: Int64Array, out: Int64Array
-) -> None:
-    """out int64[N,4] += lots * greeks_usd9 int64[I,4], summed by pair (account, underlying) of each leg."""
-    for leg in range(leg_lots.shape[0]):
+def greeks_of_legs(
+    keys: Int64Array, lots: Int64Array, underlying: Int32Array, greeks_usd9: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """(pair keys int64[P] ascending, int64[P,4] sum of lots x Greeks of one lot) of packed legs int64[L].
+
+    underlying int32[I] and greeks_usd9 int64[I,4] by instrument; keys as in kernels.open_book.
+    """
+    pairs, out = np.empty(keys.shape[0], np.int64), np.empty((keys.shape[0], 4), np.int64)
+    begin = count = 0
+    for leg in range(keys.shape[0]):
+        index, row = keys[leg] & INSTRUMENT_MASK, keys[leg] >> INSTRUMENT_BITS
+        key = row << INSTRUMENT_BITS | np.int64(underlying[index])
+        if leg > 0 and keys[leg - 1] >> INSTRUMENT_BITS != row:
+            begin = count
+        at = count
+        while at > begin and pairs[at - 1] >= key:
+            at -= 1
+        if at == count or pairs[at] != key:
+            for n in range(count, at, -1):
+                pairs[n], out[n] = pairs[n - 1], out[n - 1]
+            pairs[at], out[at] = key, 0
+            count += 1
         for column in range(4):
-            out[pair_of_leg[leg], column] += leg_lots[leg] * greeks_usd9[leg_instrument[leg], column]
+            out[at, column] += lots[leg] * greeks_usd9[index, column]
+    return pairs[:count].copy(), out[:count].copy()
+
+
+@compiled
+def leg_changes(
+    old_keys: Int64Array, old_lots: Int64Array, old_entry_usd6: Int64Array,
+    keys: Int64Array, lots: Int64Array, entry_usd6: Int64Array,
+) -> tuple[Int64Array, Int64Array]:  # fmt: skip
+    """What leads from packed legs back to older ones: (places in `keys` of those that go, in `old_keys` of those that
+    come or are other ones), int64 each."""
+    gone, other = np.empty(keys.shape[0], np.int64), np.empty(old_keys.shape[0], np.int64)
+    at = goes = comes = 0
+    for old in range(old_keys.shape[0]):
+        while at < keys.shape[0] and keys[at] < old_keys[old]:
+            gone[goes], goes, at = at, goes + 1, at + 1
+        is_there = at < keys.shape[0] and keys[at] == old_keys[old]
+        if not is_there or lots[at] != old_lots[old] or entry_usd6[at] != old_entry_usd6[old]:
+            other[comes], comes = old, comes + 1
+        at += 1 if is_there else 0
+    while at < keys.shape[0]:
+        gone[goes], goes, at = at, goes + 1, at + 1
+    return gone[:goes].copy(), other[:comes].copy()

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
-from kernels.compiling import compiled
+from kernels.compiling import borrows, compiled
 from kernels.layout import BoolArray, FloatArray, Int64Array
+from kernels.open_book import FIRST_GREEK, PAIRS, PAIRS_END, UNDERLYING, OpenBook
 
 _USD9_PER_USD6 = 1_000.0
 _ONE_E6, _ONE_E9 = 1_000_000.0, 1_000_000_000.0
@@ -27,58 +27,53 @@ class Moves(NamedTuple):
     days: float
 
 
-@compiled
+@borrows
 def _relative_move(now_usd9: int, before_usd9: int) -> float:
     if now_usd9 <= 0 or before_usd9 <= 0:
         return 0.0
     return np.float64(now_usd9) / np.float64(before_usd9) - 1.0
 
 
-@compiled
+@borrows
 def _absolute_move(now_e9: int, before_e9: int) -> float:
     if now_e9 <= 0 or before_e9 <= 0:
         return 0.0
     return np.float64(now_e9 - before_e9) / _ONE_E9
 
 
+@borrows
+def _estimate_usd6(row: int, book: OpenBook, moved: FloatArray, days: float, base_usd6: float) -> float:
+    change_usd9 = 0.0
+    for at in range(book.spans[row, PAIRS], book.spans[row, PAIRS_END]):
+        underlying = book.pairs[at, UNDERLYING]
+        change = np.float64(book.pairs[at, FIRST_GREEK]) * moved[underlying, 0]
+        change = change + np.float64(book.pairs[at, FIRST_GREEK + 1]) * moved[underlying, 1]
+        change = change + np.float64(book.pairs[at, FIRST_GREEK + 2]) * moved[underlying, 2]
+        change = change + np.float64(book.pairs[at, FIRST_GREEK + 3]) * days
+        change_usd9 += change
+    return base_usd6 + change_usd9 / _USD9_PER_USD6
+
+
 @compiled
-def estimates(
-    rows: Int64Array,
-    pair_keys: Int64Array,
-    pair_greeks_usd9: Int64Array,
-    moves: Moves,
-    base_usd6: FloatArray,
-    out_usd6: FloatArray,
-) -> None:
+def estimates(rows: Int64Array, book: OpenBook, moves: Moves, base_usd6: FloatArray, out_usd6: FloatArray) -> None:
     """out_usd6 f64[n] = base_usd6[row] + delta r + gamma r^2 / 2 + vega dv + theta dt over the row's underlyings.
 
-    r is the relative move of a price, dv the absolute one of a volatility.
-    rows int64[n] ascending; pair_keys int64[P] (row << INSTRUMENT_BITS | underlying, ascending) with pair_greeks_usd9
-    int64[P,4]: delta, gamma per +100 % spot, vega per 1.00, theta per day. base_usd6 f64[A].
+    r is the relative move of a price, dv the absolute one of a volatility; Greeks are delta, gamma per +100 % spot,
+    vega per 1.00, theta per day. rows int64[n]; base_usd6 f64[A].
     """
-    at = 0
+    moved = np.empty((moves.spot_usd9.shape[0], 3))
+    for u in range(moved.shape[0]):
+        r = _relative_move(moves.spot_usd9[u], moves.spot_before_usd9[u])
+        moved[u, 0], moved[u, 1] = r, r * r * 0.5
+        moved[u, 2] = _absolute_move(moves.volatility_e9[u], moves.volatility_before_e9[u])
     for n in range(rows.shape[0]):
-        row, change_usd9 = rows[n], 0.0
-        if at == pair_keys.shape[0] or pair_keys[at] >> INSTRUMENT_BITS != row:
-            at = place_of(pair_keys, row << INSTRUMENT_BITS)
-        while at < pair_keys.shape[0] and pair_keys[at] >> INSTRUMENT_BITS == row:
-            underlying = pair_keys[at] & INSTRUMENT_MASK
-            r = _relative_move(moves.spot_usd9[underlying], moves.spot_before_usd9[underlying])
-            dv = _absolute_move(moves.volatility_e9[underlying], moves.volatility_before_e9[underlying])
-            change = np.float64(pair_greeks_usd9[at, 0]) * r
-            change = change + np.float64(pair_greeks_usd9[at, 1]) * (r * r * 0.5)
-            change = change + np.float64(pair_greeks_usd9[at, 2]) * dv
-            change = change + np.float64(pair_greeks_usd9[at, 3]) * moves.days
-            change_usd9 += change
-            at += 1
-        out_usd6[n] = base_usd6[row] + change_usd9 / _USD9_PER_USD6
+        out_usd6[n] = _estimate_usd6(rows[n], book, moved, moves.days, base_usd6[rows[n]])
 
 
 @compiled
 def look(
     rows: Int64Array,
-    pair_keys: Int64Array,
-    pair_greeks_usd9: Int64Array,
+    book: OpenBook,
     moves: Moves,
     base_usd6: FloatArray,
     line_usd6: FloatArray,
@@ -93,7 +88,7 @@ def look(
     line_usd6 f64[A,2] and armed bool[A,2]: the two lines of each account. A NaN counts as below and arms nothing.
     unsettled bool[A] is cleared for `rows`.
     """
-    estimates(rows, pair_keys, pair_greeks_usd9, moves, base_usd6, out_usd6)
+    estimates(rows, book, moves, base_usd6, out_usd6)
     for n in range(rows.shape[0]):
         row, estimate_usd6 = rows[n], out_usd6[n]
         for line in range(2):

@@ -36,9 +36,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.account_events import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
 from kernels.compiling import compiled
 from kernels.layout import FloatArray, Int64Array
+from kernels.open_book import INSTRUMENT_BITS, INSTRUMENT_MASK, place_of
 
 SATURATED_USD9 = 2**62
 """Stands for "no bound": returned where the exact sum might not fit, and by sums that touch invalid rows."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.account_events import ENTRY_LIMIT_USD6, INSTRUMENT_BITS, INSTRUMENT_MASK, LOTS_LIMIT
+from kernels.account_events import ENTRY_LIMIT_USD6, LOTS_LIMIT
+from kernels.open_book import INSTRUMENT_BITS, INSTRUMENT_MASK
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, ONE_E9, USD9_PER_USD6
@@ -26,12 +27,12 @@ class SlowBook(Book):
         rows = [self._row(name) for name in events.names]
         for event in events.rows:
             if event["account"] != records.EVERY_ACCOUNT and event["kind"] != records.CASH:
-                self._open(rows[event["account"]], int(event["instrument"]), catalogue)
+                self._put_leg(rows[event["account"]], int(event["instrument"]), catalogue)
         touched: set[int] = set()
         for event in events.rows.tolist():
             kind, _, account, instrument, _, lots, price_usd9, cash_usd6 = event
             if kind == records.FUNDING:
-                touched |= set((self.keys[self.holders(instrument)] >> INSTRUMENT_BITS).tolist())
+                touched |= set(self._holders(instrument))
                 self._fund(instrument, price_usd9, catalogue)
                 continue
             touched.add(rows[account])
@@ -40,7 +41,7 @@ class SlowBook(Book):
                 self._trade(rows[account], instrument, kind, lots, price_usd9, catalogue, greeks_usd9)
         return np.array(sorted(touched), np.int64)
 
-    def _open(self, row: int, index: int, catalogue: Catalogue) -> None:
+    def _put_leg(self, row: int, index: int, catalogue: Catalogue) -> None:
         """A leg and its pair, without lots and Greeks."""
         key, pair = row << INSTRUMENT_BITS | index, row << INSTRUMENT_BITS | catalogue.instruments[index].underlying
         if key not in self.keys:
@@ -51,6 +52,10 @@ class SlowBook(Book):
             at = int(np.searchsorted(self.pair_keys, pair))
             self.pair_keys = np.insert(self.pair_keys, at, pair)
             self.pair_greeks_usd9 = np.insert(self.pair_greeks_usd9, at, 0, axis=0)
+
+    def _holders(self, instrument: int) -> list[int]:
+        held = zip(self.keys.tolist(), self.lots.tolist(), strict=True)
+        return [key >> INSTRUMENT_BITS for key, lots in held if key & INSTRUMENT_MASK == instrument and lots]
 
     def _trade(
         self, row: int, index: int, kind: int, lots: int, price_usd9: int, catalogue: Catalogue, greeks_usd9: np.ndarray

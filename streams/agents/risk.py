@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from schemas.topics import ACCOUNT_LOG, CHECKPOINTS
 from streams.engine.risk import Risk
@@ -36,7 +37,8 @@ def run(config: PipelineConfig, name: str, group: int = 0) -> int:
     """Run one risk worker until it is told to stop."""
     scenario_sets = ScenarioSets(config.settings())
     scenario_sets.fetch_ahead()  # while the worker joins its group
-    cache = TableCache(scenario_sets, threading.Lock())
+    digests = ThreadPoolExecutor(1, thread_name_prefix="digest")
+    cache = TableCache(scenario_sets, threading.Lock(), aside=digests.submit)
     app = make_app(
         "risk",
         [ACCOUNT_LOG],

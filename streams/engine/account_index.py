@@ -27,7 +27,8 @@ class AccountIndex:
         return rows if rows_of_names(self._table, text, events.text_at, events.lengths, rows) else None
 
     def _cover(self, accounts: list[str]) -> None:
-        """Take in the accounts that are new; tables have room for twice as many."""
+        """Take in the accounts that are new; columns get room for a quarter more, slots for
+        twice as many at least."""
         names = [name.encode() for name in accounts[self.count :]]
         table, first, count = self._table, self.count, len(accounts)
         ends = self._text_bytes + np.cumsum([len(name) for name in names])
@@ -42,9 +43,9 @@ class AccountIndex:
 
 
 def _with_room(old: np.ndarray, used: int, count: int) -> np.ndarray:
-    """The same, or with room for twice `count` where there is too little."""
+    """The same, or with room for a quarter more than `count` where there is too little."""
     if count <= len(old):
         return old
-    wider = np.zeros(2 * count, old.dtype)
+    wider = np.zeros(count + count // 4 + 64, old.dtype)
     wider[:used] = old[:used]
     return wider

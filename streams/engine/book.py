@@ -17,22 +17,32 @@ from kernels.account_events import (
     DONE,
     ENTRY_LIMIT_USD6,
     ENTRY_OUT,
-    INSTRUMENT_BITS,
-    INSTRUMENT_MASK,
+    EVENT_WORDS,
+    FULL,
+    FUNDED,
     LOTS_LIMIT,
     LOTS_OUT,
     PAID_OUT,
     RESIDUE_LIMB_BITS,
-    SOME_ABSENT,
     UNFIT,
-    BookColumns,
-    EventColumns,
     ListedColumns,
+    admit,
     apply_rows,
-    locate,
-    make_room,
 )
-from kernels.account_sums import greeks_by_pair
+from kernels.account_sums import greeks_of_legs
+from kernels.open_book import (
+    INSTRUMENT_BITS,
+    INSTRUMENT_MASK,
+    PAIRS,
+    PAIRS_END,
+    OpenBook,
+    Positions,
+    holders_of,
+    legs_of_rows,
+    opened,
+    packed_legs,
+    packed_pairs,
+)
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
 from schemas.quantities import (
@@ -48,6 +58,9 @@ from streams.engine.output import Fault
 
 LINEAR_KINDS = ("perpetual", "future")
 PRODUCT_LIMIT = 2**62
+SPARE_LEGS, SPARE_ACCOUNTS = 1, 64  # room of an open book: for each account; for those to come
+SPARE_SHARE = 8  # and at its end, for one leg in so many
+_NOTHING = np.zeros(0, np.int64)
 
 
 class Legs(NamedTuple):
@@ -59,17 +72,34 @@ class Legs(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Events taken up: their columns, the rows int64 of the accounts they name, and those that they will touch (of
-    events of their own, and of holders of what is funded), ascending.
+    """Events taken up: `words` int64[N,5] as kernels.account_events has them, the rows int64 of the accounts they name,
+    which rows they will touch (of events of their own, and of holders of what is funded), bool[A], and the places of
+    the fundings among them.
     """
 
-    columns: EventColumns
+    words: np.ndarray
     named: np.ndarray
-    rows: np.ndarray
+    touched: np.ndarray
+    fundings: list[int]
+
+
+def _packed_column(name: str) -> property:
+    """A column of the packed positions: replaced, never changed in place, as barriers and checkpoints share it."""
+
+    def read(book: Book) -> np.ndarray:
+        return getattr(book.packed(), name)
+
+    def replace(book: Book, value: np.ndarray) -> None:
+        book._packed, book._open = book.packed()._replace(**{name: value}), None
+
+    return property(read, replace)
 
 
 class Book:
     """Rows are accounts in the order of their first event in the log.
+
+    Positions are packed (`keys` and what belongs to them) or open (kernels.open_book), never both: events and estimates
+    have them open, everybody else packs them by asking.
 
     `residue_usd21`: what rounding to micro-USD has taken from all accounts of the partition (negative: given to them)
     in fills, funding and settlement. With it money is conserved exactly: sum of cash - entries + residue changes by
@@ -81,12 +111,47 @@ class Book:
         self.row_of: dict[str, int] = {}
         self._index = AccountIndex()
         self.cash_usd6 = np.zeros(0, np.int64)
-        self.keys = np.zeros(0, np.int64)
-        self.lots = np.zeros(0, np.int64)
-        self.entry_usd6 = np.zeros(0, np.int64)  # notional paid for open perpetuals and futures
         self.residue_usd21 = 0
-        self.pair_keys = np.zeros(0, np.int64)  # row << 24 | underlying
-        self.pair_greeks_usd9 = np.zeros((0, 4), np.int64)
+        nothing = np.zeros(0, np.int64)
+        self._packed: Positions | None = Positions(nothing, nothing, nothing, nothing, np.zeros((0, 4), np.int64))
+        self._open: OpenBook | None = None
+
+    keys = _packed_column("keys")
+    lots = _packed_column("lots")
+    entry_usd6 = _packed_column("entry_usd6")  # notional paid for open perpetuals and futures
+    pair_keys = _packed_column("pair_keys")  # row << 24 | underlying
+    pair_greeks_usd9 = _packed_column("pair_greeks_usd9")
+
+    # -- packed and open
+
+    def packed(self) -> Positions:
+        """Positions as sorted arrays; what was open is closed."""
+        if self._packed is None:
+            self._pack(keeps_closed=True)
+        assert self._packed is not None
+        return self._packed
+
+    def _pack(self, keeps_closed: bool) -> None:
+        assert self._open is not None
+        count = min(len(self.accounts), len(self._open.spans))  # who has just come has nothing yet
+        legs, pairs = packed_legs(self._open, count, keeps_closed), packed_pairs(self._open, count)
+        self._packed, self._open = Positions(*legs, *pairs), None
+
+    def with_room(self) -> OpenBook:
+        """Positions with room for more, and cash; for all accounts that there are."""
+        if self._open is None or len(self._open.spans) < len(self.accounts):
+            self._open_with(np.full(len(self.accounts) + SPARE_ACCOUNTS, SPARE_LEGS))
+        elif self._open.cash_usd6 is not self.cash_usd6:
+            self._open = self._open._replace(cash_usd6=self.cash_usd6)
+        assert self._open is not None
+        return self._open
+
+    def _open_with(self, room: np.ndarray) -> None:
+        """`room` int64[A]: legs that each account can take."""
+        packed = self.packed()
+        more = len(packed.keys) // SPARE_SHARE + len(room)
+        self._open = OpenBook(self.cash_usd6, *opened(packed, room, more))
+        self._packed = None
 
     # -- events
 
@@ -96,53 +161,60 @@ class Book:
         """Apply packed events in order; Greeks (int64[I,4] per lot) move with the lots. Returns rows touched."""
         taken = self.take_up(events, catalogue)
         self.carry_out(taken, catalogue, greeks_usd9)
-        return taken.rows
+        return np.flatnonzero(taken.touched)
 
     def take_up(self, events: records.Events | records.PackedEvents, catalogue: Catalogue) -> Taken:
         """Accounts, legs and pairs of everything the events name are there afterwards; nothing else changes."""
-        named, columns = self._rows_of(events), _columns(events.rows)
+        named, underlying = self._rows_of(events), catalogue.columns().underlying
+        words = events.rows.copy().view(np.int64).reshape(-1, EVENT_WORDS)
         touched = np.zeros(len(self.accounts), np.bool_)
-        account, underlying = events.rows["account"].copy(), catalogue.columns().underlying
-        found = locate(account, named, columns, underlying, self.columns(), touched)
+        found = admit(words, named, underlying, self.with_room(), touched)
         if found == UNFIT:
-            _refuse(account, named, columns, underlying)
-        if found == SOME_ABSENT:
-            self._take(make_room(columns, underlying, self.columns()))
-        funded = columns.instrument[columns.kind == records.FUNDING]
-        for index in np.unique(funded).tolist() if len(funded) else ():
-            touched[self.keys[self.holders(index)] >> INSTRUMENT_BITS] = True
-        return Taken(columns, named, np.flatnonzero(touched))
+            _refuse(events.rows, named, underlying)
+        if found == FULL:
+            of_one = events.rows["account"][events.rows["account"] != records.EVERY_ACCOUNT]
+            room = np.bincount(named[of_one], minlength=len(self.accounts) + SPARE_ACCOUNTS) + SPARE_LEGS
+            self._open_with(room)
+            found = admit(words, named, underlying, self.with_room(), touched)
+        if found != FUNDED:
+            return Taken(words, named, touched, [])
+        fundings = np.flatnonzero(events.rows["kind"] == records.FUNDING).tolist()
+        for index in {int(events.rows["instrument"][at]) for at in fundings}:
+            touched[holders_of(index, self.with_room(), len(self.accounts))[0]] = True
+        return Taken(words, named, touched, fundings)
 
     def carry_out(self, taken: Taken, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
         """Apply what was taken up, in its order: in compiled stretches between fundings."""
-        events, listed = taken.columns, catalogue.columns()
-        columns = ListedColumns(listed.kind, listed.lot_exponent, greeks_usd9)
+        listed = catalogue.columns()
+        columns = ListedColumns(listed.kind, listed.lot_exponent, listed.underlying, greeks_usd9)
         begin = 0
-        for at in np.flatnonzero(events.kind == records.FUNDING).tolist():
-            self._apply(events, begin, at, columns)
-            self._fund(int(events.instrument[at]), int(events.price_usd9[at]), catalogue)
+        for at in taken.fundings:
+            self._apply(taken, begin, at, columns)
+            event = taken.words[at : at + 1].view(records.EVENT_ROW)[0, 0]
+            self._fund(int(event["instrument"]), int(event["price_usd9"]), catalogue)
             begin = at + 1
-        self._apply(events, begin, len(events.row), columns)
+        self._apply(taken, begin, len(taken.words), columns)
 
-    def _apply(self, events: EventColumns, begin: int, end: int, listed: ListedColumns) -> None:
+    def _apply(self, taken: Taken, begin: int, end: int, listed: ListedColumns) -> None:
         """Events begin to end - 1, none of them a funding. Raises Fault where a number leaves its range."""
         residue = np.zeros(2, np.int64)
-        at, found = apply_rows(events, begin, end, self.columns(), listed, residue)
+        at, found = apply_rows(taken.words, taken.named, begin, end, self.with_room(), listed, residue)
         self.residue_usd21 += int(residue[0]) + (int(residue[1]) << RESIDUE_LIMB_BITS)
         if found != DONE:
-            self._say_what_is_out(events, at, found, listed)
+            self._say_what_is_out(taken, at, found, listed)
 
-    def _say_what_is_out(self, events: EventColumns, at: int, found: int, listed: ListedColumns) -> None:
+    def _say_what_is_out(self, taken: Taken, at: int, found: int, listed: ListedColumns) -> None:
         """Raises the Fault with the number itself, which may have any size."""
-        row, index = int(events.row[at]), int(events.instrument[at])
-        lots, price_usd9 = int(events.lots[at]), int(events.price_usd9[at])
+        event = taken.words[at : at + 1].view(records.EVENT_ROW)[0, 0]
+        row, index = int(taken.named[event["account"]]), int(event["instrument"])
+        lots, price_usd9 = int(event["lots"]), int(event["price_usd9"])
         leg = int(np.searchsorted(self.keys, row << INSTRUMENT_BITS | index))
         if found == CASH_OUT:
-            self._add_cash(row, int(events.cash_usd6[at]))
+            self._add_cash(row, int(event["cash_usd6"]))
         elif found == CLOSED_OUT:
             self._add_cash(row, -int(self.entry_usd6[leg]))
         elif found == LOTS_OUT:
-            held = 0 if events.kind[at] == records.COLLATERAL_SET else int(self.lots[leg])
+            held = 0 if event["kind"] == records.COLLATERAL_SET else int(self.lots[leg])
             self._within(held + lots, LOTS_LIMIT, row)
         paid = self._paid_usd6(lots, price_usd9, int(listed.lot_exponent[index]))
         if found == PAID_OUT:
@@ -150,23 +222,10 @@ class Book:
         assert found == ENTRY_OUT
         self._within(int(self.entry_usd6[leg]) + paid, ENTRY_LIMIT_USD6, row)
 
-    def columns(self) -> BookColumns:
-        """The book as the kernels take it."""
-        return BookColumns(self.cash_usd6, self.keys, self.lots, self.entry_usd6, self.pair_keys, self.pair_greeks_usd9)
-
-    def _take(self, columns: BookColumns) -> None:
-        self.keys, self.lots, self.entry_usd6 = columns.keys, columns.lots, columns.entry_usd6
-        self.pair_keys, self.pair_greeks_usd9 = columns.pair_keys, columns.pair_greeks_usd9
-
-    def holders(self, instrument: int) -> np.ndarray:
-        """Places of the open legs of an instrument."""
-        return np.flatnonzero(((self.keys & INSTRUMENT_MASK) == instrument) & (self.lots != 0))
-
     def _fund(self, index: int, amount_usd9: int, catalogue: Catalogue) -> None:
         """Every holder of a perpetual pays `amount_usd9` a unit (who is short receives it)."""
-        places = self.holders(index)
-        rows = self.keys[places] >> INSTRUMENT_BITS
-        paid = self._paid_each_usd6(self.lots[places], amount_usd9, catalogue.instruments[index].lot_exponent)
+        rows, lots = holders_of(index, self.with_room(), len(self.accounts))
+        paid = self._paid_each_usd6(lots, amount_usd9, catalogue.instruments[index].lot_exponent)
         cash = self.cash_usd6[rows] - paid
         for beyond in np.flatnonzero(np.abs(cash) > CASH_LIMIT_USD6).tolist():
             self._within(int(cash[beyond]), CASH_LIMIT_USD6, int(rows[beyond]))
@@ -208,7 +267,8 @@ class Book:
         return row
 
     def forget_accounts(self, count: int) -> None:
-        """All but the first `count`."""
+        """All but the first `count`; positions are to be replaced too."""
+        self.packed()
         for account in self.accounts[count:]:
             del self.row_of[account]
         del self.accounts[count:]
@@ -233,18 +293,23 @@ class Book:
         over = catalogue.columns().expiry == expiry
         due = np.flatnonzero(over[self.keys & INSTRUMENT_MASK])
         rows = np.unique(self.keys[due] >> INSTRUMENT_BITS)
+        lots, entry_usd6 = self.lots.copy(), self.entry_usd6.copy()
+        self.lots, self.entry_usd6 = lots, entry_usd6
         for at in due:
             row, index = int(self.keys[at]) >> INSTRUMENT_BITS, int(self.keys[at]) & INSTRUMENT_MASK
             instrument = catalogue.instruments[index]
             payoff = payoff_usd9(instrument.kind, instrument.strike_usd9, price_usd9)
-            self._add_cash(row, -self._paid_usd6(-int(self.lots[at]), payoff, instrument.lot_exponent))
-            self._add_cash(row, -int(self.entry_usd6[at]))
-            self.lots[at] = self.entry_usd6[at] = 0
+            self._add_cash(row, -self._paid_usd6(-int(lots[at]), payoff, instrument.lot_exponent))
+            self._add_cash(row, -int(entry_usd6[at]))
+            lots[at] = entry_usd6[at] = 0
         self.drop_closed()
         return rows
 
     def drop_closed(self) -> None:
         """Forget legs without lots, so that equal positions are equal arrays."""
+        if self._packed is None:
+            self._pack(keeps_closed=False)
+            return
         kept = self.lots != 0
         if not kept.all():
             self.keys, self.lots, self.entry_usd6 = self.keys[kept], self.lots[kept], self.entry_usd6[kept]
@@ -257,22 +322,15 @@ class Book:
 
     def entry_by_account(self) -> np.ndarray:
         """Sum of entry notionals, int64[A] micro-USD."""
-        total = np.zeros(len(self.accounts), np.int64)
-        np.add.at(total, self.keys >> INSTRUMENT_BITS, self.entry_usd6)
-        return total
+        ends = np.searchsorted(self.keys, np.arange(len(self.accounts) + 1) << INSTRUMENT_BITS)
+        sums = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.entry_usd6)))
+        return np.diff(sums[ends])  # sums may wrap: their differences do not care
 
     def rebuild_greeks(self, catalogue: Catalogue, greeks_usd9: np.ndarray) -> None:
         """Greeks of every account and underlying from its lots and the Greeks of one lot, int64[I,4]."""
-        underlying = catalogue.columns().underlying.astype(np.int64)
-        instruments = (self.keys & INSTRUMENT_MASK).astype(np.int32)
-        of_leg = (self.keys >> INSTRUMENT_BITS) << INSTRUMENT_BITS
-        if len(of_leg):
-            of_leg = of_leg | underlying[instruments]
-        self.pair_keys, pair_of_leg = np.unique(of_leg, return_inverse=True)
-        self.pair_greeks_usd9 = np.zeros((len(self.pair_keys), 4), np.int64)
-        greeks_by_pair(
-            pair_of_leg.astype(np.int64).reshape(-1), instruments, self.lots, greeks_usd9, self.pair_greeks_usd9
-        )
+        packed = self.packed()
+        pairs = greeks_of_legs(packed.keys, packed.lots, catalogue.columns().underlying, greeks_usd9)
+        self._packed = Positions(*packed[:3], *pairs)
 
     # -- one account
 
@@ -280,12 +338,15 @@ class Book:
         low, high = np.searchsorted(self.keys, (row << INSTRUMENT_BITS, (row + 1) << INSTRUMENT_BITS))
         return slice(int(low), int(high))
 
-    def legs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Legs of some accounts: pointer int64[n+1] by account, and the places of their legs, account after account."""
-        low = np.searchsorted(self.keys, rows << INSTRUMENT_BITS)
-        size = np.searchsorted(self.keys, (rows + 1) << INSTRUMENT_BITS) - low
-        pointer = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
-        return pointer, np.arange(pointer[-1]) + np.repeat(low - pointer[:-1], size)
+    def legs_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Legs of some accounts: pointer int64[n+1] by account; instruments int32, lots and entry costs int64, account
+        after account."""
+        return legs_of_rows(rows, self.with_room())
+
+    def pairs_of(self, row: int) -> np.ndarray:
+        """An account's Greeks: underlying, delta, gamma, vega, theta, int64[n,5]."""
+        book = self.with_room()
+        return book.pairs[book.spans[row, PAIRS] : book.spans[row, PAIRS_END]]
 
     def copy_of(self, account: str) -> Book:
         """A book of one account alone, without Greeks: for what-ifs."""
@@ -305,13 +366,12 @@ class Book:
     # -- checkpoint
 
     def to_plain(self) -> dict:
-        arrays = ("keys", "lots", "entry_usd6", "pair_keys", "pair_greeks_usd9")
-        plain = {name: getattr(self, name).tobytes() for name in arrays}
+        """Positions as views, not copied: packed columns are replaced, never changed in place."""
         return {
             "accounts": self.accounts,
             "cash_usd6": self.cash().tobytes(),
             "residue_usd21": str(self.residue_usd21),
-            **plain,
+            **{name: column.reshape(-1).data for name, column in self.packed()._asdict().items()},
         }
 
     @classmethod
@@ -339,20 +399,13 @@ def payoff_usd9(kind: str, strike_usd9: int, price_usd9: int) -> int:
     return price_usd9
 
 
-def _columns(rows: np.ndarray) -> EventColumns:
-    """Columns of packed rows; where they belong in a book is to be located."""
-    row, leg, pair = np.empty((3, len(rows)), np.int64)
-    fields = ("kind", "instrument", "lots", "price_usd9", "cash_usd6")
-    return EventColumns(row, leg, pair, *(rows[field].copy() for field in fields))
-
-
-def _refuse(account: np.ndarray, named: np.ndarray, events: EventColumns, underlying: np.ndarray) -> None:
+def _refuse(rows: np.ndarray, named: np.ndarray, underlying: np.ndarray) -> None:
     """Raises what is wrong with events that no sequencer writes."""
-    of_one = account != records.EVERY_ACCOUNT
-    named[account[of_one]]
-    if not (of_one | (events.kind == records.FUNDING)).all():
+    of_one = rows["account"] != records.EVERY_ACCOUNT
+    named[rows["account"][of_one]]
+    if not (of_one | (rows["kind"] == records.FUNDING)).all():
         raise Fault("an event other than a funding names no account")
-    traded = events.instrument[of_one & (events.kind != records.CASH)]
+    traded = rows["instrument"][of_one & (rows["kind"] != records.CASH)]
     if int(traded.min(initial=0)) < 0:
         raise Fault(f"an event of instrument {int(traded.min())}")
     underlying[traded]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels.open_book import INSTRUMENT_BITS
 from streams.engine.book import Book
 
 _NOTHING = np.zeros(0, np.int64)
@@ -27,9 +28,11 @@ class Held:
 
     def remember(self, book: Book, rows: np.ndarray, touched: np.ndarray, lots: np.ndarray) -> None:
         """`rows`, among `touched` (both ascending), held what `lots` has of them: lots of the legs of `touched`."""
-        pointer, places = book.legs_of(touched)
-        chosen = np.repeat(np.isin(touched, rows, assume_unique=True), np.diff(pointer))
-        self.parts.append(Holdings(rows, book.keys[places[chosen]], lots[chosen]))
+        pointer, instruments, *_ = book.legs_of(touched)
+        size = np.diff(pointer)
+        keys = np.repeat(touched << INSTRUMENT_BITS, size) | instruments
+        chosen = np.repeat(np.isin(touched, rows, assume_unique=True), size)
+        self.parts.append(Holdings(rows, keys[chosen], lots[chosen]))
 
     def holdings(self) -> Holdings:
         """Everything remembered."""

@@ -15,7 +15,7 @@ from kernels.layout import SPOT
 from schemas.catalogue import Catalogue
 from schemas.quantities import ONE_E6, USD9_PER_USD6
 from schemas.risk_parameters import RiskParameters
-from streams.engine.book import INSTRUMENT_MASK, Book
+from streams.engine.book import Book
 from streams.engine.margin import HEALTHY, MARGIN_CALL, Margins
 from streams.engine.market import RecordedMarket
 from streams.engine.tables import Tables, haircut_usd9
@@ -91,8 +91,8 @@ class Lines:
             base_usd6[rows] += held_coins_usd6(rows, book, guard_usd9)
         estimate_usd6, below = np.zeros(len(rows)), np.zeros(len(rows), np.bool_)
         look(
-            rows, book.pair_keys, book.pair_greeks_usd9, _moves(now, then), base_usd6, self.line_usd6,
-            float(p.rearm_ratio_e6), self.armed, self.unsettled, estimate_usd6, below,
+            rows, book.with_room(), _moves(now, then), base_usd6, self.line_usd6, float(p.rearm_ratio_e6),
+            self.armed, self.unsettled, estimate_usd6, below,
         )  # fmt: skip
         return np.flatnonzero(below), estimate_usd6
 
@@ -101,7 +101,7 @@ class Lines:
     ) -> float:
         """NLV of one account by its Greeks at `now`; nothing is armed or looked at by it."""
         rows, found = np.array([row]), np.zeros(1)
-        estimates(rows, book.pair_keys, book.pair_greeks_usd9, _moves(now, then), self.base_usd6, found)
+        estimates(rows, book.with_room(), _moves(now, then), self.base_usd6, found)
         return float(found[0]) + (float(held_coins_usd6(rows, book, guard_usd9)[0]) if guard_usd9 is not None else 0.0)
 
     def to_plain(self) -> dict:
@@ -141,9 +141,8 @@ def guard_changes_usd9(
 
 def held_coins_usd6(rows: np.ndarray, book: Book, change_usd9: np.ndarray) -> np.ndarray:
     """float64[n]: the sum over what `rows` hold of a change a lot (float64[I], 0 for all but coins)."""
-    pointer, places = book.legs_of(rows)
-    lots = np.maximum(book.lots[places], 0)
-    moved_usd9 = lots * change_usd9[book.keys[places] & INSTRUMENT_MASK]
+    pointer, held, lots, _ = book.legs_of(rows)
+    moved_usd9 = np.maximum(lots, 0) * change_usd9[held]
     return np.bincount(np.repeat(np.arange(len(rows)), np.diff(pointer)), moved_usd9, len(rows)) / USD9_PER_USD6
 
 

@@ -65,13 +65,16 @@ class RecordedMarket:
         self.spot_degraded[market.spots["underlying"]] = market.spots["held"] > 0
         self.spot_usd9[market.spots["underlying"]] = market.spots["spot_usd9"]
         self.volatility_e9[market.spots["underlying"]] = market.spots["volatility_e9"]
-        for column, name in enumerate(EXPIRY_FIELDS):
-            self.expiries[market.expiries["expiry"], column] = market.expiries[name]
-        self.degraded[market.expiries["expiry"]] = market.expiries["held"] > 0
-        coins = market.collateral["underlying"]
-        for name, field in zip(COLLATERAL_FIELDS, ("price_usd9", "factor_cut_e6", "halted"), strict=True):
+        if len(market.expiries):  # a tick of prices alone is the usual one
+            for column, name in enumerate(EXPIRY_FIELDS):
+                self.expiries[market.expiries["expiry"], column] = market.expiries[name]
+            self.degraded[market.expiries["expiry"]] = market.expiries["held"] > 0
+        for name in COLLATERAL_FIELDS:
             getattr(self, name)[:] = 0  # every record has all that is guarded
-            getattr(self, name)[coins] = market.collateral[field]
+        if len(market.collateral):
+            coins = market.collateral["underlying"]
+            for name, field in zip(COLLATERAL_FIELDS, ("price_usd9", "factor_cut_e6", "halted"), strict=True):
+                getattr(self, name)[coins] = market.collateral[field]
 
     def digest(self, catalogue: Catalogue) -> bytes:
         """Identity of this market with what is listed: equal digests give equal tables."""

@@ -26,7 +26,7 @@ from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
 from schemas.quantities import USD9_PER_USD6, divide_half_even
 from schemas.risk_parameters import VenueStress
 from schemas.topics import BLOCKS_DONE, MARGIN_BATCHES, MARGIN_CALLS, MARGIN_WARNINGS, RISK_OUTPUTS, VENUE_PARTS
-from streams.engine.book import INSTRUMENT_BITS, INSTRUMENT_MASK
+from streams.engine.book import INSTRUMENT_MASK
 from streams.engine.lines import LINE_NAMES
 from streams.engine.margin import HEALTHY, LIQUIDATABLE, Margins, cure
 from streams.engine.output import Output
@@ -276,13 +276,10 @@ def positions_of(state: Risk, row: int, tables: Tables) -> tuple[Position, ...]:
 
 def greeks_of(state: Risk, row: int) -> tuple[Greeks, ...]:
     """Greeks of an account, one entry an underlying, in whole micro-USD."""
-    book = state.book
-    low, high = np.searchsorted(book.pair_keys, (row << INSTRUMENT_BITS, (row + 1) << INSTRUMENT_BITS))
     found = []
-    for at in range(int(low), int(high)):
-        symbol = state.catalogue.underlyings[int(book.pair_keys[at]) & INSTRUMENT_MASK].symbol
-        values = (divide_half_even(int(v), USD9_PER_USD6) for v in book.pair_greeks_usd9[at])
-        found.append(Greeks(symbol, *values))
+    for underlying, *greeks_usd9 in state.book.pairs_of(row).tolist():
+        symbol = state.catalogue.underlyings[underlying].symbol
+        found.append(Greeks(symbol, *(divide_half_even(value, USD9_PER_USD6) for value in greeks_usd9)))
     return tuple(found)
 
 

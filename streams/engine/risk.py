@@ -343,7 +343,7 @@ class Risk:
             "orders": self.orders.pack(),
             "lines": self.lines.to_plain(),
             "held": self.held.to_plain(),
-            "margins": {n: [str(v.dtype), v.tobytes()] for n, v in self.margins._asdict().items()},
+            "margins": {n: [str(v.dtype), v.data] for n, v in self.margins._asdict().items()},
             "reporter": self.reporter.to_plain(),
             "undo": self.undo.to_plain(self),
             "seen": sorted([*k, v] for k, v in self.seen.items()),

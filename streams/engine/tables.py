@@ -31,6 +31,8 @@ from streams.engine.table_rows import (
 DELTA, VEGA = 0, 2
 
 ScenarioLookup = Callable[[str], ScenarioSet]
+Aside = Callable[[Callable[[], object]], object]
+"""Like an executor's `submit`: does something while whoever asked goes on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,12 +230,20 @@ class TableCache:
     """The last few tables, shared by the partitions of a worker: a cache of a pure function, nothing more.
 
     New tables take over the rows of the newest ones that still hold; `rows_priced` and `rows_reused` count them.
-    `lock` keeps two partitions from computing the same tables side by side; it does not change any result.
+    `lock` keeps two partitions from computing the same tables side by side, `aside` takes the digest of new tables
+    while margins are computed with them; neither changes any result.
     """
 
-    def __init__(self, lookup: ScenarioLookup, lock: AbstractContextManager | None = None, size: int = 4) -> None:
+    def __init__(
+        self,
+        lookup: ScenarioLookup,
+        lock: AbstractContextManager | None = None,
+        size: int = 4,
+        aside: Aside | None = None,
+    ) -> None:
         self.lookup = lookup
         self.lock = lock or nullcontext()
+        self.aside = aside
         self.size = size
         self.kept: OrderedDict[tuple, Tables] = OrderedDict()
         self.scenario_tables: dict[tuple[str, int], ScenarioTable] = {}
@@ -266,4 +276,6 @@ class TableCache:
         tables = build_tables(catalogue, market, parameters, self.scenarios(scenario_digest, catalogue), before=newest)
         self.rows_reused += tables.reused
         self.rows_priced += len(tables.instruments.kind) - tables.reused
+        if self.aside is not None:
+            self.aside(lambda: tables.digest)
         return tables

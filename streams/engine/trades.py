@@ -60,7 +60,7 @@ def trade_effects(
 ) -> TradeEffects:
     """Apply the events to the book and say what they did. greeks_usd9 int64[I,4] and `lot`: of one set of tables."""
     taken = book.take_up(events, catalogue)
-    held = held_by(taken.rows, book.columns(), lot)
+    rows, lots_before, value_usd6 = held_by(taken.touched, book.with_room(), lot)
     book.carry_out(taken, catalogue, greeks_usd9)
-    change_usd6, rise_usd6 = effects_usd6(held, book.columns(), lot)
-    return TradeEffects(taken.rows, taken.named, change_usd6, rise_usd6, held.lots)
+    change_usd6, rise_usd6 = effects_usd6(rows, lots_before, value_usd6, book.with_room(), lot)
+    return TradeEffects(rows, taken.named, change_usd6, rise_usd6, lots_before)

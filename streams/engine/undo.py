@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from kernels.account_sums import leg_changes
 from schemas.risk_parameters import RiskParameters, parameters_digest, parameters_document, parse_parameters
 from streams.engine.held import Held
 from streams.engine.lines import IM, MM, Lines
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 LEG_ARRAYS = ("lots", "entry_usd6")  # of the book, beside its keys
+NARROWER = (np.int8, np.int16, np.int32)
 
 
 class Context(NamedTuple):
@@ -108,12 +110,26 @@ class Difference(NamedTuple):
     legs: Arrays
 
 
+class Step(NamedTuple):
+    """A difference as checkpoints have it: packed once, as nothing of it changes any more; parameters beside it."""
+
+    packed: msgspec.Raw
+    parameters: RiskParameters
+
+    @classmethod
+    def of(cls, difference: Difference) -> Step:
+        return cls(msgspec.Raw(msgspec.msgpack.encode(_plain(difference))), difference.context.parameters)
+
+    def difference(self) -> Difference:
+        return _from_plain(msgspec.msgpack.decode(self.packed), self.parameters)
+
+
 class Undo:
     """`head` is the last barrier, `steps` lead from each barrier to the one before it, the last step from the head."""
 
     def __init__(self) -> None:
         self.head: Point | None = None
-        self.steps: deque[Difference] = deque()
+        self.steps: deque[Step] = deque()
         self.said: dict[int, list[Said]] = {}  # by block
 
     def say(self, topic: str, block: int, account: str, event_id: str) -> None:
@@ -127,7 +143,7 @@ class Undo:
             return
         point = _point(state, is_exact)
         if self.head is not None:
-            self.steps.append(_difference(self.head, point.rows, point.keys, point.legs))
+            self.steps.append(Step.of(_difference(self.head, point.rows, point.keys, point.legs)))
         self.head = point
         while len(self.steps) > depth:
             self.steps.popleft()
@@ -138,7 +154,7 @@ class Undo:
         """Every barrier remembered, the oldest first."""
         found = [self.head] if self.head is not None else []
         for step in reversed(self.steps):
-            found.append(_before(found[-1], step))
+            found.append(_before(found[-1], step.difference()))
         return found[::-1]
 
     @classmethod
@@ -146,13 +162,13 @@ class Undo:
         """What remembers these barriers, the oldest first."""
         undo = cls()
         undo.head, undo.said = points[-1] if points else None, said
-        undo.steps = deque(_difference(old, new.rows, new.keys, new.legs) for old, new in pairwise(points))
+        undo.steps = deque(Step.of(_difference(old, new.rows, new.keys, new.legs)) for old, new in pairwise(points))
         return undo
 
     def go_back(self, state: Risk, block: int) -> list[Said]:
         """`state` as it was at the barrier of `block`, but for what is listed. Returns what was said since."""
         while self.head is not None and self.head.context.block > block and self.steps:
-            self.head = _before(self.head, self.steps.pop())
+            self.head = _before(self.head, self.steps.pop().difference())
         if self.head is None or self.head.context.block != block:
             raise Fault(f"rollback to block {block}, which is not remembered")
         restore(state, self.head)
@@ -164,12 +180,12 @@ class Undo:
     def to_plain(self, state: Risk) -> dict:
         """The head as its difference from the present book."""
         rows, keys, legs = _arrays(state)
-        first = [_difference(self.head, rows, keys, legs)] if self.head is not None else []
+        first = [Step.of(_difference(self.head, rows, keys, legs))] if self.head is not None else []
         steps = [*self.steps, *first]
-        documents = {parameters_digest(s.context.parameters): s.context.parameters for s in steps}
+        documents = {parameters_digest(step.parameters): step.parameters for step in steps}
         return {
             "documents": {digest: parameters_document(p) for digest, p in sorted(documents.items())},
-            "steps": [_plain(step) for step in steps],
+            "steps": [step.packed for step in steps],
             "said": sorted(self.said.items()),
         }
 
@@ -177,11 +193,12 @@ class Undo:
     def from_plain(cls, plain: dict, state: Risk) -> Undo:
         undo = cls()
         documents = {digest: parse_parameters(document) for digest, document in plain["documents"].items()}
-        steps = deque(_from_plain(step, documents) for step in plain["steps"])
-        if steps:
-            last = steps.pop()
+        of_step = [documents[context["parameters"]] for context, *_ in plain["steps"]]
+        packed = (msgspec.Raw(msgspec.msgpack.encode(step)) for step in plain["steps"])
+        undo.steps = deque(map(Step, packed, of_step))
+        if undo.steps:
+            last = undo.steps.pop().difference()
             undo.head = _before(Point(last.context, *_arrays(state)), last)
-        undo.steps = steps
         undo.said = {block: [Said(*one) for one in said] for block, said in plain["said"]}
         return undo
 
@@ -190,14 +207,15 @@ class Undo:
 
 
 def _arrays(state: Risk) -> tuple[Arrays, np.ndarray, Arrays]:
-    """(rows, keys, legs) of the present state; lines of accounts that are not yet in them are armed."""
+    """(rows, keys, legs) of the present state; lines of accounts that are not yet in them are armed. Packed positions
+    are shared with the book, which never changes them in place."""
     book = state.book
     count = len(book.accounts)
     armed = np.full(count, 3, np.uint8)
     known = min(count, len(state.lines.armed))
     armed[:known] = state.lines.armed[:known, IM] + 2 * state.lines.armed[:known, MM].astype(np.uint8)
     rows = {"cash_usd6": book.cash().copy(), "armed": armed}
-    return rows, book.keys.copy(), {name: getattr(book, name).copy() for name in LEG_ARRAYS}
+    return rows, book.keys, {name: getattr(book, name) for name in LEG_ARRAYS}
 
 
 def _point(state: Risk, is_exact: bool) -> Point:
@@ -224,9 +242,9 @@ def restore(state: Risk, point: Point) -> None:
     """`state` as it was at a barrier, but for what is listed since."""
     book, context = state.book, point.context
     book.forget_accounts(context.accounts)
-    book.cash_usd6, book.keys = point.rows["cash_usd6"].copy(), point.keys.copy()
+    book.cash_usd6, book.keys = point.rows["cash_usd6"].copy(), point.keys
     for name in LEG_ARRAYS:
-        setattr(book, name, point.legs[name].copy())
+        setattr(book, name, point.legs[name])
     book.residue_usd21 = int(context.residue_usd21)
     state.orders = OpenOrders.unpack(context.orders)
     state.market = RecordedMarket.from_plain(context.market)
@@ -274,23 +292,10 @@ def _difference(old: Point, rows: Arrays, keys: np.ndarray, legs: Arrays) -> Dif
     for name, values in old.rows.items():
         index = np.flatnonzero(values != rows[name][: len(values)])
         found[name] = (index, values[index])
-    if np.array_equal(keys, old.keys):  # most blocks open and close nothing
-        place: Any = slice(None)
-        same, dropped = np.ones(len(keys), np.bool_), keys[:0]
-    else:
-        place, same = _places(old.keys, keys)
-        dropped = keys[~_places(keys, old.keys)[1]]
-    for name in LEG_ARRAYS:
-        same &= legs[name][place] == old.legs[name]
-    return Difference(old.context, found, dropped, old.keys[~same], {n: old.legs[n][~same] for n in LEG_ARRAYS})
-
-
-def _places(wanted: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of `wanted` stands in sorted `keys`, and whether it does (any place where not)."""
-    if not len(keys):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return place, keys[place] == wanted
+    gone, other = leg_changes(
+        old.keys, old.legs["lots"], old.legs["entry_usd6"], keys, legs["lots"], legs["entry_usd6"]
+    )
+    return Difference(old.context, found, keys[gone], old.keys[other], {n: old.legs[n][other] for n in LEG_ARRAYS})
 
 
 def _before(later: Point, step: Difference) -> Point:
@@ -311,17 +316,23 @@ def _plain(step: Difference) -> list:
     return [context, rows, _raw(step.dropped), _raw(step.keys), {n: _raw(v) for n, v in step.legs.items()}]
 
 
-def _from_plain(plain: list, documents: dict[str, RiskParameters]) -> Difference:
+def _from_plain(plain: list, parameters: RiskParameters) -> Difference:
     context, rows, dropped, keys, legs = plain
     identity = (context["identity"][0], context["identity"][1])
-    whole = Context(**context | {"parameters": documents[context["parameters"]], "identity": identity})
+    whole = Context(**context | {"parameters": parameters, "identity": identity})
     arrays = {name: (_array(index), _array(values)) for name, (index, values) in rows.items()}
     return Difference(whole, arrays, _array(dropped), _array(keys), {n: _array(v) for n, v in legs.items()})
 
 
 def _raw(values: np.ndarray) -> list:
+    """Integers in as few bytes as the largest of them needs."""
+    if values.dtype == np.int64 and len(values):
+        low, high = int(values.min()), int(values.max())
+        fitting = (kind for kind in NARROWER if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+        values = values.astype(next(fitting, np.int64))
     return [values.dtype.str, values.tobytes()]
 
 
 def _array(plain: list) -> np.ndarray:
-    return np.frombuffer(plain[1], plain[0]).copy()
+    found = np.frombuffer(plain[1], plain[0])
+    return found.astype(np.int64) if found.dtype.kind == "i" else found.copy()

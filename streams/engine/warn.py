@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from streams.engine.book import INSTRUMENT_MASK, Legs
+from streams.engine.book import Legs
 from streams.engine.lines import IM, MM, Lines
 from streams.engine.margin import Margins, account_sums, compute, empty_margins
 from streams.engine.tables import build_tables
@@ -37,8 +37,7 @@ def exact_now(state: Risk, rows: np.ndarray) -> Margins:
     are shared with the other partitions. A row's bytes are the same either way.
     """
     book, catalogue, p = state.book, state.catalogue, state.parameters
-    pointer, places = book.legs_of(rows)
-    held = (book.keys[places] & INSTRUMENT_MASK).astype(np.int32)
+    pointer, held, lots, entry_usd6 = book.legs_of(rows)
     chosen = np.unique(held).astype(np.int64)
     if len(chosen) * SHARE_WORTH_ALL >= len(catalogue.instruments):
         tables = state.cache.get(catalogue, state.market, p, state.scenario_digest)
@@ -47,8 +46,8 @@ def exact_now(state: Risk, rows: np.ndarray) -> Margins:
         tables = build_tables(catalogue, state.market, p, scenarios, chosen)
         held = np.searchsorted(chosen, held).astype(np.int32)
     entry = np.zeros(len(rows), np.int64)
-    np.add.at(entry, np.repeat(np.arange(len(rows)), np.diff(pointer)), book.entry_usd6[places])
-    legs = Legs(pointer, held, book.lots[places])
+    np.add.at(entry, np.repeat(np.arange(len(rows)), np.diff(pointer)), entry_usd6)
+    legs = Legs(pointer, held, lots)
     margins = empty_margins(len(rows))
     _start_warm(margins, state.margins, rows)
     sums = account_sums(legs, book.cash_usd6[rows], entry, tables, p)

@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Collection
 from aiokafka.errors import KafkaError
 
 from streams.runtime import checkpoints
-from streams.runtime.checkpoints import Checkpoint, CheckpointReader, Manifest, Record
+from streams.runtime.checkpoints import Checkpoint, CheckpointReader, Manifest, Record, Value
 from streams.runtime.exits import die
+from streams.runtime.freed_memory import FreedMemory
 from streams.runtime.notes import note
 
 # (unit, key, value) -> a future of the acknowledgement
-SendRecord = Callable[[int, bytes, bytes | None], Awaitable["asyncio.Future[object]"]]
+SendRecord = Callable[[int, bytes, Value], Awaitable["asyncio.Future[object]"]]
 
 
 class CheckpointSchedule:
@@ -59,6 +60,7 @@ class CheckpointWriter:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._written: dict[int, list[Manifest]] = {}
         self._swept: set[int] = set()
+        self._freed = FreedMemory()
         self.written_s: float | None = None  # monotonic time of the newest whole one
         self.count = {"checkpoints_written": 0, "checkpoints_passed": 0, "checkpoint_bytes": 0}
 
@@ -80,7 +82,7 @@ class CheckpointWriter:
 
     async def _write(self, unit: int, checkpoint: Checkpoint, outputs: list[asyncio.Future[object]]) -> None:
         try:
-            manifest, records = checkpoints.encode(checkpoint, self._chunk_bytes)
+            manifest, records = await asyncio.to_thread(checkpoints.encode, checkpoint, self._chunk_bytes)
             await self.acknowledged(outputs)
             if self._laggards_silent and await self._passed(unit, checkpoint.progress):
                 self.count["checkpoints_passed"] += 1
@@ -92,6 +94,8 @@ class CheckpointWriter:
             self.count["checkpoints_written"] += 1
             self.written_s = time.monotonic()
             self.count["checkpoint_bytes"] += manifest.size_bytes
+            del checkpoint, records
+            await asyncio.to_thread(self._freed.give_back)
         except asyncio.CancelledError:
             raise
         except Exception as exception:

@@ -30,7 +30,8 @@ FIRST_WINDOW = 2  # offsets: of a small checkpoint all, of a large one the manif
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 
-Record = tuple[bytes, bytes | None]  # key, value (None: tombstone)
+Value = bytes | memoryview | None  # a part of a state is not copied; None: a tombstone
+Record = tuple[bytes, Value]  # under its key
 
 
 class Checkpoint(NamedTuple):
@@ -72,13 +73,18 @@ def progress_of_key(key: bytes) -> int:
 
 
 def encode(checkpoint: Checkpoint, chunk_bytes: int) -> tuple[Manifest, list[Record]]:
-    """The manifest, and the records in the order they must be written (the manifest is the last one)."""
+    """The manifest, and the records in the order they must be written (the manifest is the last one).
+
+    Chunks but the first are views of the state: nothing of its size is allocated."""
     logs = [[topic, partition, offset] for (topic, partition), offset in sorted(checkpoint.positions.items())]
-    head = orjson.dumps(logs)
-    raw = _LENGTH.pack(len(head)) + head + checkpoint.state
-    digest = hashlib.blake2b(raw, digest_size=_DIGEST_BYTES).hexdigest()
-    pieces = [raw[start : start + chunk_bytes] for start in range(0, len(raw), chunk_bytes)]
-    manifest = Manifest(len(pieces), checkpoint.mark, checkpoint.progress, len(raw), digest)
+    positions = orjson.dumps(logs)
+    head, state = _LENGTH.pack(len(positions)) + positions, memoryview(checkpoint.state)
+    digest = hashlib.blake2b(head, digest_size=_DIGEST_BYTES)
+    digest.update(state)
+    first = max(0, chunk_bytes - len(head))
+    pieces: list[bytes | memoryview] = [head + state[:first]]
+    pieces += [state[start : start + chunk_bytes] for start in range(first, len(state), chunk_bytes)]
+    manifest = Manifest(len(pieces), checkpoint.mark, checkpoint.progress, len(head) + len(state), digest.hexdigest())
     records: list[Record] = [(manifest.key(str(number)), piece) for number, piece in enumerate(pieces)]
     records.append((manifest.key("m"), orjson.dumps({"format": FORMAT, **manifest._asdict()})))
     return manifest, records

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 from streams.engine.output import OlderState
 from streams.runtime.checkpoint_writer import CheckpointSchedule, CheckpointWriter
-from streams.runtime.checkpoints import Checkpoint, CheckpointReader
+from streams.runtime.checkpoints import Checkpoint, CheckpointReader, Value
 from streams.runtime.exits import die
 from streams.runtime.machine import Headers, LogPosition, Machine, MachineFactory, Output, PositionsSource
 from streams.runtime.notes import note
@@ -48,7 +48,7 @@ class Producer(Protocol):
     async def send(
         self,
         topic: str,
-        value: bytes | None = None,
+        value: Value = None,
         key: bytes | None = None,
         partition: int | None = None,
         timestamp_ms: int | None = None,
@@ -296,13 +296,13 @@ class Shell:
             unit.unacknowledged.add(sent)
             sent.add_done_callback(unit.unacknowledged.discard)
 
-    async def _send_checkpoint(self, unit: int, key: bytes, value: bytes | None) -> asyncio.Future[object]:
+    async def _send_checkpoint(self, unit: int, key: bytes, value: Value) -> asyncio.Future[object]:
         if self.checkpoint_topic is None:
             raise ShellFault("no checkpoint topic")
         return await self._send(self.checkpoint_topic, unit, key, value, self._owner)
 
     async def _send(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+        self, topic: str, partition: int, key: bytes | None, value: Value, headers: Headers
     ) -> asyncio.Future[object]:
         full_name = self.settings.topic(topic)
         sent = asyncio.ensure_future(

@@ -24,6 +24,7 @@ from streams.runtime import supervisor
 from streams.runtime.broker_access import connected
 from streams.runtime.checkpoints import CheckpointReader
 from streams.runtime.exits import DRAIN_SIGNAL, DRAINED, die
+from streams.runtime.freed_memory import share_pools
 from streams.runtime.health import HealthServer
 from streams.runtime.log_reader import LogReader
 from streams.runtime.machine import LogPosition, MachineFactory, PositionsSource
@@ -281,6 +282,7 @@ def _add_agent(app: RoleApp, role: str, topics: Iterable[str], settings: Runtime
 
 def run_worker(app: RoleApp) -> int:
     """Run until SIGTERM (restart-safe) or DRAIN_SIGNAL (leave the group); the exit code is returned."""
+    share_pools()
     logging.basicConfig(level=logging.WARNING, handlers=[NoteHandler()])
     logging.getLogger("aiokafka").setLevel(logging.NOTSET)  # commands for people silence it
     loop = uvloop.new_event_loop()

@@ -2,7 +2,9 @@
 
 The workers hold the genesis block, are frozen, the log is appended, they are thawed: seconds are from there to the last
 blocks.done on the broker. Each block is 40 records of fills with a market tick between them, then a barrier at which
-every account of the partition is computed exactly.
+every account of the partition is computed exactly. Rows are of one worker with one partition, unless they say "default
+partitions": one worker as it is deployed, with all partitions of an installation that sets nothing. Its units are
+applied by two threads.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas import log_records as records
 from schemas.topics import ACCOUNT_LOG
+from streams.pipeline.config import PipelineConfig
 from streams.runtime.topics_admin import TopicSpec, delete_topics, ensure_topics
 from tests.bench.rows import Row
 from tests.bench.spine_log import Shape, SpineLog, small_shape
@@ -31,7 +34,9 @@ from tests.bench.spine_site import Site, load, running_broker, site
 CALM = Shape(accounts=1_000, blocks=100)
 CALLS = Shape(accounts=1_000, blocks=60, calls=12)
 SINGLE = Shape(accounts=1_000, blocks=200, records_a_block=1)
-SPREAD = Shape(accounts=4_000, partitions=4, blocks=25)
+DEFAULT_PARTITIONS = PipelineConfig(bootstrap="", prefix="", folder="").partitions
+SPREAD = Shape(accounts=1_000 * DEFAULT_PARTITIONS, partitions=DEFAULT_PARTITIONS, blocks=25)
+SPREAD_CALLS = replace(SPREAD, calls=12 * DEFAULT_PARTITIONS)
 CALM_GOAL, CALLS_GOAL, AGENT_GOAL = 400_000, 200_000, 20
 PEER_FILLS, PEER_FILLS_SMALL = 60_000, 300
 PEERS = {"faust": "per-event Faust agent", "quix": "Quix Streams"}
@@ -161,14 +166,17 @@ async def _single_topic(address: str) -> AsyncIterator[tuple[str, AIOKafkaProduc
 
 
 def _spread(address: str, small: bool) -> Iterator[Row]:
-    """The same log of four partitions by 1, 2 and 4 workers."""
-    alone: Flow | None = None
-    for workers in (1, 2) if small else (1, 2, 4):
-        flow = _flow(address, _shape(SPREAD, small), workers)
-        alone = alone or flow
+    """One worker with the default number of partitions; then the same log by 2 and 4 workers."""
+    deployed = f"one worker, default partitions ({DEFAULT_PARTITIONS})"
+    alone = _flow(address, _shape(SPREAD, small))
+    yield _row(f"fills, 250 a record, no calls, {deployed}", alone, CALM_GOAL, small)
+    calls = _flow(address, _shape(SPREAD_CALLS, small))
+    yield _row(f"fills, 250 a record, 12 calls a block and partition, {deployed}", calls, CALLS_GOAL, small)
+    for workers in (2,) if small else (2, 4):
+        flow, name = _flow(address, _shape(SPREAD, small), workers), f"fills, {workers} workers, default partitions"
         yield Row(
-            name=f"fills, {workers} workers, 4 partitions", value=round(flow.fills_per_s), unit="fills/s",
-            peer="1 worker", ratio=round(flow.fills_per_s / alone.fills_per_s, 2), ok=flow.digest == alone.digest,
+            name=name, value=round(flow.fills_per_s), unit="fills/s", peer="1 worker",
+            ratio=round(flow.fills_per_s / alone.fills_per_s, 2), ok=flow.digest == alone.digest,
             goal="the same state",
             size=_size(flow), memory_mb=flow.resident_mb, checksum=flow.digest,
         )  # fmt: skip

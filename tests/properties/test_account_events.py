@@ -115,6 +115,37 @@ def test_books_are_equal_to_the_byte(log: list[records.Events], seed: int, price
         slow.drop_closed()
 
 
+def everything(accounts: range, lots: int) -> records.Events:
+    """Each of the accounts trades each instrument."""
+    pairs = [(n, index) for n in range(len(accounts)) for index in range(COUNT)]
+    rows = [(records.COLLATERAL_ADD, (0, 0, 0), n, index, 0, lots, 0, 0) for n, index in pairs]
+    return records.Events([f"account {n}" for n in accounts], np.array(rows, records.EVENT_ROW))
+
+
+def test_room_is_made_for_whatever_comes() -> None:
+    """More legs than there is room for, in accounts that are there and in more new ones than were thought of."""
+    fast, slow, greeks = Book(), SlowBook(), greeks_of(1, COUNT)
+    for events in (everything(range(2), 1), everything(range(1, 9), -1), everything(range(80, 160), 2)):
+        assert applied(fast, packed(events), greeks) == applied(slow, events, greeks)
+        opened = fast.with_room()
+        assert (opened.spans[:, 1::3] <= opened.spans[:, 2::3]).all()
+        assert (opened.spans[:, 2::3] <= [len(opened.legs), len(opened.pairs)]).all()
+    assert fast.to_plain() == slow.to_plain()
+
+
+def test_packed_positions_are_never_changed_in_place() -> None:
+    """Barriers and checkpoints hold them."""
+    book, greeks = Book(), greeks_of(1, COUNT)
+    book.apply_events(everything(range(3), 5), CATALOGUE, greeks)
+    held = book.packed()
+    before = [column.copy() for column in held]
+    book.apply_events(everything(range(1, 4), 7), CATALOGUE, greeks)
+    book.settle(0, 10**9, CATALOGUE)
+    book.rebuild_greeks(CATALOGUE, greeks)
+    for column, was in zip(held, before, strict=True):
+        np.testing.assert_array_equal(column, was)
+
+
 @given(batches(wild=False), batches(wild=False, most=1), st.integers(0, 5))
 @settings(max_examples=100, deadline=None)
 def test_effects_of_trades_are_those_of_the_books(

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.account_events import INSTRUMENT_BITS
 from kernels.expected_shortfall import account_terms_wide
 from kernels.layout import PnlTable
+from kernels.open_book import INSTRUMENT_BITS
 from kernels.reprice import pnl_change_bounds
 from kernels.screening import SATURATED_USD9, add_traded_lots, change_bounds, stress_change_bounds, sup_bounds
 

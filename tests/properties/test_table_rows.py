@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 
 import numpy as np
@@ -154,3 +155,11 @@ def test_nothing_is_shared_that_the_next_tables_write() -> None:
     venue.tick({0: 130.0}, {0: 131.0}, GENESIS_MS)
     venue.tables()
     assert (first.pnl.values.tobytes(), first.stress.tobytes(), first.greeks_usd9.tobytes()) == bits
+
+
+def test_the_digest_of_new_tables_is_taken_aside_once() -> None:
+    venue, asked = Venue(), list[Callable[[], object]]()
+    venue.cache.aside = asked.append
+    first = venue.tables()
+    assert (venue.tables(), len(asked)) == (first, 1)
+    assert asked[0]() == first.digest == venue.anew().digest

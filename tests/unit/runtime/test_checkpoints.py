@@ -1,6 +1,5 @@
 """Checkpoints: what is whole, which one is taken, what is removed."""
 
-
 import pytest
 from memory_log import MemoryLogs
 
@@ -37,7 +36,7 @@ def damages():
     for number, (key, value) in enumerate(records):
         kind = "manifest" if number == len(records) - 1 else f"chunk {number}"
         yield pytest.param(key, None, id=f"{kind} removed")
-        yield pytest.param(key, value[:-1] + b"?", id=f"{kind} altered")
+        yield pytest.param(key, bytes(value)[:-1] + b"?", id=f"{kind} altered")
 
 
 @pytest.mark.parametrize(("key", "value"), damages())

@@ -41,7 +41,7 @@ def signatures() -> dict[str, dict[str, list[str]]]:
 
 def test_a_record_of_one_event_is_applied_by_the_code_of_longer_ones(signatures) -> None:  # type: ignore[no-untyped-def]
     """A column of a single row is contiguous: taken as it is, it would be read-only, and compiled for once more."""
-    for name in ("locate", "make_room", "apply_rows"):
+    for name in ("admit", "apply_rows"):
         assert len(signatures[f"kernels.account_events.{name}"]["called"]) == 1
 
 
