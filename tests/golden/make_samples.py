@@ -17,6 +17,7 @@ from schemas import decisions as d
 from schemas import events as e
 from schemas import log_records as r
 from schemas import refusals
+from schemas import venue as v
 from schemas.codec import encode
 from schemas.margin_batch import SCHEMA, BatchHead, encode_batch
 from schemas.risk_parameters import Depeg, DepegStep, PegTo, Reporter, RiskParameters, SpotReporters
@@ -103,6 +104,9 @@ RETRACTION = d.Retraction(
     seq=10, id="17/alice/liquidatable/retracted/1", account="alice", block=17, retracts="17/alice/liquidatable", epoch=1
 )
 CONFIRMED = msgspec.structs.replace(LIQUIDATION, epoch=1, confirmations=2)
+COVER = v.Cover(7, "crash -40%", ("alice", "bob"))
+VENUE_VIEW = v.View("equity", 9, 0, 1, 2, 3, COVER, COVER, 4, (v.StressedRow("crash -40%", "extreme", 7, ("alice",)),))
+LOSSES = v.VenueLossArrays("equity", 9, 0, bytes(16), bytes(16), bytes([255] * 8), bytes(16), bytes([255] * 8))
 OUTPUTS: dict[str, Any] = {
     "margin_warnings": d.WarningRecord(1, 2, 3, 17, (WARNING,)),
     "margin_calls": d.CallRecord(1, 2, 3, 17, (CALL,)),
@@ -124,6 +128,14 @@ OUTPUTS: dict[str, Any] = {
     "quarantined": d.Quarantined(
         1, refusals.LATE_TICK, "time_ms", "tick is 2001 ms older than the last closed block", "oracle.ticks", 0, 42, 0,
         "e30="),
+    "venue_part": v.VenuePart(
+        version=1, partition=2, seq=1, block=17, time_ms=T, scenario_digest="5a" * 32, parameter_version=1,
+        confidence_e6=999_000, fund_usd6=0, accounts=5, unpriced_accounts=(), names=("alice", "bob"),
+        weights=(2**30).to_bytes(4, "little"), rows=(v.VenueRow("crash -40%", "extreme"),), views=(LOSSES,)),
+    "venue_stress": v.VenueStressRecord(
+        version=1, partition=0, seq=1, block=17, time_ms=T, partitions=4, accounts=20, scenarios=1,
+        scenario_digest="5a" * 32, parameter_version=1, confidence_e6=999_000, fund_usd6=7, fund_given=False,
+        unpriced_accounts=(), views=(VENUE_VIEW,), epoch=1),
     "risk_parameters": RiskParameters(),
     "risk_parameters_oracles": RiskParameters(
         spot_reporters=SpotReporters(reporters=(Reporter(source="a"), Reporter(source="b", weight=2)), quorum=2),
