@@ -4,7 +4,7 @@ A cold start waits for every function, so what costs compile time and buys no sp
 
 * ``compiled``: cached on disk, without the global lock, without an address for C callers.
 * ``inlined``: the same for the parts of inner loops. LLVM inlines the function once it is compiled, and vectorises the
-  loop around it; numba's own inlining types and lowers it again at each use, which doubled a cold start.
+  loop around it; numba's own inlining types and lowers it again at each use.
 * ``borrows``: without counted references. Numba counts the references to every array, atomically; what it cannot prove
   needless stays in the code, some ninety counts an account in the loops over accounts: a fifth of the time of an
   expected shortfall, and one cache line that all threads write. A function that `borrows` takes arrays as they are: its
