@@ -61,7 +61,7 @@ def place_of(keys: Int64Array, key: int, low: int = 0) -> int:
 
 
 @borrows
-def entry_place(entries: Int64Array, begin: int, end: int, wanted: int) -> int:
+def entry_place(entries: Int64Array, begin: int, end: int, wanted: int | np.int64) -> int:
     """First place in begin..end-1 whose first column is not below `wanted`, or end."""
     while end - begin > 8:
         middle = (begin + end) // 2
@@ -90,7 +90,9 @@ def _moved_to_the_end(spans: Int64Array, row: int, column: int, entries: Int64Ar
 
 
 @borrows
-def _put(spans: Int64Array, row: int, column: int, entries: Int64Array, free: Int64Array, of: int, wanted: int) -> bool:
+def _put(
+    spans: Int64Array, row: int, column: int, entries: Int64Array, free: Int64Array, of: int, wanted: int | np.int64
+) -> bool:
     end = spans[row, column + 1]
     at = entry_place(entries, spans[row, column], end, wanted)
     if at < end and entries[at, 0] == wanted:
@@ -111,13 +113,13 @@ def _put(spans: Int64Array, row: int, column: int, entries: Int64Array, free: In
 
 
 @borrows
-def put_leg(book: OpenBook, row: int, instrument: int) -> bool:
+def put_leg(book: OpenBook, row: int, instrument: int | np.int64) -> bool:
     """The account has a leg of the instrument afterwards, an empty one if it is new; False where there is no room."""
     return _put(book.spans, row, LEGS, book.legs, book.free, 0, instrument)
 
 
 @borrows
-def put_pair(book: OpenBook, row: int, underlying: int) -> bool:
+def put_pair(book: OpenBook, row: int, underlying: int | np.int64) -> bool:
     """The same for its Greeks of an underlying."""
     return _put(book.spans, row, PAIRS, book.pairs, book.free, 1, underlying)
 
