@@ -82,7 +82,7 @@ class CheckpointWriter:
 
     async def _write(self, unit: int, checkpoint: Checkpoint, outputs: list[asyncio.Future[object]]) -> None:
         try:
-            manifest, records = await asyncio.to_thread(checkpoints.encode, checkpoint, self._chunk_bytes)
+            manifest, records = checkpoints.encode(checkpoint, self._chunk_bytes)
             await self.acknowledged(outputs)
             if self._laggards_silent and await self._passed(unit, checkpoint.progress):
                 self.count["checkpoints_passed"] += 1
@@ -95,7 +95,8 @@ class CheckpointWriter:
             self.written_s = time.monotonic()
             self.count["checkpoint_bytes"] += manifest.size_bytes
             del checkpoint, records
-            await asyncio.to_thread(self._freed.give_back)
+            if self._freed.is_due():
+                await asyncio.to_thread(self._freed.give_back)
         except asyncio.CancelledError:
             raise
         except Exception as exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from typing import Any
 
 POOLS = 2
 EVERY_S = 2.0
@@ -19,15 +20,18 @@ class FreedMemory:
 
     def __init__(self) -> None:
         library = ctypes.CDLL(None)
-        self._trim = getattr(library, "malloc_trim", None)
+        self._trim: Any = getattr(library, "malloc_trim", None)
         self._given_s = time.monotonic()
 
     def give_back(self) -> None:
         """May take milliseconds, without Python's lock."""
-        now_s = time.monotonic()
-        if self._trim is not None and now_s - self._given_s >= EVERY_S:
-            self._given_s = now_s
+        if self.is_due():
+            self._given_s = time.monotonic()
             self._trim(0)
+
+    def is_due(self) -> bool:
+        """Is it long enough ago, and is there a way to do it?"""
+        return self._trim is not None and time.monotonic() - self._given_s >= EVERY_S
 
 
 def share_pools() -> None:
