@@ -1,6 +1,5 @@
 """Checkpoints: what is whole, which one is taken, what is removed."""
 
-
 import pytest
 from memory_log import MemoryLogs
 
