@@ -38,7 +38,6 @@ from tests.chaos.small_disk import mount, unmount
 from tests.chaos.verdict import Recorded
 from tests.chaos.watching import ChaosObserver
 from tests.installation import stamped_topics, supervised
-from tests.waiting import wait_until
 
 SILENT_BROKERS = {"request_timeout_ms": 2_500, "consumer_request_timeout_ms": 2_500, "rebalance_s": 1.5}
 START_LIMIT_S = 300.0
@@ -127,7 +126,7 @@ async def _run(world: World, blocks: list[BlockInputs], config: PipelineConfig, 
             marks.append(time.monotonic())
             await observer.wait_for(lambda: _complete(observer, blocks, producer), plan.end_limit_s)
             if config.store:
-                await _stored(config, plan.partitions, plan.end_limit_s)
+                await asyncio.wait_for(_stored(config, plan.partitions), plan.end_limit_s)
         except Exception as error:  # what a run must never end with: told in the verdict
             failure = f"{type(error).__name__}: {error}"
         marks.append(time.monotonic())
@@ -168,7 +167,7 @@ def _complete(observer: ChaosObserver, blocks: list[BlockInputs], producer: BadP
     )
 
 
-async def _stored(config: PipelineConfig, partitions: int, limit_s: float) -> None:
+async def _stored(config: PipelineConfig, partitions: int) -> None:
     """Wait until the sink says that it has everything that the outputs' logs hold now."""
     reader = LogReader(config.settings())
     await reader.start()
@@ -180,14 +179,12 @@ async def _stored(config: PipelineConfig, partitions: int, limit_s: float) -> No
         wanted = {names[log]: end for log, end in (await reader.ends(names)).items()}
     finally:
         await reader.stop()
-
-    def has_all() -> bool:
+    while True:
         with contextlib.suppress(StoreError), QueryClient(Path(config.store), attach_only=True) as client:
             found = client.ask("stored")
-            return all(found.get(log, 0) >= end for log, end in wanted.items())
-        return False
-
-    await wait_until(has_all, limit_s, poll_s=0.1)
+            if all(found.get(log, 0) >= end for log, end in wanted.items()):
+                return
+        await asyncio.sleep(0.1)
 
 
 CENSUS = """

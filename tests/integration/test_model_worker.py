@@ -116,11 +116,9 @@ class Site:
         block records it)."""
         found = replay(await self.records(MARKET_LOG))
         asked = {named(one) for one in found.requests}
-
-        async def all_listed() -> bool:
-            return asked <= {(one["underlying"], one["time_ms"]) for one in await self.listings("model_fit")}
-
-        await wait_until(all_listed, LIMIT_S, poll_s=0.1)
+        async with asyncio.timeout(LIMIT_S):
+            while not asked <= {(one["underlying"], one["time_ms"]) for one in await self.listings("model_fit")}:
+                await asyncio.sleep(0.1)
         return found
 
     async def listings(self, kind: str) -> list[dict]:

@@ -5,7 +5,7 @@ Run as a script this module is such a worker: its arguments are sink|gateway BOO
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import os
 import signal
 import subprocess
@@ -28,7 +28,6 @@ from streams.runtime.settings import RuntimeSettings
 from streams.sink.errors import StoreError
 from streams.sink.query_socket import QueryClient
 from streams.sink.rows import TABLES
-from tests.waiting import wait_until
 
 LIMIT_S = 60.0
 PARTITIONS, BLOCKS, ACCOUNTS = 2, 40, 5
@@ -98,29 +97,26 @@ async def produce(broker: Broker, prefix: str, blocks: range, twice: Callable[[i
 
 async def stored(folder: Path, wanted: dict[str, int]) -> None:
     """Wait until the running sink says that it has everything below these offsets."""
-
-    def has_all() -> bool:
-        with (
-            contextlib.suppress(StoreError),
-            QueryClient(folder, attach_only=True) as client,
-        ):  # it may just be starting
-            found = client.ask("stored")
-            return all(found.get(log, 0) >= offset for log, offset in wanted.items())
-        return False
-
-    await wait_until(has_all, LIMIT_S)
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                with QueryClient(folder, attach_only=True) as client:
+                    found = client.ask("stored")
+                if all(found.get(log, 0) >= offset for log, offset in wanted.items()):
+                    return
+            except StoreError:  # it is just starting or dying
+                pass
+            await asyncio.sleep(0.05)
 
 
 async def followed(url: str, count: int) -> list[tuple[int, int]]:
     """The first `count` calls of the gateway, once it is up."""
-
-    async def calls() -> list[tuple[int, int]]:
-        with contextlib.suppress(GatewayUnreachable):
-            return await _calls(Follower(url, "margin.calls", from_oldest=True).events(), count)
-        return []
-
-    found: list[tuple[int, int]] = await wait_until(calls, LIMIT_S)
-    return found
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                return await _calls(Follower(url, "margin.calls", from_oldest=True).events(), count)
+            except GatewayUnreachable:
+                await asyncio.sleep(0.05)
 
 
 async def _calls(events: AsyncIterator[dict[str, Any]], count: int) -> list[tuple[int, int]]:
