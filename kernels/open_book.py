@@ -48,9 +48,9 @@ class Positions(NamedTuple):
 
 
 @compiled
-def place_of(keys: Int64Array, key: int, low: int = 0) -> int:
-    """First place from `low` on whose key is not below `key`."""
-    high = keys.shape[0]
+def place_of(keys: Int64Array, key: int) -> int:
+    """First place whose key is not below `key`."""
+    low, high = 0, keys.shape[0]
     while low < high:
         middle = (low + high) // 2
         if keys[middle] < key:
@@ -75,7 +75,9 @@ def entry_place(entries: Int64Array, begin: int, end: int, wanted: int | np.int6
 
 
 @borrows
-def _moved_to_the_end(spans: Int64Array, row: int, column: int, entries: Int64Array, free: Int64Array, of: int) -> bool:
+def _moved_to_the_end(
+    spans: Int64Array, row: int, column: int | np.int64, entries: Int64Array, free: Int64Array, of: int | np.int64
+) -> bool:
     """Gives the account twice the room; False where the array has not that much."""
     begin, end, to = spans[row, column], spans[row, column + 1], free[of]
     size = end - begin
@@ -91,7 +93,13 @@ def _moved_to_the_end(spans: Int64Array, row: int, column: int, entries: Int64Ar
 
 @borrows
 def _put(
-    spans: Int64Array, row: int, column: int, entries: Int64Array, free: Int64Array, of: int, wanted: int | np.int64
+    spans: Int64Array,
+    row: int,
+    column: int | np.int64,
+    entries: Int64Array,
+    free: Int64Array,
+    of: int | np.int64,
+    wanted: int | np.int64,
 ) -> bool:
     end = spans[row, column + 1]
     at = entry_place(entries, spans[row, column], end, wanted)
@@ -115,13 +123,13 @@ def _put(
 @borrows
 def put_leg(book: OpenBook, row: int, instrument: int | np.int64) -> bool:
     """The account has a leg of the instrument afterwards, an empty one if it is new; False where there is no room."""
-    return _put(book.spans, row, LEGS, book.legs, book.free, 0, instrument)
+    return _put(book.spans, row, np.int64(LEGS), book.legs, book.free, np.int64(0), instrument)
 
 
 @borrows
 def put_pair(book: OpenBook, row: int, underlying: int | np.int64) -> bool:
     """The same for its Greeks of an underlying."""
-    return _put(book.spans, row, PAIRS, book.pairs, book.free, 1, underlying)
+    return _put(book.spans, row, np.int64(PAIRS), book.pairs, book.free, np.int64(1), underlying)
 
 
 @compiled
