@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from aiokafka.protocol.fetch import FetchRequest
-from conftest import Topics
 
 from streams.runtime.log_reader import LogReader
 from streams.runtime.producer import new_producer
 from streams.runtime.settings import RuntimeSettings
+from tests.integration.conftest import Topics
 from tests.waiting import wait_until
 
 LONG_WAIT_MS = 3_000
