@@ -253,11 +253,14 @@ async def _pause(interrupted: asyncio.Event, rest_s: float) -> None:
 
 
 async def _until_stored(config: PipelineConfig, observer: Observer) -> None:
-    """The sink has written everything that was observed."""
+    """The sink has written everything that was observed of the topics it keeps."""
+    from streams.sink.rows import TABLES  # brings pyarrow along
+
     if not config.store:
         return
+    ends = {log: end for log, end in observer.ends.items() if log.partition("/")[0] in TABLES}
     async with asyncio.timeout(STORE_LIMIT_S):
-        while not await asyncio.to_thread(_is_stored, config.store, observer.ends):
+        while not await asyncio.to_thread(_is_stored, config.store, ends):
             await asyncio.sleep(POLL_S)
 
 

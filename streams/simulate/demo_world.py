@@ -21,7 +21,7 @@ from schemas.events import (
     SurfaceTick,
 )
 from schemas.quantities import USD9_PER_USD
-from schemas.risk_parameters import RiskParameters, parameters_document
+from schemas.risk_parameters import RiskParameters, VenueStress, parameters_document
 from streams.replay.blocks import BlockChain
 from streams.replay.pricing import Pricing
 from streams.replay.seeding import BUFFER_RULE, buffer_facts, seed_cash
@@ -62,7 +62,7 @@ def demo_world(
     venue = Venue(pricing)
     symbols = venue.symbols
     scenario_set = scenario_set_of(option_volatilities(symbols, [STABLE]), seed, scenarios)
-    parameters = RiskParameters()
+    parameters = RiskParameters(venue_stress=VenueStress())
     listings: list[Struct] = [
         ParametersListing(version=1, id="parameters", document=parameters_document(parameters)),
         *venue.listings,

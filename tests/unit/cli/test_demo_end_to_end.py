@@ -97,6 +97,17 @@ def test_trace_and_query_find_the_run_that_has_ended(one_worker: tuple[dict, Pat
     assert json.loads(asked.stdout)["block"] == BLOCKS - 1
 
 
+def test_the_pipeline_says_of_the_fund_what_a_recomputation_says(one_worker: tuple[dict, Path]) -> None:
+    """At the block of the first scenario set: partitions' parts added up, and every account valued at once."""
+    _, data = one_worker
+    said, recomputed = (
+        json.loads(dpme("stress", *option, "--json", "--data", str(data)).stdout.splitlines()[-1])
+        for option in (("--from-store",), ("--block", "0"))
+    )
+    assert said["block"] == 0
+    assert {name: said[name] for name in recomputed} == recomputed
+
+
 def test_margins_are_shown_explained_and_supposed_after_the_run(one_worker: tuple[dict, Path], tmp_path: Path) -> None:
     """From the newest checkpoint (last block), and from the log's beginning (an early block)."""
     _, data = one_worker
