@@ -186,13 +186,10 @@ class Reporter:
         self.block_calls = 0
         return self._output(BLOCKS_DONE, header.block, encode(done))
 
-    def venue_part(self, state: Risk, header: records.Header, tables: Tables) -> list[Output]:
-        """The partition's share of the stress of the venue, where the parameters ask for it."""
-        asked = state.parameters.venue_stress
-        if not isinstance(asked, VenueStress):
-            return []
+    def venue_part(self, state: Risk, asked: VenueStress, header: records.Header, tables: Tables) -> Output:
+        """The partition's share of the stress of the venue."""
         part = part_of(state, asked, tables, header, self._next(VENUE_PARTS))
-        return [self._output(VENUE_PARTS, header.block, encode(part))]
+        return self._output(VENUE_PARTS, header.block, encode(part))
 
     def halted(self, block: int, reason: str) -> Output:
         """The partition stands still from here on, and why."""

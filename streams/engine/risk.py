@@ -17,7 +17,13 @@ import numpy as np
 
 from schemas import log_records as records
 from schemas.catalogue import Catalogue
-from schemas.risk_parameters import RiskParameters, parameters_digest, parameters_document, parse_parameters
+from schemas.risk_parameters import (
+    RiskParameters,
+    VenueStress,
+    parameters_digest,
+    parameters_document,
+    parse_parameters,
+)
 from schemas.topics import ACCOUNT_LOG
 from streams.engine.book import Book
 from streams.engine.held import Held
@@ -299,8 +305,9 @@ class Risk:
         self._take_keyframe(tables, margins.state != old_state)
         out.append(self.reporter.batch(self, header))
         yield [*out, self.reporter.block_done(self, header, tables, int(first.sum()), plan.stages(margins))]
-        if identity != self.keyframe_identity:  # a scenario set or parameters took effect; nobody waits for this
-            yield self.reporter.venue_part(self, header, tables)
+        asked = self.parameters.venue_stress
+        if isinstance(asked, VenueStress) and identity != self.keyframe_identity:  # a set or a document took effect
+            yield [self.reporter.venue_part(self, asked, header, tables)]
 
     def _keyframe_tables(self) -> Tables | None:
         """Tables of the last barrier, if its margins may bound the new ones: same scenarios, same parameters."""

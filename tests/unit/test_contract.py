@@ -103,6 +103,7 @@ def test_golden_outputs_are_as_the_schema_says() -> None:
         "liquidations_confirmed": "liquidations",
         "liquidations_bids": "liquidations",
         "quarantined": "quarantine",
+        "venue_part": "venue.parts",
         "risk_parameters": contract.PARAMETERS,
         "risk_parameters_oracles": contract.PARAMETERS,
     }

@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_said(arguments: list[str], says: str) -> None:
 
 
 def test_a_week_of_history_and_a_constant_price_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(BacktestError, match=r"X: 7 days of history.*GARCH-t floor"):
+    with pytest.raises(BacktestError, match=r"X: 7 days of history.*conservative floor"):
         read_history("X", bars_file(tmp_path, 7))
     with pytest.raises(BacktestError, match="X: constant price"):
         read_history("X", bars_file(tmp_path, 400, price=1.0))
