@@ -26,7 +26,8 @@ from kernels.normal import doubled_density, exponential, logarithm, mills_fracti
 SMALLEST_STDDEV = 1e-300  # stands for zero: a finite division follows
 # Stands for infinity: |ln(F/K)| <= 1455 for numbers, so that a < -65 here and the option is worth its upper bound.
 _LARGEST_STDDEV = 150.0
-# Bounds 2h. Where it acts on numbers v < 23, so a > 37.5 and the value is 0; an infinite ln(F/K) has min(F, K) < 1e-308 max(F, K).
+# Bounds 2h. Where it acts on numbers v < 23, so a > 37.5 and the value is 0; where ln(F/K) is infinite, min(F, K) is
+# nothing beside the intrinsic value.
 _LARGEST_DOUBLED_DISTANCE = 128.0
 
 FloatArray = NDArray[np.float64]

@@ -149,7 +149,7 @@ def logarithm(x: float) -> float:
 
 @inlined
 def doubled_density(doubled: float) -> float:
-    """2 n(x), n the standard normal density, of ``doubled`` = 2 x, |x| <= 1000; 0 where |x| > ``DENSITY_ARGUMENT_LIMIT``.
+    """2 n(x), n the normal density, of ``doubled`` = 2 x, |x| <= 1000; 0 where |x| > ``DENSITY_ARGUMENT_LIMIT``.
 
     With s = (2x)**2 + 4 ln(pi/2) it is exp(-s/8) = 2**n (g - r)/(g + r), s + 8 n ln2 = r, g = r coth(r/16).
     The rounding of s makes the relative error grow to 1.2e-13 at the limit (measured: see the tests).
