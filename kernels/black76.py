@@ -7,64 +7,67 @@ Black-Scholes-Merton model of Haug (1998) is reached with forward = spot * exp((
 With h = |ln(F/K)| / v, a = h - v/2, c = h + v/2, v = vol*sqrt(years), the out-of-the-money option is worth, per
 min(F, K),
 
-    b = N(-a) - exp(|ln(F/K)|) N(-c) = exp(-a*a/2) * (R(a) - R(c)),        R(x) = exp(x*x/2) (1 - N(x)),
+    b = N(-a) - exp(|ln(F/K)|) N(-c) = 2 n(a) (H(a) - H(c)),        H(x) = (1 - N(x)) / (2 n(x)) = P(x) / Q(x),
 
-because exp(|ln(F/K)|) exp(-c*c/2) = exp(-a*a/2): one exponential, and no large numbers cancel in the wings. For a < 0
-the first term is 1 - exp(-a*a/2) R(-a), so the formula holds for every v. The in-the-money option adds its intrinsic
-value, so put-call parity holds to one rounding and calls and puts are symmetric to the bit.
+because exp(|ln(F/K)|) n(c) = n(a): one exponential, and no large numbers cancel in the wings. For a < 0 the first term
+is 1 - 2 n(a) H(-a), so the formula holds for every v. The difference is taken over one denominator. The in-the-money
+option adds its intrinsic value, so put-call parity holds to one rounding and calls and puts are symmetric to the bit.
+
+A loop over many prices is quickest in two passes (``kernels.option_rows``): ``doubled_distances`` with the density for
+all, then ``value_at_distances`` for all; each is short enough for a processor to have several of them in flight.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.compiling import compiled, inlined
-from kernels.normal import (
-    DENSITY_ARGUMENT_LIMIT,
-    INVERSE_SQRT_TWO_PI,
-    exponential,
-    exponential_bounded,
-    logarithm,
-    scaled_tail,
-)
+from kernels.normal import doubled_density, exponential, logarithm, mills_fraction
 
 SMALLEST_STDDEV = 1e-300  # stands for zero: a finite division follows
-_LARGEST_STDDEV = 1e25  # stands for infinity: the option is worth its upper bound long before
-# ln(F/K)/v is bounded by this: |ln(F/K)| <= 1420 for numbers, so where the bound acts a > 37.5 and the value is 0.
-_LARGEST_DISTANCE = 64.0
+# Stands for infinity: |ln(F/K)| <= 1455 for numbers, so that a < -65 here and the option is worth its upper bound.
+_LARGEST_STDDEV = 150.0
+# Bounds 2h. Where it acts on numbers v < 23, so a > 37.5 and the value is 0; where ln(F/K) is infinite, min(F, K) is
+# nothing beside the intrinsic value.
+_LARGEST_DOUBLED_DISTANCE = 128.0
 
 FloatArray = NDArray[np.float64]
 
 
 @inlined
-def _bounded_stddev(stddev: float) -> float:
-    """``stddev`` moved into the range in which ln(F/K)/stddev is defined."""
-    v = SMALLEST_STDDEV if stddev < SMALLEST_STDDEV else stddev
-    return _LARGEST_STDDEV if v > _LARGEST_STDDEV else v
+def _divisor(stddev: float) -> float:
+    """``stddev`` or the smallest one by which ln(F/K) can be divided."""
+    return SMALLEST_STDDEV if stddev < SMALLEST_STDDEV else stddev
 
 
 @inlined
-def scaled_tails(absolute_log_moneyness: float, stddev: float) -> tuple[float, float, float, float]:
-    """(a, +-R(|a|) with the sign of a, R(c), exp(-a*a/2)) of the module's docstring, 1e-300 <= stddev <= 1e25."""
-    h = absolute_log_moneyness / stddev
-    h = _LARGEST_DISTANCE if h > _LARGEST_DISTANCE else h
-    half = 0.5 * stddev
-    a = h - half
-    magnitude = abs(a)
-    density = exponential_bounded(-0.5 * a * a)
-    density = 0.0 if magnitude > DENSITY_ARGUMENT_LIMIT else density
-    near = scaled_tail(magnitude)
-    near = -near if a < 0.0 else near
-    return a, near, scaled_tail(h + half), density
+def doubled_distances(absolute_log_moneyness: float, stddev: float) -> tuple[float, float]:
+    """(2a, 2c) of the module's docstring for ``stddev`` >= 1e-300; doubled, the deviation need not be halved."""
+    v = _LARGEST_STDDEV if stddev > _LARGEST_STDDEV else stddev
+    h = (absolute_log_moneyness + absolute_log_moneyness) / v
+    h = _LARGEST_DOUBLED_DISTANCE if h > _LARGEST_DOUBLED_DISTANCE else h
+    return h - v, h + v
 
 
 @inlined
-def out_of_the_money_value_bounded(absolute_log_moneyness: float, stddev: float) -> float:
-    """``out_of_the_money_value`` for 1e-300 <= ``stddev`` <= 1e25 only; outside the result has no meaning."""
-    a, near, far, density = scaled_tails(absolute_log_moneyness, stddev)
-    b = density * (near - far)
-    b = 1.0 + b if a < 0.0 else b
+def value_at_distances(near: float, far: float, density: float) -> float:
+    """b of the module's docstring at 2a = ``near``, 2c = ``far``, 2 n(a) = ``density``."""
+    near_p, near_q = mills_fraction(abs(near))
+    far_p, far_q = mills_fraction(far)
+    p = near_p * far_q
+    p = -p if near < 0.0 else p
+    b = (density * (p - far_p * near_q)) / (near_q * far_q)
+    b = 1.0 + b if near < 0.0 else b
     # Rounding of the difference can leave -1e-17 where the true value is a few 1e-17.
     return 0.0 if b < 0.0 else b
+
+
+@inlined
+def tails_at_distances(near: float, far: float, density: float) -> tuple[float, float]:
+    """(+-N(-|a|) with the sign of a, exp(|ln(F/K)|) N(-c)), arguments as in ``value_at_distances``."""
+    near_p, near_q = mills_fraction(abs(near))
+    far_p, far_q = mills_fraction(far)
+    tail = density * (near_p / near_q)
+    return -tail if near < 0.0 else tail, density * (far_p / far_q)
 
 
 @inlined
@@ -72,10 +75,12 @@ def out_of_the_money_value(absolute_log_moneyness: float, stddev: float) -> floa
     """Undiscounted out-of-the-money price per min(forward, strike), in [0, 1].
 
     ``absolute_log_moneyness`` = |ln(forward/strike)| >= 0 (infinity allowed), ``stddev`` = vol*sqrt(years) >= 0
-    (infinity allowed). Increasing in ``stddev``, 0 at stddev 0; values below 1e-306 become 0. Absolute error below
-    8e-16 everywhere; relative error below 2e-12 for stddev >= 0.01 and values above 1e-300 (measured: see the tests).
+    (infinity allowed). Increasing in ``stddev`` but for rounding, 0 at stddev 0; values below 1e-306 become 0. Absolute
+    error below 1.5e-15 everywhere (most at the money), relative error below 2e-12 for stddev >= 0.01 and values above
+    1e-300 (measured: see the tests).
     """
-    return out_of_the_money_value_bounded(absolute_log_moneyness, _bounded_stddev(stddev))
+    near, far = doubled_distances(absolute_log_moneyness, _divisor(stddev))
+    return value_at_distances(near, far, doubled_density(near))
 
 
 @inlined
@@ -124,14 +129,13 @@ def undiscounted_greeks(
     With s = min(F, K): F n(d1) = s n(a), N(d1) = N(-a) for F <= K and 1 - (K/F) exp(x) N(-c) above. At stddev 0 the
     limits: dV/dF the exercise indicator (1/2 at the money), the others 0.
     """
-    a, near, far, density = scaled_tails(abs(log_forward_over_strike), _bounded_stddev(stddev))
-    b = density * (near - far)
-    b = 1.0 + b if a < 0.0 else b
-    b = 0.0 if b < 0.0 else b
-    near, far = density * near, density * far  # N(-a) or -N(a), exp(x) N(-c)
+    a, c = doubled_distances(abs(log_forward_over_strike), _divisor(stddev))
+    density = doubled_density(a)
+    b = value_at_distances(a, c, density)
+    near, far = tails_at_distances(a, c, density)  # N(-a) or -N(a), exp(x) N(-c)
     near = 1.0 + near if a < 0.0 else near
     flat = stddev < SMALLEST_STDDEV or forward == 0.0  # nothing is random: no density of the future
-    density = 0.0 if flat else INVERSE_SQRT_TWO_PI * density
+    density = 0.0 if flat else 0.5 * density
     below = forward <= strike
     smaller = forward if below else strike
     difference = forward - strike if is_call else strike - forward
@@ -142,7 +146,7 @@ def undiscounted_greeks(
     exercised = lesser if below == is_call else 1.0 - lesser
     delta = exercised if is_call else -exercised
     slope = smaller * density
-    return intrinsic + smaller * b, delta, slope * inverse / (divisor * _bounded_stddev(stddev)), slope
+    return intrinsic + smaller * b, delta, slope * inverse / (divisor * _divisor(stddev)), slope
 
 
 @inlined

@@ -15,11 +15,11 @@ bracket is replaced by its midpoint, so the iteration cannot diverge. Following 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.black76 import SMALLEST_STDDEV, log_ratio, scaled_tails
+from kernels.black76 import SMALLEST_STDDEV, doubled_distances, log_ratio, tails_at_distances
 from kernels.black76 import undiscounted_greeks as black76_greeks
 from kernels.compiling import compiled, inlined
 from kernels.merton import jump_terms
-from kernels.normal import INVERSE_SQRT_TWO_PI, exponential, logarithm
+from kernels.normal import doubled_density, exponential, logarithm
 
 CONVERGED = 0
 BELOW_INTRINSIC = 1
@@ -64,28 +64,31 @@ def implied_stddev(target: float, absolute_log_moneyness: float) -> tuple[float,
     inflection = np.sqrt(2.0 * absolute_log_moneyness)
     flat = inflection < SMALLEST_STDDEV
     # There a = 0 and the first term of b is N(0).
-    _, _, far, density = scaled_tails(absolute_log_moneyness, SMALLEST_STDDEV if flat else inflection)
-    below = not flat and target < 0.5 - density * far
+    near, far = doubled_distances(absolute_log_moneyness, SMALLEST_STDDEV if flat else inflection)
+    _, tail = tails_at_distances(near, far, doubled_density(near))
+    below = not flat and target < 0.5 - tail
     low = 0.0 if below else inflection
     # At the upper end a = -9: the option's distance to its maximum, N(-9), is below the resolution of b.
     high = inflection if below else 9.0 + np.sqrt(81.0 + 2.0 * absolute_log_moneyness)
     log_target = logarithm(target if below else 1.0 - target)
     v = target if flat else inflection
     for _ in range(_MAXIMUM_STEPS):
-        a, near, far, density = scaled_tails(absolute_log_moneyness, v)
-        e = density * (near - far)  # b, or b - 1 for a < 0
-        b = 1.0 + e if a < 0.0 else e
+        near, far = doubled_distances(absolute_log_moneyness, v)
+        density = doubled_density(near)
+        first, second = tails_at_distances(near, far, density)
+        e = first - second  # b, or b - 1 for a < 0
+        b = 1.0 + e if near < 0.0 else e
         if b == target:
             return v, CONVERGED
         if b < target:
             low = v
         else:
             high = v
-        slope, bend = INVERSE_SQRT_TWO_PI * density, a * (a + v) / v
+        slope, bend = 0.5 * density, 0.25 * near * far / v
         if below:
             candidate = _candidate_below(v, b, slope, bend, log_target)
         else:
-            candidate = _candidate_above(v, -e if a < 0.0 else 1.0 - e, slope, bend, log_target)
+            candidate = _candidate_above(v, -e if near < 0.0 else 1.0 - e, slope, bend, log_target)
         if abs(candidate - v) <= _LAST_STEP * v:
             return candidate, CONVERGED
         v = candidate if low < candidate < high else 0.5 * (low + high)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.black76 import out_of_the_money_value_bounded
+from kernels.black76 import doubled_distances, value_at_distances
 from kernels.black76 import undiscounted_price as black76_price
 from kernels.compiling import compiled, inlined
 from kernels.layout import MarketTable
 from kernels.merton import jump_terms, value_after_jumps
 from kernels.merton import undiscounted_price as merton_price
-from kernels.normal import fma, logarithm
+from kernels.normal import doubled_density, fma, logarithm
 from kernels.svi import total_variance
 
 SKEW_MULTIPLIER_MINIMUM = 0.1
@@ -88,10 +88,17 @@ def _fill_stddev(log_strike_over_forward, svi, log_return, multiplier, skew, cur
 
 @compiled
 def fill_black76(log_strike_over_forward, strike, log_return, moved, stddev, out) -> None:  # type: ignore[no-untyped-def]
-    """Fill ``out`` [S] as ``out_of_the_money_row`` does, with the deviations given, each >= 1e-300."""
+    """Fill ``out`` [S] as ``out_of_the_money_row`` does, with the deviations given, each >= 1e-300.
+
+    In two passes: the second need not wait for the divisions and exponentials of the first.
+    """
+    near, far, density = np.empty(out.shape[0]), np.empty(out.shape[0]), np.empty(out.shape[0])
+    for s in range(out.shape[0]):
+        near[s], far[s] = doubled_distances(abs(log_strike_over_forward - log_return[s]), stddev[s])
+        density[s] = doubled_density(near[s])
     for s in range(out.shape[0]):
         smaller = moved[s] if moved[s] < strike else strike
-        out[s] = smaller * out_of_the_money_value_bounded(abs(log_strike_over_forward - log_return[s]), stddev[s])
+        out[s] = smaller * value_at_distances(near[s], far[s], density[s])
 
 
 @compiled
