@@ -93,7 +93,7 @@ def test_the_bound_is_never_below_brute_force_over_every_set_of_fills(
     for parts in product((0, 1, 2), repeat=len(orders)):
         done = [(o, int(o.lots * part / 2)) for o, part in zip(orders, parts, strict=True)]
         trades = [Trade(catalogue.instruments[o.instrument].symbol, n, o.price_usd9) for o, n in done if n]
-        fees_usd6 = sum(o.fee_usd6 * part // 2 for o, part in zip(orders, parts, strict=True))
+        fees_usd6 = sum(o.fee_usd6 * n // o.lots for o, n in done)  # by what is filled
         books.append(with_changes(account, trades, -fees_usd6, catalogue, tables))
     margins = margins_of_books(books, tables, p)
     excess = margins.nlv_usd6 - margins.initial_margin_usd6
