@@ -104,7 +104,7 @@ def _grid_against_peers(grid: Grid) -> Iterator[Row]:
             yield Row(name=title, value=None, unit="ns", peer=name, goal="not run: not installed")
             continue
         found = peer()
-        timings = side_by_side(lambda: _grid_prices(*grid, out), peer, repeats=9, clock=time.process_time)
+        timings = side_by_side(lambda: _grid_prices(*grid, out), peer, repeats=9, clock=time.process_time, even=True)
         alike = np.allclose(out, peer_out if found is None else found, rtol=0.0, atol=1e-10 * grid.forward)
         assert alike, name
         goal = {"goal": f">= {NDTR_GOAL:g}x", "ok": timings.ratios[1] >= NDTR_GOAL} if "user" in name else {}

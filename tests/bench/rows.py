@@ -44,24 +44,32 @@ class Timings(NamedTuple):
     ratios: list[float]
 
 
-def side_by_side(*works: Work, repeats: int = 5, warm_up: int = 1, clock: Clock = time.perf_counter) -> Timings:
+def side_by_side(
+    *works: Work, repeats: int = 5, warm_up: int = 1, clock: Clock = time.perf_counter, even: bool = False
+) -> Timings:
     """Run the works in turns (A B C A B C ...), so that a machine whose speed drifts is fair to all of them.
 
-    `clock`: `time.process_time` for works of one core, which others on the machine then disturb less.
+    `clock`: `time.process_time` for works of one core, which others on the machine then disturb less. `even`: turns of
+    equal length, a quick work many times in its own; else it is timed with what a slow one left in the caches.
     """
     for work in works:
         for _ in range(warm_up):
             work()
-    rounds = [[_seconds(work, clock) for work in works] for _ in range(repeats)]
+    counts = [1] * len(works)
+    if even:
+        once = [_seconds(work, 1, clock) for work in works]
+        counts = [max(1, round(max(once) / max(seconds, 1e-9))) for seconds in once]
+    rounds = [[_seconds(*one, clock=clock) for one in zip(works, counts, strict=True)] for _ in range(repeats)]
     seconds = [statistics.median(column) for column in zip(*rounds, strict=True)]
     ratios = [statistics.median(taken[i] / taken[0] for taken in rounds) for i in range(len(works))]
     return Timings(seconds, ratios)
 
 
-def _seconds(work: Work, clock: Clock) -> float:
+def _seconds(work: Work, count: int, clock: Clock) -> float:
     began = clock()
-    work()
-    return clock() - began
+    for _ in range(count):
+        work()
+    return (clock() - began) / count
 
 
 def checksum(*arrays: np.ndarray) -> str:
