@@ -20,7 +20,7 @@ from schemas.events import (
     SurfaceTick,
     UnderlyingListing,
 )
-from schemas.risk_parameters import RiskParameters, parameters_document
+from schemas.risk_parameters import RiskParameters, VenueStress, parameters_document
 from streams.simulate.in_process import Pipeline
 
 GENESIS_MS = 1_700_000_000_000
@@ -66,8 +66,9 @@ def _listings(digest: str) -> list:
             call, put = _name("call", strike, expiry_ms), _name("put", strike, expiry_ms)
             found.append(InstrumentListing(**option, id=call, instrument=call, kind="call"))
             found.append(InstrumentListing(**option, id=put, instrument=put, kind="put"))
-    bounds = parameters_document(RiskParameters(bound_accounts_min=1))  # so that rows that keep a bound run too
-    found.append(ParametersListing(version=1, id="r", document=bounds))
+    # so that rows that keep a bound, and the stress of the venue, run too
+    everything = parameters_document(RiskParameters(bound_accounts_min=1, venue_stress=VenueStress()))
+    found.append(ParametersListing(version=1, id="r", document=everything))
     return [*found, ScenarioSetListing(version=1, id="s", digest=digest)]
 
 
