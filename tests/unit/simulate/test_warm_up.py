@@ -26,7 +26,7 @@ print(json.dumps(found))
 
 
 TWICE = {"kernels.account_names._hash", "kernels.venue_losses._venue_losses"}
-"""The text of a record is read-only, that of the table is not; scenarios are int32 with exponents, stress rows int64."""
+"""A record's text is read-only, the table's is not; scenarios are int32 with exponents, stress rows int64."""
 
 
 @pytest.fixture(scope="module")
