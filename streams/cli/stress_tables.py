@@ -20,7 +20,8 @@ def show_stress(console: Console, view: dict[str, Any]) -> None:
         f"Venue at block {view['block']}, {moment(view['time_ms'])[:19]} UTC: {plural(view['accounts'], 'account')}, "
         f"{view['scenarios']:,} scenarios (set {view['scenario_digest'][:12]}…), USD"
     )
-    origin = "" if view["fund_given"] else " (cover 2 beyond equity; name yours with --fund)"
+    how = "`fund_usd6` of the parameters' `venue_stress`" if "parameter_version" in view else "--fund"
+    origin = "" if view["fund_given"] else f" (cover 2 beyond equity; name yours with {how})"
     console.print(f"Insurance fund {usd(view['fund_usd6'])}{origin}")
     _fund(console, view)
     _rows(console, view)
